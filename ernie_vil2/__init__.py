@@ -1,3 +1,26 @@
 """ERNIE-ViL 2.0 on PaddlePaddle: multi-view contrastive image-text pre-training."""
 
 __version__ = "0.1.0"
+
+
+# Paddle takes seconds to import, so nothing of it is before it is needed.
+def load(weights, config=None, partial=False):
+    """A trained model in eval mode; see `ernie_vil2.models.convert.load`.
+
+    weights: a checkpoint folder of ours, a PaddleNLP ErnieViLModel folder, or an official
+    ERNIE-ViL 2.0 `.pdparams`. config: a YAML path or a mapping that holds `Arch`, which the
+    official file needs. partial: load what fits. Raises `ernie_vil2.errors.UserError`.
+    """
+    from ernie_vil2.models import convert
+
+    return convert.load(weights, config, partial)
+
+
+def save_paddlenlp(model, folder):
+    """Write a folder that PaddleNLP's `ErnieViLModel.from_pretrained` loads.
+
+    Raises `ernie_vil2.errors.UserError` for a model that ErnieViLModel cannot represent.
+    """
+    from ernie_vil2.models import convert
+
+    convert.save_paddlenlp(model, folder)

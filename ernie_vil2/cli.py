@@ -9,7 +9,7 @@ from ernie_vil2.errors import UserError
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `-c FILE` and `-o Section.key=value ...` (several after one -o, and -o again)."""
+    """A parser with `-c FILE` and `-o Section.key=value ...`, several after one -o and -o again."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML configuration")
     result.add_argument(

@@ -22,5 +22,5 @@ def fixtures_dir() -> Path:
     if not FIXTURES.is_dir():
         if os.environ.get("REQUIRE_FIXTURES"):
             pytest.fail(f"REQUIRE_FIXTURES is set and {FIXTURES} is missing")
-        pytest.skip("no ../shared/fixtures beside this clone: the official code's numbers are there")
+        pytest.skip("no ../shared/fixtures beside this clone")
     return FIXTURES

@@ -1,0 +1,94 @@
+"""Where the elements of a JSON file's arrays lie, found without holding the file in memory."""
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 20
+_MAX_ELEMENT = 1 << 26  # bytes; a syntax error must not make us read on for ever
+
+
+def json_elements(file: BinaryIO) -> Iterator:
+    """(key, start, end) of each element of each array directly in the file's outermost object.
+
+    start, end: bytes in the file. Raises ValueError where the file is no JSON object.
+    """
+    return _Scanner(file).elements()
+
+
+class _Scanner:
+    """A JSON object read element by element, whatever its size.
+
+    Bytes are taken for Latin-1, so that a place in the text is a place in the file: only where
+    elements begin and end is used, and JSON's own signs are the same in Latin-1 as in UTF-8.
+    """
+
+    def __init__(self, file):
+        self._file = file
+        bom = file.read(len(BOM)) == BOM
+        file.seek(len(BOM) if bom else 0)
+        self._text, self._base, self._at, self._ended = "", file.tell(), 0, False
+        self._decode = json.JSONDecoder().raw_decode
+
+    def _more(self) -> None:
+        self._text, self._base = self._text[self._at :], self._base + self._at
+        self._at = 0
+        block = self._file.read(max(_BLOCK, len(self._text)))
+        self._ended = not block
+        self._text += block.decode("latin-1")
+
+    def _next(self) -> str:
+        """The next sign that is no white space, not yet taken; '' at the end."""
+        while True:
+            while self._at < len(self._text):
+                if self._text[self._at] not in " \t\r\n":
+                    return self._text[self._at]
+                self._at += 1
+            if self._ended:
+                return ""
+            self._more()
+
+    def _take(self, expected: str) -> str:
+        sign = self._next()
+        if not sign or sign not in expected:
+            place = self._base + self._at
+            raise ValueError(f'"{sign}" at byte {place}, expected one of {" ".join(expected)}')
+        self._at += 1
+        return sign
+
+    def _value(self) -> tuple:
+        self._next()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+                # a number at the end of the text may go on in the next block
+                if end < len(self._text) or self._ended:
+                    span = self._base + self._at, self._base + end
+                    self._at = end
+                    return value, *span
+            except json.JSONDecodeError as error:
+                if self._ended or len(self._text) - self._at > _MAX_ELEMENT:
+                    place = self._base + self._at
+                    raise ValueError(f"{error.msg} in what begins at byte {place}") from error
+            self._more()
+
+    def elements(self) -> Iterator:
+        """(key, start, end) of each element of each array directly in the object."""
+        self._take("{")
+        sign = ","
+        if self._next() == "}":
+            sign = self._take("}")
+        while sign == ",":
+            key = self._value()[0]
+            self._take(":")
+            if self._next() == "[":
+                sign = self._take("[")
+                if self._next() == "]":
+                    sign = self._take("]")
+                while sign != "]":
+                    yield key, *self._value()[1:]
+                    sign = self._take(",]")
+            else:
+                self._value()
+            sign = self._take(",}")

@@ -1,0 +1,100 @@
+"""From a record to its views: one image augmented twice, one text for several dropout masks."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ernie_vil2.data.records import Record
+from ernie_vil2.data.tags import language_of, tag_sentence
+from ernie_vil2.data.transforms import TrainTransform, decode_image
+
+
+def key(text: str) -> int:
+    """A 64-bit signed number for `text`, the same in every process."""
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True
+    )
+
+
+class ViewMaker:
+    """Make the named views of a record.
+
+    image: of image1, image2; text: of text1, text2 (caption or tag sentence, drawn), caption1,
+    caption2, tags1, tags2. Two views of one text are the same tokens: what tells them apart is the
+    text tower's dropout. A record without tags uses its caption in their place.
+    draw: {tags_prob, per}; tags: language -> {template, separator}, as in the YAML.
+    """
+
+    def __init__(
+        self,
+        image: Sequence,
+        text: Sequence,
+        draw: Mapping,
+        tags: Mapping,
+        transform: TrainTransform,
+        tokenizer,
+    ):
+        self.image_views, self.text_views = list(image), list(text)
+        # text1 and text2 are two masks over one "text"
+        self.sources = {view: view.rstrip("12") for view in self.text_views}
+        self.tags_prob, self.per = draw["tags_prob"], draw["per"]
+        self.sentences = tags
+        self.transform, self.tokenizer = transform, tokenizer
+
+    def draw_tags(self, rng: np.random.Generator) -> bool:
+        """Whether text1 and text2 are the tag sentence this time."""
+        return rng.random() < self.tags_prob
+
+    def __call__(self, record: Record, rng: np.random.Generator, batch_draw: bool) -> dict:
+        """The record's views and identity.
+
+        rng: this record's own; batch_draw: the draw made for the whole batch, used where
+        `per: batch`. Returns view -> float32 [3, S, S] or int64 [max_len], and "ids" int64 [K]:
+        the image's key and one per text source. Raises ImageError where the image is broken.
+        """
+        image = decode_image(record.image)
+        sample = {view: self.transform(image, rng) for view in self.image_views}
+        draw = batch_draw if self.per == "batch" else self.draw_tags(rng)
+        ids = [key(record.id)]
+        texts = {}
+        for source in dict.fromkeys(self.sources.values()):
+            wants_tags = draw if source == "text" else source == "tags"
+            if wants_tags and record.tags:
+                texts[source] = self._tag_sentence(record.tags, rng)
+                ids.append(key("\n".join(sorted(record.tags))))
+            else:
+                texts[source] = record.captions[rng.integers(len(record.captions))]
+                ids.append(key(texts[source]))
+        tokens = dict(zip(texts, self.tokenizer(list(texts.values()))))
+        sample.update({view: tokens[source] for view, source in self.sources.items()})
+        sample["ids"] = np.array(ids, dtype=np.int64)
+        return sample
+
+    def placeholder(self) -> dict:
+        """What stands in a batch for a record that cannot be read: right shapes, no content."""
+        size = self.transform.size
+        sample = dict.fromkeys(self.image_views, np.zeros([3, size, size], dtype=np.float32))
+        empty = self.tokenizer([""])[0]
+        sample.update(dict.fromkeys(self.text_views, empty))
+        sample["ids"] = np.zeros(1 + len(set(self.sources.values())), dtype=np.int64)
+        return sample
+
+    def _tag_sentence(self, tags: Sequence, rng: np.random.Generator) -> str:
+        sentence = self.sentences[language_of(tags)]
+        return tag_sentence(tags, sentence["template"], sentence["separator"], self.tokenizer, rng)
+
+    def collate(self, samples: "list[dict]") -> "dict[str, np.ndarray]":
+        """Stack samples, view after view, so that each tower runs once.
+
+        Returns pixel_values float32 [Vi * B, 3, S, S], input_ids int64 [Vt * B, L] cut to the
+        longest text, ids int64 [B, K], valid bool [B].
+        """
+        input_ids = np.stack([s[view] for view in self.text_views for s in samples])
+        longest = int((input_ids != 0).sum(axis=1).max())
+        return {
+            "pixel_values": np.stack([s[view] for view in self.image_views for s in samples]),
+            "input_ids": np.ascontiguousarray(input_ids[:, :longest]),
+            "ids": np.stack([s["ids"] for s in samples]),
+            "valid": np.array([s.get("valid", True) for s in samples]),
+        }

@@ -1,0 +1,30 @@
+"""Activation recomputation that data parallelism bears."""
+
+import paddle
+from paddle import nn
+from paddle.distributed.fleet.utils import recompute
+
+
+def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
+    """`block(*inputs)`, run once more in the backward pass instead of keeping its activations.
+
+    Without re-entry, because Paddle's default is refused by DataParallel ("has been ready before")
+    and cuts the graph where no input has a gradient, as behind a frozen stem. Random state is
+    replayed here, because Paddle 2.6 does so on GPUs only: dropout draws the same mask again.
+    """
+    state = paddle.get_rng_state()
+    replaying = False
+
+    def run(*inputs):
+        nonlocal replaying
+        if not replaying:
+            replaying = True
+            return block(*inputs)
+        now = paddle.get_rng_state()
+        paddle.set_rng_state(state)
+        try:
+            return block(*inputs)
+        finally:
+            paddle.set_rng_state(now)
+
+    return recompute(run, *inputs, use_reentrant=False, preserve_rng_state=False)

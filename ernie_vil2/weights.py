@@ -1,0 +1,162 @@
+"""Weights on disk: Paddle's pickles read without running them, safetensors read and written."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import re
+from collections.abc import Mapping
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from ernie_vil2.errors import UserError
+
+_NAME_TABLE = "StructuredToParameterName@@"  # paddle.save adds it: structured name -> own name
+_SLICED = "UnpackBigParamInfor@@"  # paddle.save with protocol 2 or 3 cuts tensors above 1 GiB
+
+
+def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a file that `paddle.save` wrote, by name.
+
+    Such files are pickles, which can run anything. Here they can name arrays, dtypes and plain
+    containers only, and even those are built by this module's own code. bfloat16 comes as uint16,
+    as Paddle stores it; see `to_float32`.
+
+    Raises:
+        UserError: no such file, damaged, or with something else in it.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _arrays(_SafeUnpickler(file).load())
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # a damaged pickle fails in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged or no file of Paddle weights: {reason}") from error
+
+
+def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, by name.
+
+    Raises:
+        UserError: no such file, damaged, or with a dtype that NumPy lacks (bfloat16).
+    """
+    try:
+        return load_file(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # safetensors has its own errors, and KeyError for bfloat16
+        raise UserError(f"{path} is damaged or no safetensors file of NumPy's: {error}") from error
+
+
+def write_safetensors(
+    path: str | os.PathLike, tensors: Mapping, metadata: Mapping | None = None
+) -> None:
+    """Write arrays or Paddle tensors by name; bfloat16, which NumPy lacks, is stored as float32."""
+    arrays = {}
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, np.ndarray):
+            tensor = (tensor.astype("float32") if _is_bfloat16(tensor) else tensor).numpy()
+        arrays[name] = np.ascontiguousarray(tensor)
+    save_file(arrays, path, {key: str(value) for key, value in (metadata or {}).items()} or None)
+
+
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Weights as float32; uint16 is how Paddle hands bfloat16 to NumPy."""
+    if array.dtype == np.uint16:
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(array, np.float32)
+
+
+def _is_bfloat16(tensor) -> bool:
+    return str(tensor.dtype).endswith("bfloat16")
+
+
+def _arrays(content) -> dict[str, np.ndarray]:
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, expected a dict of arrays")
+    sliced = content.pop(_SLICED, {})
+    content.pop(_NAME_TABLE, None)
+    arrays = {key: _array(key, value) for key, value in content.items()}
+    for key, parts in sliced.items():
+        slices = [arrays.pop(part) for part in parts["slices"]]
+        arrays[key] = np.concatenate(slices).reshape(parts["OriginShape"])
+    return arrays
+
+
+def _array(key: str, value) -> np.ndarray:
+    if isinstance(value, tuple) and len(value) == 2:  # a tensor within containers: (name, array)
+        value = value[1]
+    if not isinstance(key, str) or not isinstance(value, _Array):
+        raise ValueError(f"{key!r} is a {type(value).__name__}, expected an array")
+    return value.array
+
+
+class _SafeUnpickler(pickle.Unpickler):
+    """Knows the few names that `paddle.save` writes and gives stand-ins of ours for them."""
+
+    def find_class(self, module, name):
+        # NumPy 2 moved `numpy.core`, protocol 2 says `__builtin__`.
+        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+        stand_in = _stand_ins().get(f"{module}.{name}")
+        if stand_in is None:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        return stand_in
+
+
+def _stand_ins() -> dict:
+    # Made anew each time, because a pickle can set attributes on what it is given.
+    def reconstruct(subtype, *_):
+        return _Array()
+
+    def scalar(dtype, data):
+        result = _Array()
+        result.__setstate__((1, (), dtype, False, data))
+        return result
+
+    def encode(text, encoding):  # how protocol 2 writes bytes
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"bytes as {encoding!r}")
+        return text.encode("latin1")
+
+    def evaluate(expression, names):  # how Paddle writes an LoDTensor: eval("data", {"data": ...})
+        if expression != "data":
+            raise pickle.UnpicklingError("it asks for builtins.eval, which is refused")
+        return names["data"]
+
+    return {
+        "numpy.core.multiarray._reconstruct": reconstruct,
+        "numpy.core.multiarray.scalar": scalar,
+        "numpy.ndarray": "numpy.ndarray",  # only ever an argument of _reconstruct
+        "numpy.dtype": _DType,
+        "collections.OrderedDict": collections.OrderedDict,
+        "builtins.tuple": tuple,
+        "_codecs.encode": encode,
+        "builtins.bytes": lambda: b"",  # how protocol 2 writes no bytes
+        "builtins.eval": evaluate,
+    }
+
+
+class _Array:
+    """A pickled array, made from its bytes here and not by NumPy's own unpickling."""
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _DType) or not isinstance(data, bytes):
+            raise pickle.UnpicklingError("it holds an array of objects, which is refused")
+        array = np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
+        self.array = np.ascontiguousarray(array, dtype.dtype.newbyteorder("="))
+
+
+class _DType:
+    """A pickled dtype of numbers; objects, strings and records are refused."""
+
+    def __init__(self, code, *_):
+        if not re.fullmatch(r"[fiub]\d{1,2}", code):
+            raise pickle.UnpicklingError(f"it holds an array of dtype {code!r}, which is refused")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state):
+        self.dtype = self.dtype.newbyteorder(state[1])

@@ -1,0 +1,132 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2 import runtime
+
+ROOT = Path(__file__).resolve().parents[1]
+AMD = runtime._is_amd_with_avx2()
+PRINT_CHOICES = """
+import json, os, sys
+from ernie_vil2 import runtime
+lines = runtime.prepare()
+again = runtime.prepare()
+print(json.dumps([lines, again, dict(os.environ), "paddle" in sys.modules]))
+"""
+
+
+def fresh_process(code, **variables):
+    """stdout and stderr of `code` run in a process where nothing of ours is set."""
+    environment = {k: os.environ[k] for k in ("PATH", "HOME", "LD_LIBRARY_PATH") if k in os.environ}
+    environment.update(variables, PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def choices(**variables):
+    lines, again, environment, paddle = json.loads(fresh_process(PRINT_CHOICES, **variables)[0])
+    assert again == [], "a second call has nothing to do"
+    assert not paddle, "prepare() must run before paddle is imported, so it may not import it"
+    return lines, environment
+
+
+def test_choices_are_made_and_told():
+    lines, environment = choices()
+    cores = runtime.usable_cores()
+    assert environment["OMP_NUM_THREADS"] == str(cores)
+    assert sum("OMP_NUM_THREADS" in line for line in lines) == 1
+    assert (environment.get("MKL_DEBUG_CPU_TYPE") == "5") == AMD
+
+
+def test_what_the_user_set_is_kept_and_not_told():
+    own = {"OMP_NUM_THREADS": "7", "MKL_DEBUG_CPU_TYPE": "4", "MALLOC_TOP_PAD_": "4096"}
+    lines, environment = choices(**own)
+    assert {name: environment[name] for name in own} == own
+    assert lines == []
+
+
+def test_a_child_process_chooses_anew():
+    _, parent = choices()
+    inherited = {k: v for k, v in parent.items() if k.startswith(("OMP", "MKL", "ERNIE", "GLOG"))}
+    _, child = choices(**inherited, PADDLE_LOCAL_SIZE="1000")
+    assert child["OMP_NUM_THREADS"] == "1"
+
+
+def test_cores_are_those_of_the_affinity():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})" + PRINT_CHOICES
+    environment = json.loads(fresh_process(code)[0])[2]
+    assert environment["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc of the launcher")
+@pytest.mark.parametrize(
+    ("started_with", "expected"),
+    [({}, str(max(1, runtime.usable_cores() // 2))), ({"OMP_NUM_THREADS": "5"}, "5")],
+    ids=["not-set-by-user", "set-by-user"],
+)
+def test_threads_under_the_launcher(tmp_path, started_with, expected):
+    """The real launcher puts OMP_NUM_THREADS=1 into every process, which is no user's choice."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom ernie_vil2 import runtime\nruntime.prepare()\n"
+        "print('threads', os.environ['OMP_NUM_THREADS'])\n"
+    )
+    launch = f"""
+import sys
+from paddle.distributed.launch.main import launch
+sys.argv = ["launch", "--nproc_per_node", "2", "--log_dir", {str(tmp_path / "log")!r}]
+sys.argv.append({str(script)!r})
+launch()
+"""
+    fresh_process(launch, **started_with)
+    for rank in range(2):
+        assert f"threads {expected}\n" in (tmp_path / "log" / f"workerlog.{rank}").read_text()
+
+
+@pytest.mark.skipif(not runtime._prepare_malloc(), reason="not glibc, or MALLOC_* is set")
+def test_freed_memory_stays_in_the_process():
+    faults = """
+import resource
+import numpy as np
+def faults():
+    for _ in range(3):
+        np.ones(16 << 20, np.float32)  # 64 MiB: glibc keeps less than 32 by itself
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        np.ones(16 << 20, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+from ernie_vil2 import runtime
+runtime.prepare()
+print(before, faults())
+"""
+    without, with_ours = map(int, fresh_process(faults)[0].split())
+    assert with_ours < without / 10
+
+
+def test_paddle_is_quiet_and_uses_the_threads():
+    code = """
+import sys
+from ernie_vil2 import runtime
+runtime.prepare(processes_on_host=1)
+import paddle
+print(type(sys.stderr).__name__)
+print("after import", file=sys.stderr)
+"""
+    out, err = fresh_process(code)
+    assert out == "TextIOWrapper\n"
+    assert err == "after import\n"
+
+
+def test_too_late_is_told():
+    out, _ = fresh_process(
+        "import paddle\nfrom ernie_vil2 import runtime\nprint(*runtime.prepare(), sep='\\n')"
+    )
+    assert "warning: paddle was imported before" in out

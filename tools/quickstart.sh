@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained and evaluated model: bash tools/quickstart.sh
+# Run again, it goes on where it stopped; when all is done, it shows the evaluation again.
+# PYTHON=/path/to/python chooses the Python, ERNIE_VIL2_DEVICE=cpu leaves an NVIDIA GPU alone.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -u
+exec </dev/null
+# shellcheck source=tools/_setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
+
+step() { # NUMBER TITLE COMMAND...
+  local start=$SECONDS
+  say "" "[$1/4] $2"
+  shift 2
+  "$@" || exit
+  say "done in $((SECONDS - start)) s"
+}
+
+device=()
+if [ "${ERNIE_VIL2_DEVICE:-}" = cpu ]; then device=(-o Global.device=cpu); fi
+choose_requirements
+
+step 1 "environment" make_environment .venv "$requirements"
+python=$venv/bin/python
+step 2 "data" "$python" tools/prepare_data.py emoji --out data/emoji
+step 3 "training" "$python" tools/train.py -c configs/demo.yaml --resume auto ${device[@]+"${device[@]}"}
+step 4 "evaluation" "$python" tools/eval.py -c configs/demo.yaml -w output/demo/checkpoints/best \
+  ${device[@]+"${device[@]}"}
+
+say "" "The run, its settings and its log:  output/demo" \
+  "Report and page of found pictures:   output/demo/eval" \
+  "Curves and sample views:             .venv/bin/visualdl --logdir output/demo/vdl"

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The tests, alone on a fresh machine too: bash tools/test.sh [--all] [--paddle3] [pytest's options...]
+#   --all      the slow ones as well (minutes)
+#   --paddle3  on Paddle 3, in .venv-paddle3
+# ERNIE_VIL2_VENV and ERNIE_VIL2_REQUIREMENTS name another environment and its requirements.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
+set -u
+exec </dev/null
+# shellcheck source=tools/_setup.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
+
+which_tests=(-m "not slow")
+environment=.venv
+choose_requirements
+while :; do
+  case "${1:-}" in
+    --all) which_tests=() ;;
+    --paddle3) environment=.venv-paddle3 requirements="requirements-paddle3.txt" ;;
+    *) break ;;
+  esac
+  shift
+done
+
+make_environment "${ERNIE_VIL2_VENV:-$environment}" "${ERNIE_VIL2_REQUIREMENTS:-$requirements}"
+install requirements-test.txt
+python=$venv/bin/python
+
+rc=0
+"$python" -m ruff check . || rc=1
+"$python" -m ruff format --check . || rc=1
+"$python" -m pytest -q ${which_tests[@]+"${which_tests[@]}"} "$@" || rc=1
+exit "$rc"

@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""Train what a configuration describes: `python tools/train.py -c configs/base.yaml`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ernie_vil2 import cli, runtime
+
+
+def main(argv=None) -> int:
+    parser = cli.parser("Train a model on multi-view image-text pairs.")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|FOLDER",
+        help="auto: go on from the newest checkpoint in Global.output_dir, or start; "
+        "or a folder checkpoints/step_*",
+    )
+    args = parser.parse_args(argv)
+    from ernie_vil2.config import load_config
+
+    config = load_config(args.config, args.override)  # mistakes show before paddle is loaded
+    settings = runtime.prepare()
+
+    from ernie_vil2 import distributed
+    from ernie_vil2.runlog import log, start_logging
+    from ernie_vil2.trainer import Interrupted, Trainer
+
+    distributed.init(config.Global.device)
+    start_logging(Path(config.Global.output_dir), distributed.is_main())
+    for line in settings:
+        log.info(line)
+    try:
+        Trainer(config, resume=args.resume).train()
+    except Interrupted as stop:
+        log.warning(stop)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
