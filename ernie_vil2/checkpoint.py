@@ -73,6 +73,19 @@ def write_checkpoint(
     return final
 
 
+def put_aside(folder: Path) -> Optional[Path]:
+    """Rename `folder` of an earlier run's checkpoints, so that a new run loses none of them.
+
+    Returns its new name, or None where there was no checkpoint.
+    """
+    if find_latest(folder) is None:
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

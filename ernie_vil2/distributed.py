@@ -35,6 +35,11 @@ def init(device: str = "auto") -> None:
         fleet.init(is_collective=True, log_level="WARNING")
 
 
+def on_gpu() -> bool:
+    """Whether this process computes on a GPU."""
+    return paddle.get_device().startswith("gpu")
+
+
 def rank() -> int:
     """This process among all, from 0."""
     return dist.get_rank()

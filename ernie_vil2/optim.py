@@ -4,7 +4,7 @@ import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import paddle
 
@@ -80,20 +80,20 @@ def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping,
     """The optimizer of `Optimizer` in the configuration.
 
     parameters: name -> Parameter; half: keep float32 masters of half-precision weights (AMP O2).
+    Clipping is not its business: Paddle's optimizers would clip each group by itself, see
+    `clip_gradients`.
     """
     if config["name"] not in OPTIMIZERS:
         raise UserError(
             f'no optimizer is named "{config["name"]}"{did_you_mean(config["name"], OPTIMIZERS)}'
         )
     decay_key = "lamb_weight_decay" if config["name"] == "Lamb" else "weight_decay"
-    clip = config["clip_norm"]
     return OPTIMIZERS[config["name"]](
         learning_rate=scheduler,
         beta1=config["beta1"],
         beta2=config["beta2"],
         epsilon=config["epsilon"],
         multi_precision=half,
-        grad_clip=paddle.nn.ClipGradByGlobalNorm(clip) if clip else None,
         parameters=[
             {
                 "params": [parameters[name] for name in group.names],
@@ -103,6 +103,15 @@ def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping,
             for group in groups
         ],
     )
+
+
+def clip_gradients(parameters: Iterable, max_norm: Optional[float]) -> paddle.Tensor:
+    """Scale all gradients so that their joint L2 norm is at most max_norm; returns the norm before.
+
+    max_norm: None only measures.
+    """
+    bound = float("inf") if max_norm is None else max_norm
+    return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)
 
 
 def format_groups(groups: "list[Group]", parameters: Mapping) -> str:

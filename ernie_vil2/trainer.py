@@ -27,6 +27,7 @@ from ernie_vil2.optim import (
     EMA,
     build_optimizer,
     build_scheduler,
+    clip_gradients,
     format_groups,
     parameter_groups,
 )
@@ -86,12 +87,18 @@ class Trainer:
         self.steps_per_epoch = self._batches().steps_per_epoch
         self.total_steps = self._count_steps()
         self.scheduler = build_scheduler(config.LRScheduler, self.total_steps)
+        self.trainable = self._trainable(self.objective)
         self.optimizer = self._build_optimizer()
         self.amp = {
             "enable": config.AMP.level != "O0",
             "level": config.AMP.level if config.AMP.level != "O0" else "O1",
             "dtype": config.AMP.dtype,
         }
+        if self.amp["enable"] and not distributed.on_gpu():
+            raise UserError(
+                f"AMP.level is {config.AMP.level}, which needs a GPU, and this run is on the CPU: "
+                "set it to O0"
+            )
         if config.AMP.level == "O2":
             self.objective, self.optimizer = paddle.amp.decorate(
                 self.objective, self.optimizer, level="O2", dtype=config.AMP.dtype
@@ -108,9 +115,8 @@ class Trainer:
         self.saved_at: Optional[int] = None
         self.stop_signal: Optional[int] = None
         # Weights to start from come second to a resume, which already holds what became of them.
-        if not self._resume(resume) and config.Global.pretrained:
-            load_weights(self.model, config.Global.pretrained, config.Global.pretrained_partial)
-            log.info("start from the weights of %s", config.Global.pretrained)
+        if not self._resume(resume):
+            self._start_anew()
         self.parallel = distributed.wrap(self.objective)
         self.parallel_optimizer = distributed.wrap_optimizer(self.optimizer)
         self.run_log = RunLog(self.output, config) if distributed.is_main() else None
@@ -157,15 +163,14 @@ class Trainer:
 
     def _build_optimizer(self):
         config = self.config.Optimizer
-        trainable = self._trainable(self.objective)
         lr_scales = {}
         if config.layer_decay:
             for name in self._trainable(self.model):
                 lr_scales[f"model.{name}"] = config.layer_decay ** self.model.layers_above(name)
-        groups = parameter_groups(trainable, config.groups, config.weight_decay, lr_scales)
-        log.info(format_groups(groups, trainable))
+        groups = parameter_groups(self.trainable, config.groups, config.weight_decay, lr_scales)
+        log.info(format_groups(groups, self.trainable))
         half = self.config.AMP.level == "O2"
-        return build_optimizer(config, groups, trainable, self.scheduler, half)
+        return build_optimizer(config, groups, self.trainable, self.scheduler, half)
 
     def _resume(self, resume: Optional[str]) -> bool:
         folder = self.output / "checkpoints"
@@ -185,6 +190,14 @@ class Trainer:
             self.ema.updates = state["ema_updates"]
         log.info("resume from %s at step %d", found, self.step)
         return True
+
+    def _start_anew(self) -> None:
+        if distributed.is_main() and (aside := checkpoint.put_aside(self.output / "checkpoints")):
+            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
+        weights = self.config.Global.pretrained
+        if weights:
+            load_weights(self.model, weights, self.config.Global.pretrained_partial)
+            log.info("start from the weights of %s", weights)
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -236,7 +249,7 @@ class Trainer:
                 if self._due(every.log_interval):
                     self._report(meter.collect(), bar)
                 if self._due(every.histogram_interval) and self.run_log:
-                    self.run_log.histograms(self.step, self._trainable(self.objective))
+                    self.run_log.histograms(self.step, self.trainable)
                 if distributed.any_rank(self.stop_signal is not None):
                     self._save()
                     raise Interrupted(
@@ -269,6 +282,10 @@ class Trainer:
         with paddle.amp.auto_cast(**self.amp):
             losses = self.parallel(**batch)
         self.scaler.scale(losses["loss"]).backward()
+        self.scaler.unscale_(self.parallel_optimizer)
+        losses["gradient_norm"] = clip_gradients(
+            self.trainable.values(), self.config.Optimizer.clip_norm
+        )
         self.scaler.step(self.parallel_optimizer)
         self.scaler.update()
         self.parallel_optimizer.clear_grad()

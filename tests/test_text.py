@@ -61,7 +61,7 @@ def test_folding_keeps_paddlenlps_function():
 
 
 def test_pretrained_weights_are_folded(monkeypatch):
-    # PaddleNLP's own loading, without its download: from_pretrained builds from the released sizes
+    # The download alone is replaced: a model of the released kind stands for what it would bring.
     sizes = {"num_hidden_layers": 1}
     source = ErnieModel(ErnieConfig(**{**RELEASED["ernie-3.0-nano-zh"], **sizes}))
     monkeypatch.setattr(ErnieModel, "from_pretrained", lambda name: source)

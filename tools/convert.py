@@ -17,7 +17,7 @@ def main(argv=None):
         dest="source",
         required=True,
         metavar="PATH",
-        help="official .pdparams, folder of PaddleNLP's ErnieViLModel, or checkpoint folder of ours",
+        help="official .pdparams, or a folder: PaddleNLP's ErnieViLModel or a checkpoint of ours",
     )
     parser.add_argument(
         "-c", "--config", metavar="FILE", help="YAML with Arch; needed for an official file"

@@ -9,7 +9,7 @@ compile() {  # OUTPUT [uv options...] < requirements
   uv pip compile --quiet --universal --python-version 3.9 --no-header "$@" - | {
     echo "# Locked by tools/lock.sh for Linux x86-64, Python 3.9 to 3.12 (3.12: pip install --no-deps -r)"
     # the lock is resolved for one platform: its marker on every line says nothing
-    sed -E "s/ and platform_machine == 'x86_64' and sys_platform == 'linux'//; s/ ; platform_machine == 'x86_64' and sys_platform == 'linux'//; s/^ +# via -r -$/    # via requirements.in/; s/#   -r -$/#   requirements.in/"
+    sed -E "s/ and platform_machine == 'x86_64' and sys_platform == 'linux'//; s/ ; platform_machine == 'x86_64' and sys_platform == 'linux'//"
   } > "$output.new"
   mv "$output.new" "$output"
 }

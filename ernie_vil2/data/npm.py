@@ -125,7 +125,9 @@ def check_given(package: Package, folder: Path) -> Path:
     """The package's tarball in a folder of the user's, its sha512 checked."""
     path = folder / package.filename
     if not os.access(path, os.R_OK):
-        raise UserError(f"{path} cannot be read: `npm pack {package.name}@{package.version}` makes it")
+        raise UserError(
+            f"{path} cannot be read: `npm pack {package.name}@{package.version}` makes it"
+        )
     if not package.matches(path):
         raise UserError(
             f"{path} is not the published {package.name}@{package.version}: fetch it again"

@@ -9,7 +9,7 @@ from ernie_vil2.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]")  # their ids are their places
 MIN_PIECE_WORDS = 5  # an ending earns a '##' token of its own when this many words share it
-# The blocks BERT's BasicTokenizer takes for Chinese: ideographs, not kana or hangul.
+# The blocks that BERT takes for Chinese: ideographs, not kana or hangul.
 _CJK = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
     (0x2B740, 0x2B81F), (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -20,16 +20,15 @@ def is_cjk(char: str) -> bool:
     return any(first <= ord(char) <= last for first, last in _CJK)
 
 
-def _is_punctuation(char: str) -> bool:
-    # as BERT: all of ASCII that is neither letter nor digit counts, "$" and "^" too
-    ascii_symbol = "!" <= char <= "~" and not char.isalnum()
-    return ascii_symbol or unicodedata.category(char).startswith("P")
+def _is_sign(char: str) -> bool:
+    """Punctuation, and what PaddleNLP splits off like it: symbols and a few letters."""
+    return unicodedata.category(char)[0] in "PS" or char in "²º〇µŋ"
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text as BERT's and ERNIE's BasicTokenizer splits it.
+    """The words of a text as the BasicTokenizer of PaddleNLP's ERNIE splits it.
 
-    Lower-cased, accents stripped; each ideograph and each punctuation mark is a word of its own.
+    Lower-cased, accents stripped; each ideograph, punctuation mark and symbol is a word of its own.
     """
     word = ""
     for char in unicodedata.normalize("NFD", text.lower()):
@@ -38,7 +37,7 @@ def words(text: str) -> Iterator[str]:
             continue
         if category.startswith("C") and char not in "\t\n\r":
             continue  # control and format characters vanish, and part nothing
-        alone = is_cjk(char) or _is_punctuation(char)
+        alone = is_cjk(char) or _is_sign(char)
         if alone or char.isspace():
             if word:
                 yield word

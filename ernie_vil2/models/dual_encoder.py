@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import paddle
@@ -112,8 +113,9 @@ class DualEncoder(nn.Layer):
 def _project(features: paddle.Tensor, projection: nn.Layer | None) -> paddle.Tensor:
     if projection is not None:
         features = projection(features)  # [B, C] -> [B, D]
-    # Mixed precision would normalise in half precision and return it.
-    with paddle.amp.auto_cast(enable=False):
+    # Mixed precision would normalise in half precision and return it; a static graph has none.
+    full = paddle.amp.auto_cast(enable=False) if paddle.in_dynamic_mode() else nullcontext()
+    with full:
         return F.normalize(features.astype("float32"), axis=-1)
 
 

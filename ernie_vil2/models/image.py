@@ -179,8 +179,14 @@ def _build_backbone(name: str, img_size: int | None, sizes: dict) -> tuple[nn.La
     _check_divisible(name, options)
     # Many old backbones fix their parameters' names, which Paddle admits once in a process, and
     # optimizers tell parameters apart by name.
-    with unique_name.guard():
-        model = layer_class(*args, **options)
+    try:
+        with unique_name.guard():
+            model = layer_class(*args, **options)
+    except Exception as error:  # whatever a backbone says about sizes that do not go together
+        raise UserError(
+            f"{name} cannot be built so ({type(error).__name__}: {' '.join(str(error).split())}): "
+            "set its sizes in Arch.Image to null, or choose another backbone"
+        ) from error
     prefix = unique_name.generate("image_tower")
     for parameter in model.parameters():
         parameter.name = f"{prefix}.{parameter.name}"

@@ -1,0 +1,303 @@
+"""Training runs end to end, through the tool's own main(argv), in one process."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from shapes import write_run
+
+import ernie_vil2
+from ernie_vil2 import cli
+from ernie_vil2.config import load_config
+from ernie_vil2.weights import read_safetensors
+from tools import eval as eval_tool
+from tools import train as train_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train(config: Path, *overrides, resume=None, code=0) -> Path:
+    """Run the tool; returns output_dir."""
+    argv = ["-c", str(config)]
+    argv += ["-o", *overrides] if overrides else []
+    argv += ["--resume", str(resume)] if resume else []
+    assert cli.run(train_tool.main, argv) == code
+    return Path(load_config(config, overrides).Global.output_dir)
+
+
+def metrics(out: Path, name: str = "train/loss") -> dict:
+    """step -> value."""
+    lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def weights(out: Path, which: str = "latest", file: str = "model.safetensors") -> dict:
+    return read_safetensors(out / "checkpoints" / which / file)
+
+
+def assert_same(one: dict, other: dict) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert np.array_equal(one[name], other[name]), name
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps: its configuration and output."""
+    config = write_run(tmp_path_factory.mktemp("run"))
+    return config, train(config)
+
+
+def test_a_run_writes_down_everything(run):
+    config, out = run
+    assert {p.name for p in out.iterdir()} >= {"config.yaml", "train.log", "metrics.jsonl", "vdl"}
+    assert (out / "checkpoints" / "latest").resolve().name == "step_00000004"
+    assert (out / "checkpoints" / "best").resolve().name == "step_00000004"
+    assert load_config(out / "config.yaml") == load_config(config)
+    assert "versions: python" in (out / "train.log").read_text()
+    assert list(metrics(out)) == [1, 2, 3, 4]
+    for name in (
+        "train/image1-image2",
+        "train/text1-text2/accuracy",
+        "train/logit_scale",
+        "train/learning_rate",
+        "train/gradient_norm",
+        "train/pairs_per_second",
+        "train/data_wait",
+        "eval/text_to_image/R@10",
+    ):
+        assert metrics(out, name), name
+
+
+def test_visualdl_has_curves_and_views(run):
+    from visualdl import LogReader
+
+    (record,) = (run[1] / "vdl").iterdir()
+    reader = LogReader(file_path=str(record))
+    tags = reader.get_tags()
+    assert "train/loss" in tags["scalar"]
+    assert {"views/0/image1", "views/0/image2"} <= set(tags["image"])
+    assert {"views/0/text1", "views/0/text2"} <= set(tags["text"])
+
+
+def test_evaluation_of_a_checkpoint(run, tmp_path, capsys):
+    config, out = run
+    argv = ["-c", str(config), "-w", str(out / "checkpoints" / "latest"), "--out", str(tmp_path)]
+    assert cli.run(eval_tool.main, argv) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["text_to_image"]["R@1"] == metrics(out, "eval/text_to_image/R@1")[4]
+    assert "data:image/jpeg;base64," in (tmp_path / "page.html").read_text()
+    assert "R@10" in capsys.readouterr().out
+
+
+def test_load_gives_the_trained_model(run):
+    _, out = run
+    model = ernie_vil2.load(out / "checkpoints" / "latest")
+    stored = weights(out)
+    assert_same({n: t.numpy() for n, t in model.state_dict().items()}, stored)
+    embeds = model.encode_image(paddle.randn([2, 3, 32, 32]))
+    assert np.allclose(np.linalg.norm(embeds.numpy(), axis=1), 1, atol=1e-5)
+
+
+def test_it_learns(tmp_path):
+    """Sixteen things, one drawing each held out: chance of R@1 is 6 %."""
+    config = write_run(tmp_path)
+    out = train(
+        config, "Global.max_steps=60", "Global.epochs=99", "LRScheduler.learning_rate=0.003"
+    )
+    loss = metrics(out)
+    assert loss[60] < 0.6 * loss[1]
+    assert metrics(out, "eval/text_to_image/R@1")[60] >= 0.3
+
+
+def test_resume_is_exact(tmp_path):
+    """Four steps at once, or two and two more: the same weights, moments and losses."""
+    ema = {"EMA": {"decay": 0.9}}
+    config = write_run(tmp_path, **ema)
+    whole = train(config, f"Global.output_dir={tmp_path}/whole", "Global.save_interval=2")
+    broken = tmp_path / "broken"
+    (broken / "checkpoints").mkdir(parents=True)
+    shutil.copytree(
+        whole / "checkpoints" / "step_00000002", broken / "checkpoints" / "step_00000002"
+    )
+    train(config, f"Global.output_dir={broken}", resume="auto")
+    assert list(metrics(broken)) == [3, 4]
+    assert metrics(broken)[4] == metrics(whole)[4]
+    for file in ("model.safetensors", "training.safetensors"):
+        assert_same(weights(broken, file=file), weights(whole, file=file))
+
+
+def test_a_new_run_keeps_the_old_checkpoints(tmp_path):
+    config = write_run(tmp_path)
+    out = train(config, "Global.max_steps=1")
+    train(config, "Global.max_steps=2")
+    assert (out / "checkpoints.1" / "step_00000001").is_dir()
+    assert (out / "checkpoints" / "latest").resolve().name == "step_00000002"
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path):
+    config = write_run(tmp_path)
+    out = train(
+        config, "Global.save_interval=1", "Global.eval_interval=1", "Global.keep_checkpoints=2"
+    )
+    steps = sorted(p.name for p in (out / "checkpoints").glob("step_*"))
+    best = (out / "checkpoints" / "best").resolve().name
+    assert steps == sorted({"step_00000003", "step_00000004", best})
+    recalls = metrics(out, "eval/mean_recall")
+    assert max(recalls, key=recalls.get) == int(best[-8:])
+
+
+def test_frozen_tower_stays(tmp_path):
+    config = write_run(tmp_path)
+    out = train(config, "Optimizer.freeze=[image]", "Global.save_interval=1")
+    first, last = weights(out, "step_00000002"), weights(out, "step_00000004")
+    for name in first:
+        assert name.startswith("image_tower.") == np.array_equal(first[name], last[name]), name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["Optimizer.name=Lamb", "Optimizer.layer_decay=0.7"],
+        ["Arch.Image.recompute=true", "Arch.Text.recompute=true"],
+        [
+            "Views.image=[image1]",
+            "Views.text=[caption1]",
+            "Loss.pairs=[{views: [image1, caption1]}]",
+        ],
+        [
+            "Views.text=[caption1, caption2, tags1, tags2]",
+            "Loss.pairs=[{views: [image1, caption1]}, {views: [image2, tags2]}, "
+            "{views: [caption2, tags1], temperature: 0.1, learnable: true}]",
+        ],
+        ["DataLoader.Train.num_workers=2", "DataLoader.Eval.num_workers=1"],
+        ["DataLoader.Eval=null", "Global.histogram_interval=2"],
+    ],
+    ids=["lamb", "recompute", "one pair", "six views", "workers", "no evaluation"],
+)
+def test_variants_run(tmp_path, overrides):
+    out = train(write_run(tmp_path), *overrides)
+    assert all(np.isfinite(loss) for loss in metrics(out).values())
+
+
+def test_logit_scale_is_really_clamped(tmp_path):
+    config = write_run(tmp_path)
+    out = train(config, "Loss.logit_scale.max=14.3", "LRScheduler.learning_rate=0.5")
+    assert weights(out)["temperature"][0] <= np.float32(np.log(14.3)) + 1e-6
+    assert max(metrics(out, "train/logit_scale").values()) <= 14.3001
+
+
+def test_start_from_weights(run, tmp_path):
+    config, out = run
+    again = train(
+        config,
+        f"Global.output_dir={tmp_path}/again",
+        f"Global.pretrained={out}/checkpoints/latest",
+        "LRScheduler.learning_rate=1.0e-30",
+        "Global.max_steps=1",
+    )
+    before, after = weights(out), weights(again)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
+
+
+def test_a_broken_picture_is_skipped_in_training_and_an_error_in_evaluation(tmp_path, capsys):
+    config = write_run(tmp_path)
+    rows = (tmp_path / "train.tsv").read_text().splitlines()
+    rows[7] = rows[7][: len(rows[7]) // 2]
+    (tmp_path / "train.tsv").write_text("\n".join(rows) + "\n")
+    out = train(config)
+    (line,) = (out / "bad_records.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"].endswith("train.tsv:8")
+    assert "1 bad records" in (out / "train.log").read_text()
+
+    shutil.copy(tmp_path / "train.tsv", tmp_path / "test.tsv")
+    assert cli.run(eval_tool.main, ["-c", str(config), "-w", str(out)]) == 2
+    (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert "test.tsv:8" in message
+
+
+@pytest.mark.parametrize(
+    "overrides,said",
+    [
+        (["Global.sed=1"], 'did you mean "seed"'),
+        (["DataLoader.Train.dataset.path=nowhere.tsv"], "nowhere.tsv"),
+        (["DataLoader.Train.dataset.path=empty.tsv"], "empty.tsv"),
+        (["DataLoader.Train.batch_size=65"], "64 records, a global batch 65"),
+        (["Arch.Image.name=CLIP_vit_bas_patch16_224"], "CLIP_vit_base_patch16_224"),
+        (["Arch.embed_dim=null", "Arch.Text.hidden_size=48"], "embed_dim"),
+        (["Tokenizer.vocab_file=nowhere.txt"], "nowhere.txt"),
+        (["Arch.Text.vocab_size=4"], "vocab_size"),
+        (["Global.device=gpu"], "requirements-gpu.txt"),
+        (["AMP.level=O1"], "O0"),
+        (["Global.pretrained=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, overrides, said):
+    if paddle.device.cuda.device_count() and "gpu" in overrides[0].lower():
+        pytest.skip("there is a GPU")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.tsv").touch()
+    argv = ["-c", str(write_run(tmp_path)), "-o", *overrides]
+    assert cli.run(train_tool.main, argv) == 2
+    (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert said in message
+
+
+def test_checkpoint_of_another_model(run, tmp_path, capsys):
+    _, out = run
+    config = write_run(tmp_path, Arch={"embed_dim": 24})
+    for main, argv in (
+        (eval_tool.main, ["-c", str(config), "-w", str(out)]),
+        (train_tool.main, ["-c", str(config), "--resume", str(out / "checkpoints" / "latest")]),
+    ):
+        assert cli.run(main, argv) == 2
+        (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+        assert "projection" in message
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_leaves(tmp_path, number):
+    config = write_run(tmp_path)
+    argv = ["-c", str(config), "-o", "Global.max_steps=100000", "Global.epochs=100000"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tools" / "train.py"), *argv],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    out = tmp_path / "out"
+    deadline = time.monotonic() + 120
+    while not (out / "metrics.jsonl").is_file() or not metrics(out):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "--resume auto" in err and "Traceback" not in err
+    stopped_at = max(metrics(out))
+    saved = int((out / "checkpoints" / "latest").resolve().name[-8:])
+    assert saved == stopped_at
+    train(config, f"Global.max_steps={saved + 1}", "Global.epochs=100000", resume="auto")
+    assert max(metrics(out)) == saved + 1
+
+
+@pytest.mark.parametrize("tool", ["train", "eval", "convert", "prepare_data"])
+def test_help_is_quick(tool):
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage:" in done.stdout
+    assert time.perf_counter() - start < 5  # a second on a quiet machine; paddle takes longer
