@@ -21,6 +21,7 @@ setup(
         "paddleclas>=2.6.0,<2.7",
         "opencv-python",
         "numpy>=1.24,<2",
+        "pillow",
         "pyyaml>=6",
         "safetensors>=0.4",
         "tqdm",

@@ -130,8 +130,10 @@ def read_state(checkpoint: Path) -> dict:
         ) from None
 
 
-def restore(checkpoint: Path, objective: paddle.nn.Layer, optimizer, ema) -> None:
+def restore(checkpoint: Path, objective: paddle.nn.Layer, optimizer, scheduler, ema) -> None:
     """Put a checkpoint's weights, averages and optimizer state in place.
+
+    The scheduler is at the checkpoint's step already.
 
     Raises UserError where the checkpoint is of another model.
     """
@@ -153,7 +155,9 @@ def restore(checkpoint: Path, objective: paddle.nn.Layer, optimizer, ema) -> Non
         )
     for name, tensor in own.items():
         paddle.assign(paddle.to_tensor(tensors[name]).astype(tensor.dtype), tensor)
-    _set_optimizer_tensors(optimizer, objective, accumulators)
+    state = _optimizer_state(objective, accumulators)
+    # paddle would otherwise refuse the state, or rewind the schedule
+    optimizer.set_state_dict({**state, "LR_Scheduler": scheduler.state_dict()})
 
 
 def _optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> "dict[str, paddle.Tensor]":
@@ -174,7 +178,7 @@ def _optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> "dict[str, padd
     return tensors
 
 
-def _set_optimizer_tensors(optimizer, objective: paddle.nn.Layer, tensors: Mapping) -> None:
+def _optimizer_state(objective: paddle.nn.Layer, tensors: Mapping) -> dict:
     """The reverse of `_optimizer_tensors`."""
     own = {name: p.name for name, p in objective.named_parameters()}
     state: dict = {}
@@ -187,4 +191,4 @@ def _set_optimizer_tensors(optimizer, objective: paddle.nn.Layer, tensors: Mappi
         else:
             tensor.name = f"{own[structured]}_{accumulator}"
             state[tensor.name] = tensor
-    optimizer.set_state_dict(state)
+    return state

@@ -25,7 +25,9 @@ class _AboveTheBar(logging.Handler):
 
 def start_logging(output: Path, is_main: bool) -> None:
     """Log to the terminal and, on the main rank, to output/train.log; others only warn."""
-    log.handlers.clear()
+    for handler in list(log.handlers):  # of an earlier run in this process
+        log.removeHandler(handler)
+        handler.close()
     log.propagate = False
     log.setLevel(logging.INFO if is_main else logging.WARNING)
     handlers: list = [_AboveTheBar()]

@@ -180,10 +180,10 @@ class Trainer:
                 log.info("nothing to resume in %s: start anew", folder)
             return False
         state = checkpoint.read_state(found)
-        checkpoint.restore(found, self.objective, self.optimizer, self.ema)
         self.step = self.saved_at = state["step"]
-        self.best, self.evaluated_at = state["best"], state["evaluated_at"]
         self.scheduler.step(self.step)
+        checkpoint.restore(found, self.objective, self.optimizer, self.scheduler, self.ema)
+        self.best, self.evaluated_at = state["best"], state["evaluated_at"]
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:

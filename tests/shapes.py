@@ -44,8 +44,9 @@ def write_run(folder: Path, **sections) -> Path:
     """Data, vocabulary and a configuration of tiny towers; returns the YAML's path."""
     write_set(folder / "train.tsv", copies=4, seed=0)
     write_set(folder / "test.tsv", copies=1, seed=1)
-    words = "[PAD] [CLS] [SEP] [MASK] [UNK] a the picture contains ,".split()
-    (folder / "vocab.txt").write_text("\n".join([*words, *COLORS, *SHAPES]))
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+    words = ["a", "the", "picture", "contains", ",", *COLORS, *SHAPES]
+    (folder / "vocab.txt").write_text("\n".join([*specials, *words]))
     vit = {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     ernie = {
         "vocab_size": 32,

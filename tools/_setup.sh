@@ -108,7 +108,7 @@ install() { # FILE: what it lists, into $venv, unless that was done before
   if [ "${PIPESTATUS[0]}" -ne 0 ]; then
     free="$(df -Pk "$venv" | awk 'NR == 2 { printf "%.1f", $4 / 1048576 }') GB free"
     if grep -q 'No space left on device' "$log"; then
-      reason="no space left on the disk ($free here; also look at \$TMPDIR)"
+      reason="no space left on the disk ($free here; also look at \$TMPDIR)."
     elif grep -qE 'from versions: none|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded' "$log"; then
       reason="the package index cannot be reached: is there a network?"
     else
