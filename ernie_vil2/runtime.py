@@ -19,7 +19,11 @@ _MALLOC_VARIABLES = (
     "MALLOC_TOP_PAD_",
     "GLIBC_TUNABLES",
 )
-_OTHERS_NOISE = ("No ccache found", "Setuptools is replacing distutils")
+_OTHERS_NOISE = (
+    "No ccache found",
+    "Setuptools is replacing distutils",
+    "Currently not a parallel execution environment",
+)
 _prepared = False
 
 

@@ -93,14 +93,15 @@ show_progress() { # FILE
 }
 
 install() { # FILE: what it lists, into $venv, unless that was done before
-  local file=$1 log=$venv/${1##*/}.log free reason options=(--no-input --disable-pip-version-check)
+  local file=$1 log=$venv/${1##*/}.log info free reason options=(--no-input --disable-pip-version-check)
   installed "$file" && return
   rm -f "$venv/checked"
   say "installing $file into ${venv#"$root"/}, log in ${log#"$root"/}"
 
   # a package of which a killed pip wrote only a part would count as installed
-  find "$venv/lib" -maxdepth 3 -name '*.dist-info' -type d ! -exec test -e '{}/RECORD' ';' \
-    -exec rm -r '{}' +
+  for info in "$venv"/lib/python*/site-packages/*.dist-info; do
+    [ -e "$info/RECORD" ] || rm -rf "$info"
+  done
   # PaddleClas pins a numpy that has no wheel for 3.12; the lock overrides it, plain pip cannot
   case "$("$venv/bin/python" -V)" in "Python 3.12."*) options+=(--no-deps) ;; esac
 

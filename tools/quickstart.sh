@@ -27,6 +27,6 @@ step 3 "training" "$python" tools/train.py -c configs/demo.yaml --resume auto ${
 step 4 "evaluation" "$python" tools/eval.py -c configs/demo.yaml -w output/demo/checkpoints/best \
   ${device[@]+"${device[@]}"}
 
-say "" "The run, its settings and its log:  output/demo" \
-  "Report and page of found pictures:   output/demo/eval" \
-  "Curves and sample views:             .venv/bin/visualdl --logdir output/demo/vdl"
+say "" "The run, its settings and its log: output/demo" \
+  "Page of found pictures, report:    output/demo/eval/page.html, report.json" \
+  "Curves and sample views:           .venv/bin/visualdl --logdir output/demo/vdl"
