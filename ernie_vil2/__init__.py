@@ -1,5 +1,8 @@
 """ERNIE-ViL 2.0 on PaddlePaddle: multi-view contrastive image-text pre-training."""
 
+# Paddle 2.6 brings symbols of another zlib: Python's own must be bound before it is imported.
+import zlib  # noqa: F401
+
 __version__ = "0.1.0"
 
 

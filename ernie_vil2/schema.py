@@ -271,6 +271,8 @@ SCHEMA = section(
             max_position_embeddings=_SIZE,
             hidden_dropout_prob=number(BELOW_ONE, 0.1),
             attention_probs_dropout_prob=number(BELOW_ONE, 0.1),
+            hidden_act=nullable(choice("gelu", "relu", default=OPTIONAL)),
+            epsilon=number(POSITIVE, 1e-5),
             recompute=boolean(False),
         ),
     ),

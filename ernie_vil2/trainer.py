@@ -22,7 +22,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.convert import load_weights
-from ernie_vil2.models.dual_encoder import build_model
+from ernie_vil2.models.dual_encoder import DualEncoder, build_model
 from ernie_vil2.optim import (
     EMA,
     build_optimizer,
@@ -101,7 +101,12 @@ class Trainer:
             )
         if config.AMP.level == "O2":
             self.objective, self.optimizer = paddle.amp.decorate(
-                self.objective, self.optimizer, level="O2", dtype=config.AMP.dtype
+                self.objective,
+                self.optimizer,
+                level="O2",
+                dtype=config.AMP.dtype,
+                # temperatures are too fine for half precision; the layers below are not excluded
+                excluded_layers=[DualEncoder, MultiViewContrastive],
             )
         self.scaler = paddle.amp.GradScaler(
             enable=self.amp["enable"] and config.AMP.dtype == "float16",

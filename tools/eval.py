@@ -15,7 +15,7 @@ def main(argv=None) -> int:
         "-w",
         "--weights",
         required=True,
-        help="a checkpoint or run folder, a PaddleNLP ErnieViLModel folder, or an official .pdparams",
+        help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, or official .pdparams",
     )
     parser.add_argument(
         "--out", metavar="DIR", help="for report.json and page.html (Global.output_dir/eval)"

@@ -146,6 +146,10 @@ class Spans:
         # unbuffered, and read by pread: no position is shared with a forked process
         self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
 
+    def __del__(self):
+        if getattr(self, "_file", None):
+            self._file.close()
+
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_file": None, "_spans": None}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+import yaml
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
@@ -280,10 +281,9 @@ def _our_config(path: Path) -> tuple[Mapping, Mapping | None]:
     from ernie_vil2.config import check_arch, load_config
 
     arch = check_arch(path)
-    try:
-        return arch, load_config(path).Loss.logit_scale
-    except UserError:  # a converted model has no run
-        return arch, None
+    if "Loss" not in yaml.safe_load(path.read_text(encoding="utf-8")):
+        return arch, None  # a converted model has no run
+    return arch, load_config(path).Loss.logit_scale
 
 
 def _json(path: Path) -> dict:
