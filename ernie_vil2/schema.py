@@ -272,6 +272,7 @@ SCHEMA = section(
             hidden_dropout_prob=number(BELOW_ONE, 0.1),
             attention_probs_dropout_prob=number(BELOW_ONE, 0.1),
             hidden_act=nullable(choice("gelu", "relu", default=OPTIONAL)),
+            initializer_range=nullable(number(POSITIVE, OPTIONAL)),
             epsilon=number(POSITIVE, 1e-5),
             recompute=boolean(False),
         ),

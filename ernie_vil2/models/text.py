@@ -27,7 +27,7 @@ class TextTower(nn.Layer):
         name: a released one of PaddleNLP's, which gives the sizes left out, or any other with all
             sizes given.
         pretrained: load PaddleNLP's weights for this name.
-        vocab_size ... hidden_act: override what the name stands for; None keeps it.
+        vocab_size ... initializer_range: override what the name stands for; None keeps it.
         epsilon: of every LayerNorm; 1e-5 is the official model's, PaddleNLP's ERNIE has 1e-12.
         recompute: run each block again in the backward pass instead of keeping its activations.
 
@@ -48,6 +48,7 @@ class TextTower(nn.Layer):
         hidden_dropout_prob: float | None = None,
         attention_probs_dropout_prob: float | None = None,
         hidden_act: str | None = None,
+        initializer_range: float | None = None,
         epsilon: float = 1e-5,
         recompute: bool = False,
     ):
@@ -62,6 +63,7 @@ class TextTower(nn.Layer):
             "hidden_dropout_prob": hidden_dropout_prob,
             "attention_probs_dropout_prob": attention_probs_dropout_prob,
             "hidden_act": hidden_act,
+            "initializer_range": initializer_range,
         }
         given = {key: value for key, value in given.items() if value is not None}
         self.ernie = ErnieModel(_config(name, given))
