@@ -225,7 +225,13 @@ def listof(item: Kind, items, default=REQUIRED) -> ListOf:
 # ---- The configuration ---------------------------------------------------------------------------
 
 _SIZE = nullable(integer(POSITIVE, OPTIONAL))  # absent or null: what the name stands for
-_DATASET = component(name=string(), path=string())
+_PATHS = Leaf(
+    "a file, a pattern of files, or a list of them",
+    (str, list),
+    lambda value: value and all(isinstance(part, str) and part for part in value),
+    OPTIONAL,
+)
+_DATASET = component(name=string(), path=_PATHS)  # what a format needs its reader checks
 
 SCHEMA = section(
     Global=section(

@@ -122,6 +122,8 @@ def test_every_leaf_of_base_refuses_other_types(tmp_path, minimal, path, value):
     for wrong in wrong_values(value, kind.null):
         if wrong == "" and path[-1] == "separator":  # the only string that may be empty
             continue
+        if wrong == [value] and list in getattr(kind, "types", ()):  # several files of one set
+            continue
         # In a file. A list is written whole, with one wrong item.
         tree = copy.deepcopy(BASE_TREE)
         get(tree, path[:-1])[path[-1]] = wrong
