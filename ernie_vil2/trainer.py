@@ -84,34 +84,17 @@ class Trainer:
 
         self.objective = self._build_objective()
         self.model = self.objective.model
+        checkpoint_folder = self._find_checkpoint(resume)
+        # Weights to start from come second to a resume, which already holds what became of them;
+        # and before half precision and averages are made of them.
+        if checkpoint_folder is None:
+            self._start_anew()
         self.steps_per_epoch = self._batches().steps_per_epoch
         self.total_steps = self._count_steps()
         self.scheduler = build_scheduler(config.LRScheduler, self.total_steps)
         self.trainable = self._trainable(self.objective)
         self.optimizer = self._build_optimizer()
-        self.amp = {
-            "enable": config.AMP.level != "O0",
-            "level": config.AMP.level if config.AMP.level != "O0" else "O1",
-            "dtype": config.AMP.dtype,
-        }
-        if self.amp["enable"] and not distributed.on_gpu():
-            raise UserError(
-                f"AMP.level is {config.AMP.level}, which needs a GPU, and this run is on the CPU: "
-                "set it to O0"
-            )
-        if config.AMP.level == "O2":
-            self.objective, self.optimizer = paddle.amp.decorate(
-                self.objective,
-                self.optimizer,
-                level="O2",
-                dtype=config.AMP.dtype,
-                # temperatures are too fine for half precision; the layers below are not excluded
-                excluded_layers=[DualEncoder, MultiViewContrastive],
-            )
-        self.scaler = paddle.amp.GradScaler(
-            enable=self.amp["enable"] and config.AMP.dtype == "float16",
-            init_loss_scaling=config.AMP.init_loss_scaling,
-        )
+        self.amp, self.scaler = self._build_amp()
         self.ema = EMA(self._trainable(self.model), config.EMA.decay) if config.EMA.decay else None
 
         self.step = 0
@@ -119,9 +102,8 @@ class Trainer:
         self.evaluated_at: Optional[int] = None
         self.saved_at: Optional[int] = None
         self.stop_signal: Optional[int] = None
-        # Weights to start from come second to a resume, which already holds what became of them.
-        if not self._resume(resume):
-            self._start_anew()
+        if checkpoint_folder is not None:
+            self._restore(checkpoint_folder)
         self.parallel = distributed.wrap(self.objective)
         self.parallel_optimizer = distributed.wrap_optimizer(self.optimizer)
         self.run_log = RunLog(self.output, config) if distributed.is_main() else None
@@ -177,24 +159,36 @@ class Trainer:
         half = self.config.AMP.level == "O2"
         return build_optimizer(config, groups, self.trainable, self.scheduler, half)
 
-    def _resume(self, resume: Optional[str]) -> bool:
-        folder = self.output / "checkpoints"
-        found = checkpoint.find_latest(folder) if resume == "auto" else resume and Path(resume)
-        if not found:
-            if resume:
-                log.info("nothing to resume in %s: start anew", folder)
-            return False
-        state = checkpoint.read_state(found)
-        self.step = self.saved_at = state["step"]
-        self.scheduler.step(self.step)
-        checkpoint.restore(found, self.objective, self.optimizer, self.scheduler, self.ema)
-        self.best, self.evaluated_at = state["best"], state["evaluated_at"]
-        if state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-        if self.ema:
-            self.ema.updates = state["ema_updates"]
-        log.info("resume from %s at step %d", found, self.step)
-        return True
+    def _build_amp(self) -> "tuple[dict, paddle.amp.GradScaler]":
+        """Arguments of auto_cast, and the scaler; under O2 weights become half precision here."""
+        amp = self.config.AMP
+        enable = amp.level != "O0"
+        if enable and not distributed.on_gpu():
+            raise UserError(
+                f"AMP.level is {amp.level}, which needs a GPU, and this run is on the CPU: "
+                "set it to O0"
+            )
+        if amp.level == "O2":
+            self.objective, self.optimizer = paddle.amp.decorate(
+                self.objective,
+                self.optimizer,
+                level="O2",
+                dtype=amp.dtype,
+                # temperatures are too fine for half precision; the layers below are not excluded
+                excluded_layers=[DualEncoder, MultiViewContrastive],
+            )
+        scaler = paddle.amp.GradScaler(
+            enable=enable and amp.dtype == "float16", init_loss_scaling=amp.init_loss_scaling
+        )
+        return {"enable": enable, "level": amp.level, "dtype": amp.dtype}, scaler
+
+    def _find_checkpoint(self, resume: Optional[str]) -> Optional[Path]:
+        if resume != "auto":
+            return resume and Path(resume)
+        found = checkpoint.find_latest(self.output / "checkpoints")
+        if found is None:
+            log.info("nothing to resume in %s: start anew", self.output / "checkpoints")
+        return found
 
     def _start_anew(self) -> None:
         if distributed.is_main() and (aside := checkpoint.put_aside(self.output / "checkpoints")):
@@ -203,6 +197,18 @@ class Trainer:
         if weights:
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
+
+    def _restore(self, folder: Path) -> None:
+        state = checkpoint.read_state(folder)
+        self.step = self.saved_at = state["step"]
+        self.best, self.evaluated_at = state["best"], state["evaluated_at"]
+        self.scheduler.step(self.step)
+        checkpoint.restore(folder, self.objective, self.optimizer, self.scheduler, self.ema)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.updates = state["ema_updates"]
+        log.info("resume from %s at step %d", folder, self.step)
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -255,7 +261,9 @@ class Trainer:
                     self._report(meter.collect(), bar)
                 if self._due(every.histogram_interval) and self.run_log:
                     self.run_log.histograms(self.step, self.trainable)
-                if distributed.any_rank(self.stop_signal is not None):
+                # asking the other ranks makes all wait for each other, so not at each step
+                ask = distributed.world_size() == 1 or self._due(every.log_interval)
+                if ask and distributed.any_rank(self.stop_signal is not None):
                     self._save()
                     raise Interrupted(
                         f"stopped at step {self.step}; --resume auto goes on from here"

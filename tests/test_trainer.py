@@ -301,3 +301,22 @@ def test_help_is_quick(tool):
     )
     assert "usage:" in done.stdout
     assert time.perf_counter() - start < 5  # a second on a quiet machine; paddle takes longer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["base", "base_cnn"])
+def test_published_towers_train_at_full_size(tmp_path, name):
+    write_run(tmp_path)
+    out = train(
+        ROOT / "configs" / f"{name}.yaml",
+        f"Global.output_dir={tmp_path}/{name}",
+        "Global.max_steps=2",
+        "Global.log_interval=1",
+        f"Tokenizer.vocab_file={tmp_path}/vocab.txt",
+        "DataLoader.Train.batch_size=4",
+        f"DataLoader.Train.dataset.path={tmp_path}/train.tsv",
+        f"DataLoader.Eval.dataset.path={tmp_path}/test.tsv",
+    )
+    assert np.isfinite(list(metrics(out).values())).all()
+    argv = ["-c", str(out / "config.yaml"), "-w", str(out), "--out", str(tmp_path / "eval")]
+    assert cli.run(eval_tool.main, argv) == 0
