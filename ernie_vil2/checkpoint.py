@@ -140,7 +140,7 @@ def restore(checkpoint: Path, objective: paddle.nn.Layer, optimizer, scheduler, 
     weights = read_safetensors(checkpoint / "model.safetensors")
     training = read_safetensors(checkpoint / "training.safetensors")
     accumulators = {n: training.pop(n) for n in list(training) if "|" in n}
-    if ema is not None and "model.temperature" in training:
+    if ema is not None:
         ema.average.update({n: paddle.to_tensor(weights[n]) for n in ema.average})
     # without EMA the weights to use are those as trained
     tensors = {**{f"model.{name}": array for name, array in weights.items()}, **training}
