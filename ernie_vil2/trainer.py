@@ -197,6 +197,13 @@ class Trainer:
         if weights:
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
+            if self.tokenizer.vocab_size != self.model.text_tower.vocab_size:
+                log.warning(
+                    "%s has %d tokens, the text tower %d: were the weights trained with it?",
+                    self.tokenizer.vocab_file,
+                    self.tokenizer.vocab_size,
+                    self.model.text_tower.vocab_size,
+                )
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)

@@ -33,11 +33,17 @@ def main(argv=None) -> int:
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.evaluation.embed import Evaluator
     from ernie_vil2.evaluation.report import format_table, write_json, write_page
-    from ernie_vil2.models.convert import load
+    from ernie_vil2.models.convert import load, own_vocabulary
 
     distributed.init(config.Global.device)
     model = load(args.weights, config)
-    evaluator = Evaluator(config, Tokenizer(**config.Tokenizer))
+    evaluator = Evaluator(config, Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)}))
+    if evaluator.tokenizer.vocab_size != model.text_tower.vocab_size:
+        print(
+            f"warning: {evaluator.tokenizer.vocab_file} has {evaluator.tokenizer.vocab_size} tokens, "
+            f"the text tower {model.text_tower.vocab_size}: was it trained with it?",
+            file=sys.stderr,
+        )
     embeddings = evaluator.embed(model)
     if not distributed.is_main():
         return 0

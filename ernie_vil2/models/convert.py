@@ -78,7 +78,7 @@ def load(weights, config: str | Path | Mapping | None = None, partial: bool = Fa
     """
     from ernie_vil2.config import check_arch
 
-    source = _resolve(weights)
+    source = resolve(weights)
     scale = None
     if config is not None:
         arch = check_arch(config)
@@ -105,7 +105,7 @@ def load_weights(model: DualEncoder, weights, partial: bool = False) -> list[str
     Raises:
         UserError: no such weights, or without `partial` anything that does not fit.
     """
-    source = _resolve(weights)
+    source = resolve(weights)
     state = _read(source)
     wanted = model.state_dict()
     faults = [f"missing {name}" for name in wanted if name not in state]
@@ -182,7 +182,7 @@ def save_checkpoint(model: DualEncoder, folder) -> None:
 # ---- Reading -------------------------------------------------------------------------------------
 
 
-def _resolve(weights) -> Path:
+def resolve(weights) -> Path:
     """The file, or the folder that holds the weights; of a run the best, else the newest."""
     path = Path(weights)
     if path.is_file():
@@ -196,6 +196,12 @@ def _resolve(weights) -> Path:
         f"{path} holds neither model.safetensors nor config.json with model_state.pdparams: "
         "expected a checkpoint of ours or of PaddleNLP's"
     )
+
+
+def own_vocabulary(weights) -> dict[str, str]:
+    """`{"vocab_file": path}` of the vocabulary that lies in a checkpoint of ours, else `{}`."""
+    path = resolve(weights) / "vocab.txt"
+    return {"vocab_file": str(path)} if path.is_file() else {}
 
 
 def _is_paddlenlp(path: Path) -> bool:
