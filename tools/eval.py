@@ -37,13 +37,14 @@ def main(argv=None) -> int:
 
     distributed.init(config.Global.device)
     model = load(args.weights, config)
-    evaluator = Evaluator(config, Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)}))
-    if evaluator.tokenizer.vocab_size != model.text_tower.vocab_size:
+    tokenizer = Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)})
+    if tokenizer.vocab_size != model.text_tower.vocab_size:
         print(
-            f"warning: {evaluator.tokenizer.vocab_file} has {evaluator.tokenizer.vocab_size} tokens, "
-            f"the text tower {model.text_tower.vocab_size}: was it trained with it?",
+            f"warning: {tokenizer.vocab_file} has {tokenizer.vocab_size} tokens, the text "
+            f"tower {model.text_tower.vocab_size}: was it trained with it?",
             file=sys.stderr,
         )
+    evaluator = Evaluator(config, tokenizer)
     embeddings = evaluator.embed(model)
     if not distributed.is_main():
         return 0
