@@ -1,5 +1,8 @@
 """Which records a step reads, and the worker processes that read them."""
 
+import os
+import shutil
+
 import cv2
 import numpy as np
 from paddle.io import BatchSampler, DataLoader, Dataset
@@ -120,11 +123,17 @@ def one_thread(worker_id: int) -> None:
 
 def training_loader(dataset: TrainingViews, batches: GlobalBatches, num_workers: int) -> DataLoader:
     """Batches of `ViewMaker.collate` as tensors, in the order of `batches`."""
+    views = dataset.views
+    batch_bytes = batches.batch_size * len(views.image_views) * 3 * views.transform.size**2 * 4
+    waiting = 2 * num_workers + 1  # batches that paddle's workers make ahead
+    # Containers often have 64 MiB of it, and paddle dies of a bus error when it is full.
+    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
     return DataLoader(
         dataset,
         batch_sampler=batches,
         collate_fn=dataset.views.collate,
         num_workers=num_workers,
         worker_init_fn=one_thread,
+        use_shared_memory=shared > 2 * waiting * batch_bytes,
         return_list=False,
     )
