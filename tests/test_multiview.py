@@ -72,6 +72,7 @@ def test_weighted_sum_and_default_pairs():
     arrays, tensors = embeds_of(("image1", "image2", "text1", "text2"))
     same, valid = np.eye(7, dtype=bool), np.ones(7, dtype=bool)
     losses = MultiViewContrastive()(tensors, paddle.to_tensor([5.0]))
+    assert float(losses["loss"]) == float(MultiViewContrastive()(tensors, 5.0)["loss"])
     expected = sum(reference(arrays[a], arrays[b], 5.0, same, valid)[0] for a, b in DEFAULT_PAIRS)
     assert float(losses["loss"]) == pytest.approx(expected, rel=1e-5)
 
@@ -178,6 +179,8 @@ def test_pairs_in_every_notation():
     [
         (["image1-txet1"], 'did you mean "text1"'),
         (["image1-image1"], "two different"),
+        ([("image1",)], "is no pair"),
+        ([{"views": ["image1", "text1"], "wieght": 1.0}], "is no pair"),
         (["image1-text1", "text1-image1"], "twice"),
         ([("image1", "text1", 0.0)], "weight above 0"),
         ([("image1", "text1", -1.0)], "weight -1.0"),

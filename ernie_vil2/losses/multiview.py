@@ -38,13 +38,17 @@ class Pair(NamedTuple):
     @classmethod
     def parse(cls, pair: Union[str, Iterable, Mapping]) -> "Pair":
         """Read `{views: [a, b], weight, ...}`, `(a, b, weight, ...)` or `"a-b"`."""
-        if isinstance(pair, str):
-            pair = pair.split("-")
-        if isinstance(pair, Mapping):
-            options = dict(pair)
-            pair = cls(*options.pop("views", ()), **options)
-        else:
-            pair = cls(*pair)
+        given = pair
+        try:
+            if isinstance(given, Mapping):
+                options = dict(given)
+                pair = cls(*options.pop("views", ()), **options)
+            else:
+                pair = cls(*(given.split("-") if isinstance(given, str) else given))
+        except TypeError as error:
+            raise UserError(
+                f"{given!r} is no pair ({error}): give {{views: [a, b], weight: 1.0}}"
+            ) from error
         for view in pair[:2]:
             if view not in VIEWS:
                 raise UserError(f'no view is named "{view}"{did_you_mean(view, VIEWS)}')
@@ -118,7 +122,7 @@ class MultiViewContrastive(nn.Layer):
         """Loss of this rank's rows against the rows of all ranks.
 
         embeds: view -> [B, D], L2-normalised, this rank's rows (B equal on all ranks).
-        logit_scale: [1].
+        logit_scale: [1], or a number.
         ids: int64 [B, K]; rows that agree in any column are the same item (image id, text hash).
         valid: bool [B]; a row that is False is neither anchor, positive nor negative.
         Returns float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
@@ -134,6 +138,8 @@ class MultiViewContrastive(nn.Layer):
             columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
             local = dict(zip(self.views, rows.unbind(1)))
             everywhere = dict(zip(self.views, columns.unbind(1)))
+            if not isinstance(logit_scale, paddle.Tensor):
+                logit_scale = paddle.to_tensor(logit_scale)
             targets = _Targets(rows.shape[0], ids if self.multi_positive else None, valid)
             result, losses = {}, []
             for pair in self.pairs:
