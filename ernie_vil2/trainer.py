@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import Optional
 
@@ -256,6 +257,7 @@ class Trainer:
             initial=self.step,
             unit="step",
             dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file keeps every state of it
             disable=not distributed.is_main(),
         )
         with bar:
@@ -331,7 +333,8 @@ class Trainer:
         self.run_log.scalars(self.step, {f"train/{n}": round(v, 6) for n, v in means.items()})
         bar.set_postfix_str(
             f"loss {means['loss']:.3f}, scale {means['logit_scale']:.1f}, "
-            f"{means['pairs_per_second']:.0f} pairs/s, data wait {means['data_wait']:.0%}"
+            f"{means['pairs_per_second']:.0f} pairs/s, data wait {means['data_wait']:.0%}",
+            refresh=False,  # with the next step, as often as the bar may
         )
 
     def _evaluate(self) -> None:
