@@ -50,7 +50,9 @@ def main(argv=None) -> int:
         return 0
     report = evaluator.score(embeddings)
     out = Path(args.out or Path(config.Global.output_dir) / "eval")
-    title = f"Retrieval of {args.weights} on {config.DataLoader.Eval.dataset.name}"
+    dataset = config.DataLoader.Eval.dataset
+    files = ", ".join(f"{value}" for key, value in dataset.items() if key != "name")
+    title = f"Retrieval with {args.weights} on {files}"
     write_json(out / "report.json", {"weights": args.weights, **report})
     write_page(out / "page.html", title, report, evaluator.examples(embeddings, args.examples))
     print(format_table(report))

@@ -12,7 +12,7 @@ from ernie_vil2.data.records import BadRecord, build_reader
 from ernie_vil2.data.transforms import ImageError, eval_transform
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.report import ImageQuery, Result, TextQuery
-from ernie_vil2.evaluation.retrieval import evaluate_retrieval, top_k
+from ernie_vil2.evaluation.retrieval import evaluate_retrieval, rank_of_positives, top_k
 
 
 class Embeddings(NamedTuple):
@@ -158,31 +158,41 @@ class Evaluator:
         def picture(image: int) -> bytes:
             return self.reader[int(embeddings.image_rows[image])].image
 
+        def search(query, gallery, positives):
+            """What is found for each query, its scores, and the rank of the first right one."""
+            block = self.metric.block
+            ranks = rank_of_positives(query, gallery, positives, block)
+            return zip(*top_k(query, gallery, shown, block), ranks.tolist())
+
         texts = rng.permutation(len(owner))[:count]
-        found = top_k(
-            embeddings.text_embeds[texts], embeddings.image_embeds, shown, self.metric.block
+        found = search(
+            embeddings.text_embeds[texts], embeddings.image_embeds, [[owner[t]] for t in texts]
         )
         queries: list = [
             TextQuery(
                 embeddings.texts[text],
                 [
-                    Result(embeddings.image_ids[i], float(s), i == owner[text], picture(i))
+                    Result(embeddings.image_ids[i], float(s), bool(i == owner[text]), picture(i))
                     for i, s in zip(images, scores)
                 ],
+                rank,
             )
-            for text, images, scores in zip(texts, *found)
+            for text, (images, scores, rank) in zip(texts, found)
         ]
-        images = rng.permutation(len(embeddings.image_ids))[:count]
-        found = top_k(
-            embeddings.image_embeds[images], embeddings.text_embeds, shown, self.metric.block
+        images = rng.permutation(np.unique(owner))[:count]
+        found = search(
+            embeddings.image_embeds[images],
+            embeddings.text_embeds,
+            [np.flatnonzero(owner == image).tolist() for image in images],
         )
         return queries + [
             ImageQuery(
                 picture(image),
                 [
-                    Result(embeddings.texts[t], float(s), owner[t] == image)
+                    Result(embeddings.texts[t], float(s), bool(owner[t] == image))
                     for t, s in zip(texts, scores)
                 ],
+                rank,
             )
-            for image, texts, scores in zip(images, *found)
+            for image, (texts, scores, rank) in zip(images, found)
         ]
