@@ -73,6 +73,18 @@ def write_checkpoint(
     return final
 
 
+def amend(folder: Path, state: Mapping, best: bool) -> Path:
+    """Replace the state of the checkpoint of state["step"], as an evaluation after it has to."""
+    path = folder / f"step_{state['step']:08d}"
+    draft = path / ".state.json"
+    draft.write_text(json.dumps(state, indent=1) + "\n")
+    _sync(draft)
+    os.replace(draft, path / "state.json")
+    if best:
+        _point(folder / "best", path)
+    return path
+
+
 def put_aside(folder: Path) -> Optional[Path]:
     """Rename `folder` of an earlier run's checkpoints, so that a new run loses none of them.
 

@@ -277,14 +277,14 @@ class Trainer:
                     raise Interrupted(
                         f"stopped at step {self.step}; --resume auto goes on from here"
                     )
-                if self._due(every.eval_interval):
-                    self._evaluate()
                 if self._due(every.save_interval):
                     self._save()
-        if self.evaluated_at != self.step:
-            self._evaluate()
-        if self.saved_at != self.step:
+                if self._due(every.eval_interval):
+                    self._evaluate()
+        if self.saved_at != self.step:  # first, since an evaluation may take long
             self._save()
+        if self.evaluated_at != self.step >= every.eval_interval:
+            self._evaluate()
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
@@ -359,27 +359,34 @@ class Trainer:
             "step %d: %s", self.step, ", ".join(f"{n[5:]} {v:.2%}" for n, v in recalls.items())
         )
         metric = recalls[f"eval/{self.config.Metric.best}"]
-        if self.best is None or metric > self.best:
+        best = self.best is None or metric > self.best
+        if best:
             self.best = metric
+        if self.saved_at == self.step:
+            path = checkpoint.amend(self.output / "checkpoints", self._state(), best)
+            log.info("%s is evaluated%s", path, " and the best" if best else "")
+        elif best:
             self._save(best=True)
 
-    def _save(self, best: bool = False) -> None:
-        self.saved_at = self.step
-        if not self.run_log:
-            return
-        state = {
+    def _state(self) -> dict:
+        return {
             "step": self.step,
             "best": self.best,
             "evaluated_at": self.evaluated_at,
             "scaler": self.scaler.state_dict(),
             "ema_updates": self.ema.updates if self.ema else 0,
         }
+
+    def _save(self, best: bool = False) -> None:
+        self.saved_at = self.step
+        if not self.run_log:
+            return
         path = checkpoint.write_checkpoint(
             self.output / "checkpoints",
             self.objective,
             self.optimizer,
             self.ema,
-            state,
+            self._state(),
             self.config,
             self.tokenizer.vocab_file,
             best=best,

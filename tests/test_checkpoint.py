@@ -104,6 +104,12 @@ def test_a_write_that_dies_leaves_the_older_one(write, tmp_path, monkeypatch):
     assert not list(folder.glob(".writing*"))
 
 
+def test_amend(write, tmp_path):
+    path = write(*trained(1)[:2], 1)
+    assert checkpoint.amend(tmp_path / "checkpoints", {"step": 1, "best": 0.5}, best=True) == path
+    assert checkpoint.read_state(tmp_path / "checkpoints" / "best")["best"] == 0.5
+
+
 def test_put_aside(write, tmp_path):
     folder = tmp_path / "checkpoints"
     assert checkpoint.put_aside(folder) is None
