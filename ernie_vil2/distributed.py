@@ -11,6 +11,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 from paddle.distributed import fleet
+from paddle.distributed.fleet.utils import recompute  # noqa: F401  # for models/recompute.py
 
 from ernie_vil2.errors import UserError
 

@@ -2,7 +2,8 @@
 
 import paddle
 from paddle import nn
-from paddle.distributed.fleet.utils import recompute
+
+from ernie_vil2.distributed import recompute
 
 
 def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
