@@ -29,8 +29,8 @@ def start_logging(output: Path, is_main: bool) -> None:
         log.removeHandler(handler)
         handler.close()
     log.propagate = False
-    log.setLevel(logging.INFO if is_main else logging.WARNING)
-    handlers: list = [_AboveTheBar()]
+    log.setLevel(logging.DEBUG if is_main else logging.WARNING)
+    handlers: list = [_AboveTheBar(logging.INFO)]  # what the bar shows goes to the file alone
     if is_main:
         output.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(output / "train.log", encoding="utf-8"))

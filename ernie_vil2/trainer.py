@@ -266,7 +266,7 @@ class Trainer:
                 self.step += 1
                 bar.update()
                 meter.add(losses, len(batch["valid"]))
-                if self._due(every.log_interval):
+                if self._due(every.log_interval) or self.step == self.total_steps:
                     self._report(meter.collect(), bar)
                 if self._due(every.histogram_interval) and self.run_log:
                     self.run_log.histograms(self.step, self.trainable)
@@ -331,11 +331,12 @@ class Trainer:
         means["epoch"] = self.step / self.steps_per_epoch
         means["bad_records"] = self.ledger.count
         self.run_log.scalars(self.step, {f"train/{n}": round(v, 6) for n, v in means.items()})
-        bar.set_postfix_str(
+        line = (
             f"loss {means['loss']:.3f}, scale {means['logit_scale']:.1f}, "
-            f"{means['pairs_per_second']:.0f} pairs/s, data wait {means['data_wait']:.0%}",
-            refresh=False,  # with the next step, as often as the bar may
+            f"{means['pairs_per_second']:.0f} pairs/s, data wait {means['data_wait']:.0%}"
         )
+        bar.set_postfix_str(line, refresh=False)  # with the next step, as often as the bar may
+        log.debug("step %d: %s", self.step, line)
 
     def _evaluate(self) -> None:
         self.evaluated_at = self.step

@@ -62,7 +62,8 @@ def test_a_run_writes_down_everything(run):
     assert (out / "checkpoints" / "latest").resolve().name == "step_00000004"
     assert (out / "checkpoints" / "best").resolve().name == "step_00000004"
     assert load_config(out / "config.yaml") == load_config(config)
-    assert "versions: python" in (out / "train.log").read_text()
+    log = (out / "train.log").read_text()
+    assert "versions: python" in log and "step 3: loss" in log
     assert list(metrics(out)) == [1, 2, 3, 4]
     for name in (
         "train/image1-image2",
