@@ -5,8 +5,8 @@ checkpoints/step_00001000/
     training.safetensors  "<parameter>|<accumulator>" of the optimizer, the loss's own parameters,
                           and, where EMA is on, the weights as they were trained
     state.json            step, best metric, loss scaler
-    config.yaml           resolved, with tokenizer.vocab_file the copy beside it
-    vocab.txt
+    config.yaml           resolved
+    vocab.txt             a copy of the tokenizer's
 checkpoints/latest, best  links to such a folder
 """
 
