@@ -115,16 +115,19 @@ def _point(link: Path, target: Path) -> None:
 
 def _rotate(folder: Path, keep: int) -> None:
     best = (folder / "best").resolve()
-    steps = sorted(path for path in folder.iterdir() if _STEP.match(path.name))
-    for path in steps[:-keep]:
+    for path in _whole(folder)[:-keep]:
         if path != best:
             shutil.rmtree(path)
 
 
 def find_latest(folder: Path) -> Optional[Path]:
     """The newest whole checkpoint under `folder`, or None."""
-    steps = sorted(path for path in folder.glob("step_*") if _STEP.match(path.name))
-    return steps[-1] if steps else None
+    return next(reversed(_whole(folder)), None)
+
+
+def _whole(folder: Path) -> "list[Path]":
+    """The whole checkpoints under `folder`, oldest first."""
+    return sorted(path for path in folder.glob("step_*") if _STEP.match(path.name))
 
 
 def read_state(checkpoint: Path) -> dict:

@@ -56,12 +56,6 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if world_size() > 1:
-        dist.barrier()
-
-
 def wrap(layer):
     """`layer` with its gradients averaged over ranks after each backward."""
     return fleet.distributed_model(layer) if world_size() > 1 else layer

@@ -22,7 +22,7 @@ from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.losses.multiview import MultiViewContrastive
-from ernie_vil2.models.convert import load_weights
+from ernie_vil2.models.convert import check_vocabulary, load_weights
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
 from ernie_vil2.optim import (
     EMA,
@@ -83,6 +83,7 @@ class Trainer:
         self.ledger = Ledger(self.output / "bad_records.jsonl")
         self.evaluator = Evaluator(config, self.tokenizer) if config.DataLoader.Eval else None
 
+        self.frozen: list = []  # towers that do not learn
         self.objective = self._build_objective()
         self.model = self.objective.model
         checkpoint_folder = self._find_checkpoint(resume)
@@ -114,17 +115,14 @@ class Trainer:
     def _build_objective(self) -> Objective:
         config = self.config
         model = build_model(config.Arch, config.Loss.logit_scale)
-        if self.tokenizer.vocab_size > model.text_tower.vocab_size:
-            raise UserError(
-                f"{self.tokenizer.vocab_file} has {self.tokenizer.vocab_size} tokens, the text "
-                f"tower {model.text_tower.vocab_size}: set Arch.Text.vocab_size to at least as many"
-            )
+        check_vocabulary(model, self.tokenizer, trained=False)
         loss = MultiViewContrastive(
             config.Loss.pairs, config.Loss.multi_positive, config.Loss.logit_scale["max"]
         )
         towers = {"image": model.image_tower, "text": model.text_tower}
-        for name in config.Optimizer.freeze:
-            for parameter in towers[name].parameters():
+        self.frozen = [towers[name] for name in config.Optimizer.freeze]
+        for tower in self.frozen:
+            for parameter in tower.parameters():
                 parameter.stop_gradient = True
         return Objective(model, loss, config.Views.image, config.Views.text)
 
@@ -198,13 +196,7 @@ class Trainer:
         if weights:
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
-            if self.tokenizer.vocab_size != self.model.text_tower.vocab_size:
-                log.warning(
-                    "%s has %d tokens, the text tower %d: were the weights trained with it?",
-                    self.tokenizer.vocab_file,
-                    self.tokenizer.vocab_size,
-                    self.model.text_tower.vocab_size,
-                )
+            check_vocabulary(self.model, self.tokenizer, trained=True)
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)
@@ -299,8 +291,8 @@ class Trainer:
         seed = np.random.SeedSequence([self.seed, self.step, distributed.rank()])
         paddle.seed(int(seed.generate_state(1)[0]))
         self.objective.train()
-        for tower in self.config.Optimizer.freeze:
-            self._tower(tower).eval()
+        for tower in self.frozen:
+            tower.eval()
         with paddle.amp.auto_cast(**self.amp):
             losses = self.parallel(**batch)
         self.scaler.scale(losses["loss"]).backward()
@@ -316,9 +308,6 @@ class Trainer:
         if self.ema:
             self.ema.update()
         return losses
-
-    def _tower(self, name: str) -> nn.Layer:
-        return {"image": self.model.image_tower, "text": self.model.text_tower}[name]
 
     def _report(self, means: dict, bar: tqdm) -> None:
         names = list(means)

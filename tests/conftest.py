@@ -1,5 +1,6 @@
 """Shared by all tests: where the official code's numbers are, and small real data."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -14,6 +15,17 @@ FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; run by CI, skipped by -m 'not slow'")
+
+
+@pytest.fixture
+def logged(caplog):
+    """What the package logs, also after a run in this process took its logger for itself."""
+    log = logging.getLogger("ernie_vil2")
+    log.addHandler(caplog.handler)
+    propagate, log.propagate = log.propagate, False  # else twice
+    yield caplog
+    log.propagate = propagate
+    log.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The official checkpoints and PaddleNLP's are read, compared with their numbers, and written."""
 
 import json
-import logging
 import math
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 import ernie_vil2
+from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
 from ernie_vil2.models import convert
 from ernie_vil2.models.dual_encoder import build_model
@@ -147,12 +147,11 @@ def test_paddlenlp_loads_what_we_save(fixtures_dir, tmp_path, source):
         np.testing.assert_array_equal(again.state_dict()[name].numpy(), tensor.numpy(), name)
 
 
-def test_paddlenlps_other_epsilon_is_said(official, tmp_path, caplog):
+def test_paddlenlps_other_epsilon_is_said(official, tmp_path, logged):
     weights, config, numbers = official
     model = ernie_vil2.load(weights, config)
-    with caplog.at_level(logging.WARNING, "ernie_vil2"):
-        ernie_vil2.save_paddlenlp(model, tmp_path)
-    assert "epsilon 1e-12, this model has 1e-05" in caplog.text
+    ernie_vil2.save_paddlenlp(model, tmp_path)
+    assert "epsilon 1e-12, this model has 1e-05" in logged.text
     images, texts, _ = paddlenlp_outputs(tmp_path, numbers)
     np.testing.assert_allclose(images, embed(model, numbers)[0], atol=1e-5)
     np.testing.assert_allclose(texts, embed(model, numbers)[1], atol=1e-4)
@@ -299,3 +298,21 @@ def test_command_line(official, tmp_path, capsys):
     assert math.isclose(
         float(ernie_vil2.load(tmp_path / "nlp").logit_scale), 1 / 0.07, rel_tol=1e-4
     )
+
+
+def test_vocabulary_of_another_size(tmp_path, logged):
+    model = build_model(ARCH)  # 60 tokens
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+
+    def tokenizer(size):
+        path = tmp_path / f"{size}.txt"
+        path.write_text("\n".join([*specials, *(f"w{i}" for i in range(size - 5))]))
+        return Tokenizer(path)
+
+    with pytest.raises(UserError, match="61 tokens, the text tower 60"):
+        convert.check_vocabulary(model, tokenizer(61), trained=False)
+    convert.check_vocabulary(model, tokenizer(60), trained=True)
+    convert.check_vocabulary(model, tokenizer(59), trained=False)
+    assert not logged.records
+    convert.check_vocabulary(model, tokenizer(59), trained=True)
+    assert "59 tokens" in logged.text

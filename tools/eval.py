@@ -33,17 +33,12 @@ def main(argv=None) -> int:
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.evaluation.embed import Evaluator
     from ernie_vil2.evaluation.report import format_table, write_json, write_page
-    from ernie_vil2.models.convert import load, own_vocabulary
+    from ernie_vil2.models.convert import check_vocabulary, load, own_vocabulary
 
     distributed.init(config.Global.device)
     model = load(args.weights, config)
     tokenizer = Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)})
-    if tokenizer.vocab_size != model.text_tower.vocab_size:
-        print(
-            f"warning: {tokenizer.vocab_file} has {tokenizer.vocab_size} tokens, the text "
-            f"tower {model.text_tower.vocab_size}: was it trained with it?",
-            file=sys.stderr,
-        )
+    check_vocabulary(model, tokenizer, trained=True)
     evaluator = Evaluator(config, tokenizer)
     embeddings = evaluator.embed(model)
     if not distributed.is_main():

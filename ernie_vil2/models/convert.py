@@ -204,6 +204,26 @@ def own_vocabulary(weights) -> dict[str, str]:
     return {"vocab_file": str(path)} if path.is_file() else {}
 
 
+def check_vocabulary(model: DualEncoder, tokenizer, trained: bool) -> None:
+    """Refuse a tokenizer with more tokens than the text tower has; doubt any other number.
+
+    trained: the model's weights know a vocabulary already, so that a smaller one is likely not it.
+    """
+    tokens, rows = tokenizer.vocab_size, model.text_tower.vocab_size
+    if tokens > rows:
+        raise UserError(
+            f"{tokenizer.vocab_file} has {tokens} tokens, the text tower {rows}: set "
+            "Arch.Text.vocab_size to at least as many, or name the model's own vocabulary"
+        )
+    if trained and tokens < rows:
+        log.warning(
+            "%s has %d tokens, the text tower %d: were the weights trained with it?",
+            tokenizer.vocab_file,
+            tokens,
+            rows,
+        )
+
+
 def _is_paddlenlp(path: Path) -> bool:
     return all((path / name).is_file() for name in ("config.json", "model_state.pdparams"))
 
