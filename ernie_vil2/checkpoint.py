@@ -1,209 +1,303 @@
-"""Checkpoints: whole or absent, without code in them, and with all that a resume needs.
+"""Checkpoints on disk: whole or absent, checked, and without code in them.
 
 checkpoints/step_00001000/
     model.safetensors     the weights to use, by structured name, float32; averaged where EMA is on
     training.safetensors  "<parameter>|<accumulator>" of the optimizer, the loss's own parameters,
-                          and, where EMA is on, the weights as they were trained
-    state.json            step, best metric, loss scaler
+                          and, where EMA is on, the weights as they were trained; in a sharded run
+                          training-00001-of-00004.safetensors ... instead, one a process
     config.yaml           resolved
     vocab.txt             a copy of the tokenizer's
+    state.json            step, best metric, loss scaler ...; it carries its own checksum, because
+                          an evaluation amends it
+    manifest.json         size and SHA-256 of all files above but state.json
 checkpoints/latest, best  links to such a folder
+checkpoints/.writing-*, .deleting-*  not there yet, not there any more
+
+A step that is written again, as after going back to an older checkpoint, becomes step_00001000.2
+and takes the place of the first only then: at no moment is there none. `checkpoint_writer` writes
+all this, `training_state` says what the tensors are.
 """
 
-import json
+from __future__ import annotations
+
+import functools
+import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Optional
 
-import paddle
-
+from ernie_vil2.durable import read_json, replace_text, sealed, sha256, sync
 from ernie_vil2.errors import UserError
-from ernie_vil2.weights import read_safetensors, write_safetensors
+from ernie_vil2.weights import LazyTensors
 
-_STEP = re.compile(r"step_(\d{8})$")
+log = logging.getLogger("ernie_vil2")
+
+MANIFEST, STATE = "manifest.json", "state.json"
+_STEP = re.compile(r"step_(\d{8})(?:\.(\d+))?$")
+_SHARD = re.compile(r"training-(\d{5})-of-(\d{5})\.safetensors$")
+_NOT_STATE = ("is_best", "checksum")  # what state.json holds beside the caller's state
 
 
-def write_checkpoint(
-    folder: Path,
-    objective: paddle.nn.Layer,
-    optimizer,
-    ema,
-    state: Mapping,
-    config,
-    vocab_file: str,
-    best: bool = False,
-    keep: int = 3,
-) -> Path:
-    """Write `folder`/step_* whole, point `latest` (and `best`) at it, drop older ones.
+# ---- Finding -------------------------------------------------------------------------------------
 
-    The files are written under another name, synced and renamed, so that a folder named step_* is
-    never half there. The newest `keep` are kept, and the best.
+
+def find_latest(folder: Path) -> Path | None:
+    """The newest good checkpoint under `folder`, or None; warns of each damaged newer one."""
+    for path in reversed(checkpoints(folder)):
+        problems = verify(path)
+        if not problems:
+            return path
+        log.warning("checkpoint %s is damaged (%s): trying an older one", path, _brief(problems))
+    return None
+
+
+def check(checkpoint: Path) -> None:
+    """Raise UserError, with what to use instead, unless `checkpoint` is good."""
+    problems = verify(checkpoint)
+    if not problems:
+        return
+    places = (checkpoint / "checkpoints", checkpoint, checkpoint.resolve().parent)
+    good = (p for place in places for p in reversed(checkpoints(place)) if not verify(p))
+    instead = next(good, None)
+    remedy = f"{instead} is good" if instead else "start from weights with Global.pretrained"
+    raise UserError(
+        f"{checkpoint} is no checkpoint to resume from ({_brief(problems)}): "
+        f"name a whole folder checkpoints/step_*; {remedy}"
+    )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints under `folder` by step, oldest first; they may be damaged."""
+    return sorted((p for p in folder.glob("step_*") if _STEP.match(p.name)), key=_order)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return _order(checkpoint)[0]
+
+
+def of_step(folder: Path, step: int) -> Path | None:
+    """The checkpoint of `step`, the newer of two, or None."""
+    same = [path for path in checkpoints(folder) if step_of(path) == step]
+    return same[-1] if same else None
+
+
+def read_state(checkpoint: Path) -> dict:
+    """The state that was saved; raises UserError where there is none, or a damaged one."""
+    try:
+        content = read_json(checkpoint / STATE)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint} is no checkpoint to resume from ({_reason(STATE, error)}): "
+            "name a whole folder checkpoints/step_*, or start from weights with Global.pretrained"
+        ) from None
+    return {name: value for name, value in content.items() if name not in _NOT_STATE}
+
+
+def training_files(checkpoint: Path) -> list[Path]:
+    """The files of the optimizer's state: one, or one a process that wrote it."""
+    return sorted(checkpoint.glob("training*.safetensors"))
+
+
+def shard_name(rank: int, world_size: int) -> str:
+    """The file of what `rank` owns."""
+    return f"training-{rank + 1:05d}-of-{world_size:05d}.safetensors"
+
+
+def _order(checkpoint: Path) -> tuple[int, int]:
+    step, again = _STEP.match(checkpoint.name).groups()
+    return int(step), int(again or 1)
+
+
+# ---- Verifying -----------------------------------------------------------------------------------
+
+
+def verify(checkpoint: Path) -> list[str]:
+    """What is wrong with a checkpoint, a line each; empty: it is whole, and every byte is right.
+
+    Those of this project's first version have no manifest; of them the files' headers are checked.
+    An answer is remembered until a file's size or time changes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step_{state['step']:08d}"
-    draft = folder / f".writing-{final.name}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    weights = objective.model.state_dict()
-    training = {
-        **_optimizer_tensors(optimizer, objective),
-        **{f"loss.{name}": tensor for name, tensor in objective.loss.state_dict().items()},
-    }
-    if ema is not None:
-        training.update({f"model.{name}": tensor for name, tensor in weights.items()})
-        weights = {**weights, **ema.average}
-    write_safetensors(draft / "model.safetensors", weights)
-    write_safetensors(draft / "training.safetensors", training)
-    config.dump(draft / "config.yaml")
-    shutil.copyfile(vocab_file, draft / "vocab.txt")
-    (draft / "state.json").write_text(json.dumps(state, indent=1) + "\n")
-    for path in draft.iterdir():
-        _sync(path)
-    _sync(draft)
-    shutil.rmtree(final, ignore_errors=True)  # the same step, written before an interrupted run
+    checkpoint = checkpoint.resolve()
+    try:
+        files = [(path.name, path.stat()) for path in checkpoint.iterdir()]
+    except OSError as error:
+        return [f"it cannot be read: {error.strerror}"]
+    stamp = tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in files))
+    return list(_verified(checkpoint, stamp))
+
+
+@functools.lru_cache(maxsize=256)
+def _verified(checkpoint: Path, stamp: tuple) -> tuple[str, ...]:
+    return tuple(_problems(checkpoint, checksums=True))
+
+
+def _problems(checkpoint: Path, checksums: bool) -> list[str]:
+    problems = _shard_problems({path.name for path in training_files(checkpoint)})
+    with_manifest, state = (checkpoint / MANIFEST).exists(), {}
+    try:
+        state = read_json(checkpoint / STATE, sealed=with_manifest)
+        if not isinstance(state.get("step"), int):
+            problems.append(f"{STATE} names no step")
+    except (OSError, ValueError) as error:
+        problems.append(_reason(STATE, error))
+    if not with_manifest and "checksum" not in state:
+        return problems + _problems_without_manifest(checkpoint)
+    try:
+        files = read_json(checkpoint / MANIFEST, sealed=True)["files"]
+    except (OSError, ValueError) as error:
+        return [*problems, _reason(MANIFEST, error)]
+    for name, entry in files.items():
+        try:
+            size = (checkpoint / name).stat().st_size
+            if size != entry["size"]:
+                problems.append(f"{name} has {size} bytes, expected {entry['size']}")
+            elif checksums and sha256(checkpoint / name) != entry["sha256"]:
+                problems.append(f"{name} does not match its checksum")
+        except OSError as error:
+            problems.append(_reason(name, error))
+    foreign = {path.name for path in training_files(checkpoint)} - set(files)
+    return problems + [f"{name} belongs to another checkpoint" for name in sorted(foreign)]
+
+
+def _problems_without_manifest(checkpoint: Path) -> list[str]:
+    problems = []
+    for name in ("config.yaml", "vocab.txt"):
+        try:
+            if not (checkpoint / name).stat().st_size:
+                problems.append(f"{name} is empty")
+        except OSError as error:
+            problems.append(_reason(name, error))
+    for path in (checkpoint / "model.safetensors", *training_files(checkpoint)):
+        try:
+            LazyTensors([path])  # compares what the header promises with the file's size
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _shard_problems(names: set[str]) -> list[str]:
+    if names == {"training.safetensors"}:
+        return []
+    worlds = {int(match[2]) for match in map(_SHARD.match, names) if match}
+    if len(worlds) != 1:
+        found = " and ".join(sorted(names)[:: max(1, len(names) - 1)])
+        return [f"{found} are of different runs" if names else "training.safetensors is missing"]
+    world_size = worlds.pop()
+    expected = {shard_name(rank, world_size) for rank in range(world_size)}
+    return [f"{name} is missing" for name in sorted(expected - names)] + [
+        f"{name} belongs to another checkpoint" for name in sorted(names - expected)
+    ]
+
+
+def _reason(name: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{name} is missing"
+    if isinstance(error, OSError):
+        return f"{name} cannot be read: {error.strerror}"
+    return f"{name} is damaged: {error}"
+
+
+def _brief(problems: list[str]) -> str:
+    more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}"
+
+
+# ---- Changing what is there ----------------------------------------------------------------------
+
+
+def publish(draft: Path, folder: Path, step: int) -> Path:
+    """Give a draft that is whole and synced its name."""
+    final, before = folder / f"step_{step:08d}", of_step(folder, step)
+    if before is not None:
+        final = folder / f"{final.name}.{_order(before)[1] + 1}"
     os.rename(draft, final)
-    _point(folder / "latest", final)
-    if best:
-        _point(folder / "best", final)
-    _sync(folder)
-    _rotate(folder, keep)
+    sync(folder)
     return final
 
 
-def amend(folder: Path, state: Mapping, best: bool) -> Path:
-    """Replace the state of the checkpoint of state["step"], as an evaluation after it has to."""
-    path = folder / f"step_{state['step']:08d}"
-    draft = path / ".state.json"
-    draft.write_text(json.dumps(state, indent=1) + "\n")
-    _sync(draft)
-    os.replace(draft, path / "state.json")
-    if best:
-        _point(folder / "best", path)
-    return path
-
-
-def put_aside(folder: Path) -> Optional[Path]:
-    """Rename `folder` of an earlier run's checkpoints, so that a new run loses none of them.
-
-    Returns its new name, or None where there was no checkpoint.
-    """
-    if find_latest(folder) is None:
-        return None
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    return folder.rename(aside)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _point(link: Path, target: Path) -> None:
+def point(link: Path, target: Path) -> None:
+    """Let `link` name `target`, its sibling, from one moment to the next."""
     draft = link.with_name(f".{link.name}")
     draft.unlink(missing_ok=True)
     draft.symlink_to(target.name)
     os.replace(draft, link)
 
 
-def _rotate(folder: Path, keep: int) -> None:
-    best = (folder / "best").resolve()
-    for path in _whole(folder)[:-keep]:
-        if path != best:
-            shutil.rmtree(path)
+def amend(checkpoint: Path, state: Mapping, best: bool) -> None:
+    """Replace a checkpoint's state, as an evaluation after it has to, and call it the best."""
+    before = read_json(checkpoint / STATE)
+    replace_text(
+        checkpoint / STATE,
+        sealed({**state, "is_best": best or before.get("is_best", False)}),
+    )
+    if best:
+        point(checkpoint.parent / "best", checkpoint)
 
 
-def find_latest(folder: Path) -> Optional[Path]:
-    """The newest whole checkpoint under `folder`, or None."""
-    return next(reversed(_whole(folder)), None)
+def rotate(folder: Path, keep: int, keep_every: int) -> None:
+    """Delete all but the newest `keep` whole ones, latest, best, and multiples of `keep_every`."""
+    named = {(folder / link).resolve() for link in ("latest", "best")}
+    whole, seen = 0, set()
+    for path in reversed(checkpoints(folder)):
+        step = step_of(path)
+        replaced = step in seen
+        good = not _problems(path, checksums=False)
+        if whole < keep and not replaced:
+            whole += good  # one that cannot be read just now is neither counted nor deleted
+        elif path.resolve() not in named and (replaced or not keep_every or step % keep_every):
+            delete(path)
+        if good:
+            seen.add(step)
 
 
-def _whole(folder: Path) -> "list[Path]":
-    """The whole checkpoints under `folder`, oldest first."""
-    return sorted(path for path in folder.glob("step_*") if _STEP.match(path.name))
+def delete(path: Path) -> None:
+    """Delete a folder; what a kill leaves of it does not look like a checkpoint."""
+    gone = path.with_name(f".deleting-{path.name}-{time.time_ns()}")
+    os.rename(path, gone)
+    shutil.rmtree(gone, ignore_errors=True)  # the next start tries again
 
 
-def read_state(checkpoint: Path) -> dict:
-    """`state.json` of a checkpoint; raises UserError where there is none."""
-    try:
-        return json.loads((checkpoint / "state.json").read_text())
-    except FileNotFoundError:
-        raise UserError(
-            f"{checkpoint} is no checkpoint to resume from (it has no state.json): "
-            "name a folder checkpoints/step_*, or start from weights with Global.pretrained"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{checkpoint / 'state.json'} is damaged ({error}): use an older one"
-        ) from None
+def tidy(folder: Path, drafts: Iterable[Path]) -> None:
+    """Remove `drafts` and what else a kill may have left, and bring the links up to date."""
+    for path in (*drafts, *folder.glob(".deleting-*")):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(f"step_*/.{STATE}"):
+        path.unlink()
+    newest = next((path for path in reversed(checkpoints(folder)) if not verify(path)), None)
+    if newest:
+        point(folder / "latest", newest)
+    whole = [path for path in checkpoints(folder) if not _problems(path, checksums=False)]
+    bests = [path for path in whole if read_json(path / STATE).get("is_best")]
+    link = folder / "best"
+    target = link.resolve()
+    if bests and not (target.exists() and _order(target) >= _order(bests[-1])):
+        point(link, bests[-1])
+    elif not target.exists():
+        link.unlink(missing_ok=True)
 
 
-def restore(checkpoint: Path, objective: paddle.nn.Layer, optimizer, scheduler, ema) -> None:
-    """Put a checkpoint's weights, averages and optimizer state in place.
+def put_aside(folder: Path, after: int | None = None) -> Path | None:
+    """Move an earlier run's checkpoints to a folder beside, so that a new run loses none of them.
 
-    The scheduler is at the checkpoint's step already.
+    after: only those of later steps, which a run that goes on from step `after` leaves behind: the
+    newest would else be resumed from, and be kept instead of the new ones.
 
-    Raises UserError where the checkpoint is of another model.
+    Returns the folder's name, or None where there was nothing to move.
     """
-    weights = read_safetensors(checkpoint / "model.safetensors")
-    training = read_safetensors(checkpoint / "training.safetensors")
-    accumulators = {n: training.pop(n) for n in list(training) if "|" in n}
-    if ema is not None:
-        ema.average.update({n: paddle.to_tensor(weights[n]) for n in ema.average})
-    # without EMA the weights to use are those as trained
-    tensors = {**{f"model.{name}": array for name, array in weights.items()}, **training}
-    own = objective.state_dict()
-    different = sorted(set(own) ^ set(tensors)) or [
-        name for name in own if list(own[name].shape) != list(tensors[name].shape)
-    ]
-    if different:
-        raise UserError(
-            f"{checkpoint} is of another model ({len(different)} tensors differ, first "
-            f"{different[0]}): resume with the configuration it was trained with"
-        )
-    for name, tensor in own.items():
-        paddle.assign(paddle.to_tensor(tensors[name]).astype(tensor.dtype), tensor)
-    state = _optimizer_state(objective, accumulators)
-    # paddle would otherwise refuse the state, or rewind the schedule
-    optimizer.set_state_dict({**state, "LR_Scheduler": scheduler.state_dict()})
-
-
-def _optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> "dict[str, paddle.Tensor]":
-    """The optimizer's accumulators as "<structured name>|<accumulator>" -> tensor.
-
-    Paddle names them after its own counter of layers, which another process may count otherwise.
-    """
-    state = dict(optimizer.state_dict())
-    state.pop("LR_Scheduler", None)  # a function of the step
-    masters = state.pop("master_weights", {})
-    structured = {p.name: name for name, p in objective.named_parameters()}
-    tensors = {}
-    for name, tensor in state.items():
-        # the longest, since "linear_1.w_0" must not claim what belongs to "linear_1.w_0_x"
-        owner = max((own for own in structured if name.startswith(own + "_")), key=len)
-        tensors[f"{structured[owner]}|{name[len(owner) + 1 :]}"] = tensor
-    tensors.update({f"{structured[name]}|master": tensor for name, tensor in masters.items()})
-    return tensors
-
-
-def _optimizer_state(objective: paddle.nn.Layer, tensors: Mapping) -> dict:
-    """The reverse of `_optimizer_tensors`."""
-    own = {name: p.name for name, p in objective.named_parameters()}
-    state: dict = {}
-    for name, array in tensors.items():
-        structured, accumulator = name.split("|")
-        tensor = paddle.to_tensor(array)
-        if accumulator == "master":
-            tensor.name = own[structured]  # paddle looks masters up by the parameter's name
-            state.setdefault("master_weights", {})[own[structured]] = tensor
-        else:
-            tensor.name = f"{own[structured]}_{accumulator}"
-            state[tensor.name] = tensor
-    return state
+    old = [path for path in checkpoints(folder) if after is None or step_of(path) > after]
+    if not old:
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    if after is None:
+        return folder.rename(aside)
+    aside.mkdir()
+    for path in reversed(old):
+        path.rename(aside / path.name)
+    tidy(folder, [])
+    return aside

@@ -1,132 +1,174 @@
-"""Checkpoints are whole or absent, and training goes on from them exactly."""
+"""A checkpoint tells when a byte of it is wrong, and what to use instead is found."""
 
 import json
+import shutil
 
 import numpy as np
-import paddle
 import pytest
 
 from ernie_vil2 import checkpoint
+from ernie_vil2.checkpoint_writer import CheckpointWriter
 from ernie_vil2.config import load_config
 from ernie_vil2.errors import UserError
 
-
-class Objective(paddle.nn.Layer):
-    """As the trainer's: a model and a loss with a parameter of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = paddle.nn.Sequential(paddle.nn.Linear(3, 4), paddle.nn.BatchNorm1D(4))
-        self.loss = paddle.nn.Linear(4, 1)
-
-
-def trained(steps: int):
-    paddle.seed(1)
-    objective = Objective()
-    scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: 1 / (1 + step))
-    optimizer = paddle.optimizer.AdamW(scheduler, parameters=objective.parameters())
-    for _ in range(steps):
-        step(objective, optimizer, scheduler)
-    return objective, optimizer, scheduler
+FILES = [
+    "config.yaml",
+    "manifest.json",
+    "model.safetensors",
+    "state.json",
+    "training.safetensors",
+    "vocab.txt",
+]
 
 
-def step(objective, optimizer, scheduler):
-    x = paddle.arange(12, dtype="float32").reshape([4, 3])
-    objective.loss(objective.model(x)).square().mean().backward()
-    optimizer.step()
-    optimizer.clear_grad()
-    scheduler.step()
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """Checkpoints of the steps 1, 2 and 3; the second was the best."""
+    tmp_path = tmp_path_factory.mktemp("original")
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    writer = CheckpointWriter(
+        tmp_path / "checkpoints", load_config("configs/base.yaml"), str(tmp_path / "vocab.txt")
+    )
+    for step in (1, 2, 3):
+        weights = {"w": np.full((3, 4), step, np.float32)}
+        writer.save(weights, {"w|moment": np.arange(5.0)}, {"step": step}, best=step == 2)
+    writer.close()
+    return writer.folder
 
 
 @pytest.fixture
-def write(tmp_path):
-    (tmp_path / "vocab.txt").write_text("a")
-
-    def write(objective, optimizer, number, **options):
-        return checkpoint.write_checkpoint(
-            tmp_path / "checkpoints",
-            objective,
-            optimizer,
-            None,
-            {"step": number},
-            load_config("configs/base.yaml"),
-            str(tmp_path / "vocab.txt"),
-            **options,
-        )
-
-    return write
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "checkpoints", symlinks=True)
 
 
-def test_restored_training_goes_on_exactly(write):
-    objective, optimizer, scheduler = trained(3)
-    path = write(objective, optimizer, 3)
-    paddle.nn.Linear(2, 2)  # shifts the names that Paddle counts up
-    other, other_optimizer, other_scheduler = trained(0)
-    other_scheduler.step(3)
-    checkpoint.restore(path, other, other_optimizer, other_scheduler, None)
-    for run in ((objective, optimizer, scheduler), (other, other_optimizer, other_scheduler)):
-        step(*run)
-    for name, value in objective.state_dict().items():
-        assert np.array_equal(value.numpy(), other.state_dict()[name].numpy()), name
+def damage(path, kind):
+    content = path.read_bytes()
+    if kind == "missing":
+        path.unlink()
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "cut":
+        path.write_bytes(content[:-2])
+    else:
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
 
 
-def test_links_and_rotation(write, tmp_path):
-    objective, optimizer, _ = trained(1)
-    for number in range(1, 6):
-        write(objective, optimizer, number, best=number == 2, keep=2)
-    folder = tmp_path / "checkpoints"
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "best",
-        "latest",
-        "step_00000002",
-        "step_00000004",
-        "step_00000005",
-    ]
-    assert (folder / "best").resolve().name == "step_00000002"
-    assert checkpoint.find_latest(folder) == folder / "step_00000005"
+def test_what_lies_in_a_checkpoint(folder):
+    path = folder / "step_00000003"
+    assert sorted(p.name for p in path.iterdir()) == FILES
+    assert checkpoint.verify(path) == []
+    assert checkpoint.read_state(path) == {"step": 3}
+    entry = json.loads((path / "manifest.json").read_text())["files"]["model.safetensors"]
+    assert entry["size"] == (path / "model.safetensors").stat().st_size
 
 
-def test_a_write_that_dies_leaves_the_older_one(write, tmp_path, monkeypatch):
-    objective, optimizer, _ = trained(1)
-    write(objective, optimizer, 1)
-
-    def die(*_):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint.os, "rename", die)
-    with pytest.raises(OSError):
-        write(objective, optimizer, 2)
-    folder = tmp_path / "checkpoints"
-    assert checkpoint.find_latest(folder) == folder / "step_00000001"
-    assert (folder / "latest").resolve().name == "step_00000001"
-    monkeypatch.undo()
-    assert write(objective, optimizer, 2) == checkpoint.find_latest(folder)
-    assert not list(folder.glob(".writing*"))
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut", "flipped"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_one_is_reported_and_the_one_before_used(folder, name, kind, logged):
+    damage(folder / "step_00000003" / name, kind)
+    assert checkpoint.find_latest(folder) == folder / "step_00000002"
+    (warning,) = logged.messages
+    assert "step_00000003 is damaged" in warning and name in warning and "\n" not in warning
+    for given in (folder / "step_00000003", folder / "latest"):
+        with pytest.raises(UserError) as raised:
+            checkpoint.check(given)
+        message = str(raised.value)
+        assert name in message and "step_00000002 is good" in message and "\n" not in message
+    checkpoint.check(folder / "step_00000002")
 
 
-def test_amend(write, tmp_path):
-    path = write(*trained(1)[:2], 1)
-    assert checkpoint.amend(tmp_path / "checkpoints", {"step": 1, "best": 0.5}, best=True) == path
-    assert checkpoint.read_state(tmp_path / "checkpoints" / "best")["best"] == 0.5
+@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
+def test_every_byte_counts(folder, name):
+    path = folder / "step_00000003" / name
+    whole = path.read_bytes()
+    for position in range(len(whole) - 1):  # but the line's end
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert checkpoint._problems(path.parent, checksums=True), whole[: position + 1]
+    path.write_bytes(whole)
+    assert checkpoint.verify(path.parent) == []
 
 
-def test_put_aside(write, tmp_path):
-    folder = tmp_path / "checkpoints"
-    assert checkpoint.put_aside(folder) is None
-    for number in (1, 2):
-        write(*trained(1)[:2], number)
-        assert checkpoint.put_aside(folder).name == f"checkpoints.{number}"
+def test_nothing_good_is_left(folder, logged):
+    for path in checkpoint.checkpoints(folder):
+        damage(path / "model.safetensors", "cut")
+    assert checkpoint.find_latest(folder) is None
+    assert len(logged.messages) == 3
+    with pytest.raises(UserError, match=r"Global\.pretrained"):
+        checkpoint.check(folder / "latest")
 
 
-def test_mistakes(write, tmp_path):
-    with pytest.raises(UserError, match=r"state\.json"):
+def test_a_folder_that_is_no_checkpoint(folder, tmp_path):
+    for given in (folder, tmp_path, folder / "step_00000009"):
+        with pytest.raises(UserError, match="step_00000003 is good"):
+            checkpoint.check(given)
+    with pytest.raises(UserError, match=r"state\.json is missing"):
         checkpoint.read_state(tmp_path)
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         checkpoint.read_state(tmp_path)
-    objective, optimizer, scheduler = trained(1)
-    path = write(objective, optimizer, 1)
-    assert json.loads((path / "state.json").read_text()) == {"step": 1}
-    objective.model = paddle.nn.Linear(3, 5)
-    with pytest.raises(UserError, match="another model"):
-        checkpoint.restore(path, objective, optimizer, scheduler, None)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "cut"])
+@pytest.mark.parametrize("name", sorted(set(FILES) - {"manifest.json"}))
+def test_one_of_the_first_version(folder, name, kind):
+    path = folder / "step_00000003"
+    (path / "manifest.json").unlink()
+    (path / "state.json").write_text('{"step": 3}')
+    assert checkpoint.verify(path) == []
+    assert checkpoint.read_state(path) == {"step": 3}
+    damage(path / name, kind)
+    text_cut_off = kind == "cut" and name in ("config.yaml", "vocab.txt")  # cannot be seen
+    assert bool(checkpoint.verify(path)) == (not text_cut_off)
+
+
+def test_shards_that_do_not_belong_together(folder):
+    path = folder / "step_00000003"
+    (path / "manifest.json").unlink()
+    (path / "state.json").write_text('{"step": 3}')
+    one = path / "training.safetensors"
+    shards = [path / checkpoint.shard_name(rank, 3) for rank in range(3)]
+    for shard in shards:
+        shutil.copyfile(one, shard)
+    assert "are of different runs" not in checkpoint.verify(path)[0]
+    one.unlink()
+    assert checkpoint.verify(path) == []
+    shutil.copyfile(shards[0], path / checkpoint.shard_name(1, 2))
+    assert "are of different runs" in checkpoint.verify(path)[0]
+    (path / checkpoint.shard_name(1, 2)).unlink()
+    shards[1].unlink()
+    assert checkpoint.verify(path) == ["training-00002-of-00003.safetensors is missing"]
+
+
+def test_a_foreign_shard(folder):
+    path = folder / "step_00000003"
+    shutil.copyfile(path / "training.safetensors", path / checkpoint.shard_name(1, 2))
+    assert checkpoint.verify(path)
+
+
+def test_put_aside(folder):
+    assert checkpoint.put_aside(folder).name == "checkpoints.1"
+    assert checkpoint.put_aside(folder) is None
+    (folder / "step_00000001").mkdir(parents=True)  # even if nothing is in it
+    assert checkpoint.put_aside(folder).name == "checkpoints.2"
+
+
+def test_going_back_leaves_the_later_ones_aside(folder):
+    assert checkpoint.put_aside(folder, after=3) is None
+    aside = checkpoint.put_aside(folder, after=1)
+    assert sorted(path.name for path in aside.iterdir()) == ["step_00000002", "step_00000003"]
+    assert sorted(path.name for path in folder.iterdir()) == ["latest", "step_00000001"]
+    assert (folder / "latest").resolve().name == "step_00000001"
+
+
+def test_links_are_brought_up_to_date(folder):
+    (folder / "best").unlink()
+    checkpoint.point(folder / "latest", folder / "step_00000001")
+    checkpoint.tidy(folder, [])
+    assert (folder / "latest").resolve().name == "step_00000003"
+    assert (folder / "best").resolve().name == "step_00000002"
+    checkpoint.amend(folder / "step_00000003", {"step": 3, "best": 0.5}, best=True)
+    checkpoint.point(folder / "best", folder / "step_00000002")  # as if killed before this
+    checkpoint.tidy(folder, [])
+    assert (folder / "best").resolve().name == "step_00000003"
+    assert checkpoint.read_state(folder / "best") == {"step": 3, "best": 0.5}
