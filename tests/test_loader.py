@@ -1,71 +1,27 @@
-"""Order of the data, and worker processes over a real set with a broken row."""
+"""The batches of a real set with a broken row, and what its worker processes may suffer."""
 
 import base64
+import contextlib
 import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.loader import GlobalBatches, TrainingViews, permute, training_loader
+from ernie_vil2.data.loader import TrainingLoader, TrainingViews
+from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.records import Ledger, build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker, key
 from ernie_vil2.errors import UserError
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 6396])
-def test_permute_is_a_permutation(size):
-    assert sorted(permute(np.arange(size), size, seed=3)) == list(range(size))
-
-
-def test_permute_shuffles():
-    size = 10_007
-    one, two = (permute(np.arange(size), size, seed) for seed in (1, 2))
-    assert abs(np.corrcoef(one, np.arange(size))[0, 1]) < 0.05
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.05
-    assert (np.diff(one) == 1).sum() < 10
-
-
-def test_permute_needs_no_table():
-    assert permute(np.array([0, 10**12 - 1]), 10**12, seed=1).max() < 10**12
-
-
-def batches(world, size=23, batch=4, **options):
-    options = {"seed": 5, "shuffle": True, "first_step": 0, "last_step": 6, **options}
-    return [GlobalBatches(size, batch // world, rank, world, **options) for rank in range(world)]
-
-
-def test_an_epoch_visits_each_record_once():
-    (one,) = batches(1)
-    assert one.steps_per_epoch == 5
-    first, second = (np.concatenate([one.indices(s) for s in range(e, e + 5)]) for e in (0, 5))
-    assert len(set(first)) == len(set(second)) == 20
-    assert list(first) != list(second)
-
-
-def test_ranks_share_the_global_batches_of_one_process():
-    (one,), two = batches(1), batches(2)
-    for step in range(6):
-        assert [*two[0].indices(step), *two[1].indices(step)] == list(one.indices(step))
-
-
-def test_resume_goes_on_where_it_was():
-    (whole,), (rest,) = batches(1), batches(1, first_step=3)
-    assert list(whole)[3:] == list(rest)
-    assert len(rest) == 3
-
-
-def test_unshuffled_order():
-    (one,) = batches(1, shuffle=False)
-    assert list(one.indices(1)) == [4, 5, 6, 7]
-
-
-def test_set_smaller_than_a_batch():
-    with pytest.raises(UserError, match="3 records, a global batch 4"):
-        batches(2, size=3)
 
 
 @pytest.fixture(scope="module")
@@ -102,32 +58,175 @@ def view_maker(vocab, *overrides):
     )
 
 
+def training_views(tsv, vocab, tmp_path, *overrides):
+    reader = build_reader("tsv", path=str(tsv))
+    return TrainingViews(
+        reader, view_maker(vocab, *overrides), Ledger(tmp_path / "bad.jsonl"), seed=0
+    )
+
+
+def order(size=6, batch_size=3, batches=6, rank=0, world=1, **options):
+    options = {"seed": 0, "shuffle": True, "first_batch": 0, **options}
+    return GlobalBatches(size, batch_size, rank, world, last_batch=batches, **options)
+
+
+def arrays(loader):
+    """Batches as lists of dicts of arrays."""
+    return [[{k: np.asarray(v) for k, v in m.items()} for m in batch] for batch in loader]
+
+
+def assert_same(batches, expected):
+    assert len(batches) == len(expected)
+    for batch, expected_batch in zip(batches, expected):
+        assert len(batch) == len(expected_batch)
+        for micro, expected_micro in zip(batch, expected_batch):
+            assert micro.keys() == expected_micro.keys()
+            for name in micro:
+                assert micro[name].dtype == expected_micro[name].dtype
+                assert np.array_equal(micro[name], expected_micro[name]), name
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_record_is_skipped_counted_and_named(tsv, vocab, tmp_path, workers):
-    views, reader = view_maker(vocab), build_reader("tsv", path=str(tsv))
-    ledger = Ledger(tmp_path / "bad.jsonl")
-    order = GlobalBatches(6, 3, 0, 1, seed=0, shuffle=False, first_step=0, last_step=4)
+    dataset = training_views(tsv, vocab, tmp_path)
+    loader = TrainingLoader(dataset, order(batches=4, shuffle=False), workers)
+    assert len(loader) == 4
     seen = []
-    for batch in training_loader(TrainingViews(reader, views, ledger, seed=0), order, workers):
+    for (batch,) in loader:
         assert batch["pixel_values"].shape == [6, 3, 32, 32]
         assert batch["input_ids"].shape[0] == 6
         assert batch["ids"].shape == [3, 2]
-        seen.append(batch["valid"].numpy().tolist())
-    assert seen == [[True, True, False], [True] * 3] * 2
-    assert ledger.count == 1
+        assert all(isinstance(batch[k], paddle.Tensor) for k in batch if k != "index")
+        seen.append((batch["index"].tolist(), batch["valid"].numpy().tolist()))
+    assert seen == [([0, 1, 2], [True, True, False]), ([3, 4, 5], [True] * 3)] * 2
+    assert dataset.ledger.count == 1
     (line,) = (tmp_path / "bad.jsonl").read_text().splitlines()
     assert json.loads(line)["source"].endswith("train.tsv:3")
 
 
-def test_workers_do_not_change_the_batches(tsv, vocab, tmp_path):
-    dataset = TrainingViews(
-        build_reader("tsv", path=str(tsv)), view_maker(vocab), Ledger(tmp_path / "bad"), seed=0
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_do_not_change_the_batches(tsv, vocab, tmp_path, workers):
+    dataset = training_views(tsv, vocab, tmp_path)
+    batches = order(batch_size=5, micro_batch_size=2)
+    alone, helped = (arrays(TrainingLoader(dataset, batches, n)) for n in (0, workers))
+    assert_same(helped, alone)
+
+
+def test_micro_batches_are_the_batch(tsv, vocab, tmp_path):
+    dataset = training_views(tsv, vocab, tmp_path)
+    whole = arrays(TrainingLoader(dataset, order(batch_size=5), 0))
+    parts = arrays(TrainingLoader(dataset, order(batch_size=5, micro_batch_size=2), 2))
+    for (one,), micro_batches in zip(whole, parts):
+        assert [len(m["index"]) for m in micro_batches] == [2, 2, 1]  # none is left out
+        for name in ("index", "ids", "valid"):
+            assert np.array_equal(np.concatenate([m[name] for m in micro_batches]), one[name])
+        for name, shape in (("pixel_values", (3, 32, 32)), ("input_ids", (-1,))):
+            views = [m[name].reshape(2, len(m["index"]), *shape) for m in micro_batches]
+            width = one[name].shape[-1]  # each micro-batch is cut to its own longest text
+            padding = [(0, 0)] * (views[0].ndim - 1)
+            views = [np.pad(v, [*padding, (0, width - v.shape[-1])]) for v in views]
+            assert np.array_equal(np.concatenate(views, axis=1).reshape(one[name].shape), one[name])
+            assert max(v.shape[-1] for v in views) == width
+
+
+def test_ranks_read_the_global_batches_of_one_process(tsv, vocab, tmp_path):
+    dataset = training_views(tsv, vocab, tmp_path, "Views.draw.per=sample")
+    one = arrays(TrainingLoader(dataset, order(batch_size=4), 0))
+    ranks = [
+        arrays(TrainingLoader(dataset, order(batch_size=2, rank=r, world=2), 0)) for r in (0, 1)
+    ]
+    for (whole,), (first,), (second,) in zip(one, *ranks):
+        for name in ("index", "ids", "valid"):
+            assert np.array_equal(np.concatenate([first[name], second[name]]), whole[name])
+        pixels = [m["pixel_values"].reshape(2, 2, 3, 32, 32) for m in (first, second)]
+        pixels = np.concatenate(pixels, axis=1).reshape(whole["pixel_values"].shape)
+        assert np.array_equal(pixels, whole["pixel_values"])
+
+
+def test_a_record_twice_in_a_batch_is_augmented_twice(tsv, vocab, tmp_path):
+    dataset = training_views(tsv, vocab, tmp_path)
+    one, other = (dataset[0, place, 1]["image1"] for place in (0, 1))
+    assert not np.array_equal(one, other)
+
+
+def test_resume_goes_on_where_it_was(tsv, vocab, tmp_path):
+    dataset = training_views(tsv, vocab, tmp_path)
+    whole, rest = (
+        arrays(TrainingLoader(dataset, order(batch_size=5, first_batch=first), 2))
+        for first in (0, 4)
     )
-    order = GlobalBatches(6, 2, 0, 1, seed=0, shuffle=True, first_step=0, last_step=6)
-    alone, helped = (list(training_loader(dataset, order, workers)) for workers in (0, 2))
-    for one, other in zip(alone, helped):
-        for name in one:
-            assert (one[name] == other[name]).all(), name
+    assert_same(rest, whole[4:])
+
+
+def children():
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_workers_lose_and_repeat_nothing(tsv, vocab, tmp_path, seed, caplog):
+    dataset = training_views(tsv, vocab, tmp_path)
+    batches = order(batch_size=5, micro_batch_size=2, batches=60)
+    expected = arrays(TrainingLoader(dataset, batches, 0))
+    segments = set(os.listdir("/dev/shm"))
+    random = np.random.default_rng(seed)
+    over = threading.Event()
+    killed = []
+
+    def kill():
+        while len(killed) < 8 and not over.wait(random.uniform(0.01, 0.2)):
+            if pids := sorted(children()):
+                with contextlib.suppress(ProcessLookupError):  # it has just been replaced
+                    os.kill(random.choice(pids), signal.SIGKILL)
+                    killed.append(1)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with caplog.at_level(logging.WARNING, "ernie_vil2"):
+            batches_seen = arrays(TrainingLoader(dataset, batches, 2, max_restarts=100))
+    finally:
+        over.set()
+        killer.join()
+    assert_same(batches_seen, expected)
+    assert len(killed) > 1 and "died of signal 9 (Killed); restarted" in caplog.text
+    assert not children()
+    assert set(os.listdir("/dev/shm")) <= segments
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_comes_through_after_the_batches_before_it(tsv, vocab, tmp_path, workers):
+    class Broken:
+        """A reader with a bug in its fifth record."""
+
+        def __init__(self, reader):
+            self.reader = reader
+
+        def __getitem__(self, index):
+            if index == 4:
+                raise UserError("train.tsv has gone: put it back")
+            return self.reader[index]
+
+    dataset = training_views(tsv, vocab, tmp_path)
+    dataset.reader = Broken(dataset.reader)
+    seen = []
+    with pytest.raises(UserError, match=r"^train.tsv has gone: put it back$") as caught:
+        for batch in TrainingLoader(dataset, order(batch_size=2, shuffle=False), workers):
+            seen.append(batch[0]["index"].tolist())
+    assert seen == [[0, 1], [2, 3]]
+    if workers:
+        assert "in __getitem__" in str(caught.value.__cause__)  # where it was raised
+    del caught
+    assert not children()
+
+
+def test_leaving_early_ends_threads_and_workers(tsv, vocab, tmp_path):
+    dataset = training_views(tsv, vocab, tmp_path)
+    threads = threading.active_count()
+    for _ in TrainingLoader(dataset, order(batches=1000), 2):
+        assert len(children()) == 2
+        break
+    assert not children()
+    assert threading.active_count() == threads
 
 
 def sample(vocab, tsv, *overrides, row=0, draw=False, seed=0):

@@ -1,110 +1,47 @@
-"""Which records a step reads, and the worker processes that read them."""
+"""The batches that training reads: records made into views by worker processes."""
 
-import os
-import shutil
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
-from paddle.io import BatchSampler, DataLoader, Dataset
+from paddle.io import DataLoader, Dataset, IterableDataset
 
+from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.records import BadRecord, Ledger
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.data.views import ViewMaker
+from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
-_MASK32 = np.uint64(0xFFFFFFFF)
-
-
-def _mix(x: np.ndarray, salt: int) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele et al. 2014): every bit of x changes every other."""
-    with np.errstate(over="ignore"):
-        x = x + np.uint64(salt)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return x ^ (x >> np.uint64(31))
-
-
-def permute(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Where a pseudo-random permutation of range(size) sends `positions`; int64 in, int64 out.
-
-    A four-round Feistel network over the next power of four, walked until it lands in range: no
-    table of the set's size is held, and any position is found at once, as a resume needs.
-    """
-    if size <= 1:
-        return np.zeros_like(positions, dtype=np.int64)
-    half = np.uint64(((size - 1).bit_length() + 1) // 2)
-    low = (np.uint64(1) << half) - np.uint64(1)
-    keys = _mix(np.arange(4, dtype=np.uint64), (seed * 0x9E3779B97F4A7C15) % 2**64)
-
-    def network(x: np.ndarray) -> np.ndarray:
-        left, right = x >> half, x & low
-        for k in keys:
-            left, right = right, left ^ (_mix(right, int(k)) & low)
-        return (left << half) | right
-
-    result = network(positions.astype(np.uint64))
-    while (outside := result >= size).any():
-        result[outside] = network(result[outside])
-    return result.astype(np.int64)
-
-
-class GlobalBatches(BatchSampler):
-    """This rank's share of each global batch, a function of seed and step alone.
-
-    Yields lists of (step, index). Each epoch visits every record once in an order of its own, but
-    for the last `size % global batch` of it.
-    """
-
-    def __init__(self, size, batch_size, rank, world_size, seed, shuffle, first_step, last_step):
-        self.size, self.batch_size = size, batch_size
-        self.global_batch = batch_size * world_size
-        self.offset = batch_size * rank
-        self.seed, self.shuffle = seed, shuffle
-        self.first_step, self.last_step = first_step, last_step
-        if size < self.global_batch:
-            raise UserError(
-                f"the training set has {size} records, a global batch {self.global_batch} "
-                f"({batch_size} x {world_size} processes): lower DataLoader.Train.batch_size"
-            )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.size // self.global_batch
-
-    def __len__(self) -> int:
-        return max(0, self.last_step - self.first_step)
-
-    def indices(self, step: int) -> np.ndarray:
-        """The records of this rank's batch at `step` (from 0); int64 [B]."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        positions = np.arange(self.batch_size) + batch * self.global_batch + self.offset
-        if not self.shuffle:
-            return positions
-        return permute(
-            positions,
-            self.size,
-            int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]),
-        )
-
-    def __iter__(self):
-        for step in range(self.first_step, self.last_step):
-            yield [(step, int(index)) for index in self.indices(step)]
+log = logging.getLogger("ernie_vil2")
 
 
 class TrainingViews(Dataset):
-    """Records as views; one that cannot be read goes to the ledger and counts as not valid."""
+    """Records as views; one that cannot be read goes to the ledger and counts as not valid.
+
+    An item is (batch, place in the global batch, index of the record). What is drawn for it is a
+    function of seed, batch and place, so alike for any number of processes and workers.
+    """
 
     def __init__(self, reader, views: ViewMaker, ledger: Ledger, seed: int):
         self.reader, self.views, self.ledger, self.seed = reader, views, ledger, seed
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, item) -> dict:
-        step, index = item
-        # a batch's draw depends on the step alone, so that all ranks draw alike
-        batch_draw = self.views.draw_tags(np.random.default_rng([self.seed, step]))
-        rng = np.random.default_rng([self.seed, step, index])
+        batch, place, index = item
+        # a batch's draw depends on the batch alone, so that all ranks draw alike
+        batch_draw = self.views.draw_tags(np.random.default_rng([self.seed, batch]))
+        # from 1: a seed sequence that ends with 0 equals the one without it, which is the draw's
+        rng = np.random.default_rng([self.seed, batch, 1 + place])
         try:
             record = self.reader[index]
             try:
@@ -112,8 +49,16 @@ class TrainingViews(Dataset):
             except ImageError as error:
                 raise BadRecord(record.source, str(error)) from error
         except BadRecord as error:
-            self.ledger.add(error)
+            self._note(error)
             return {**self.views.placeholder(), "valid": False}
+
+    def _note(self, bad_record: BadRecord) -> None:
+        try:
+            self.ledger.add(bad_record)
+        except UserError as error:  # the disk is full, say, which is no reason to end a run
+            if not self._warned:
+                log.warning("%s; bad records are skipped all the same, as %s", error, bad_record)
+            self._warned = True
 
 
 def one_thread(worker_id: int) -> None:
@@ -121,19 +66,114 @@ def one_thread(worker_id: int) -> None:
     cv2.setNumThreads(0)
 
 
-def training_loader(dataset: TrainingViews, batches: GlobalBatches, num_workers: int) -> DataLoader:
-    """Batches of `ViewMaker.collate` as tensors, in the order of `batches`."""
-    views = dataset.views
-    batch_bytes = batches.batch_size * len(views.image_views) * 3 * views.transform.size**2 * 4
-    waiting = 2 * num_workers + 1  # batches that paddle's workers make ahead
-    # Containers often have 64 MiB of it, and paddle dies of a bus error when it is full.
-    shared = shutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else 0
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=dataset.views.collate,
-        num_workers=num_workers,
-        worker_init_fn=one_thread,
-        use_shared_memory=shared > 2 * waiting * batch_bytes,
-        return_list=False,
+class TrainingLoader:
+    """The batches of `batches`, in order, whatever becomes of the worker processes that make them.
+
+    Iterates over batches, each the list of its micro-batches. A micro-batch is a dict of what
+    `ViewMaker.collate` gives, as tensors, and "index": int64 [m], an array: the records' numbers in
+    the data set.
+
+    num_workers: processes; 0: a thread reads. They end with the iterator.
+    timeout: seconds that training waits for a micro-batch before the worker that makes it is
+        replaced; None or 0: for ever.
+    max_restarts: deaths of workers without a batch in between that are borne.
+
+    Raises an error of a worker as it is, where its batch would be; RuntimeError when the workers
+    keep dying.
+    """
+
+    def __init__(
+        self,
+        dataset: TrainingViews,
+        batches: GlobalBatches,
+        num_workers: int,
+        timeout: float | None = None,
+        max_restarts: int = 3,
+    ):
+        self.dataset, self.batches = dataset, batches
+        self.num_workers, self.timeout, self.max_restarts = num_workers, timeout, max_restarts
+
+    def __len__(self) -> int:
+        return self.batches.last_batch - self.batches.first_batch
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        with contextlib.ExitStack() as stack:
+            # an exception that ends the program may keep this iterator to its very end
+            atexit.register(stack.close)
+            stack.callback(atexit.unregister, stack.close)
+            stopped = threading.Event()
+            source = map(self._micro_batch, range(len(self.batches)))
+            if self.num_workers and len(self.batches):
+                source = self._pool(stopped)
+                stack.callback(source.close)
+            tensors = stack.enter_context(contextlib.closing(_prefetched(source, stopped)))
+            batch = []
+            for number, micro_batch in enumerate(tensors):
+                index = [index for _, _, index in self.batches[number]]
+                batch.append({**micro_batch, "index": np.array(index, dtype=np.int64)})
+                if len(batch) == len(self.batches.micro_offsets):
+                    yield batch
+                    batch = []
+
+    def _micro_batch(self, number: int) -> dict[str, np.ndarray]:
+        return self.dataset.views.collate([self.dataset[item] for item in self.batches[number]])
+
+    def _in_worker(self, number: int) -> dict[str, np.ndarray]:
+        one_thread(number)
+        return self._micro_batch(number)
+
+    def _pool(self, stopped: threading.Event) -> WorkerPool:
+        sample = self.dataset.views.placeholder()
+        record_bytes = sum(array.nbytes for array in sample.values()) + 1  # and "valid"
+        return WorkerPool(
+            self._in_worker,
+            len(self.batches),
+            self.num_workers,
+            self.batches.micro_batch_size * record_bytes + 4096,  # and what alignment takes
+            stopped,
+            self.timeout,
+            self.max_restarts,
+        )
+
+
+def _prefetched(source: Iterator[dict], stopped: threading.Event) -> Iterator[dict]:
+    """Tensors of the arrays of `source`, made and copied to the GPU ahead by paddle's DataLoader.
+
+    Closing this generator sets `stopped`, which must end `source` soon, and waits for the thread.
+    """
+    feed = _Feed(source, stopped)
+    stream = iter(
+        DataLoader(feed, batch_size=None, num_workers=0, collate_fn=_as_is, return_list=False)
     )
+    try:
+        yield from stream
+    except GeneratorExit:  # left early: bring the thread to its end
+        stopped.set()
+        for _ in stream:
+            pass
+        raise
+    if feed.error is not None:
+        raise feed.error
+
+
+class _Feed(IterableDataset):
+    """What the DataLoader's thread reads; it would print an error and lose it, so it is kept."""
+
+    def __init__(self, source: Iterator[dict], stopped: threading.Event):
+        self.source, self.stopped = source, stopped
+        self.error: Exception | None = None
+
+    def __iter__(self):
+        while not self.stopped.is_set():
+            try:
+                arrays = next(self.source)
+            except StopIteration:
+                return
+            except Exception as error:
+                self.error = error
+                return
+            yield arrays
+
+
+def _as_is(batch):
+    return batch
