@@ -5,15 +5,49 @@ The only module that speaks to paddle.distributed.
 Every helper works without a launch, as rank 0 of 1.
 """
 
+import itertools
+import socket
 import warnings
 
 import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
-from paddle.distributed import fleet
+from paddle.base import core
+from paddle.distributed import collective, fleet
 from paddle.distributed.fleet.utils import recompute  # noqa: F401  # for models/recompute.py
 
 from ernie_vil2.errors import UserError
+
+_paddle_new_process_group = collective._new_process_group_impl
+
+
+def _new_process_group(backend, store, rank, world_size, *args, group_id=0, **kwargs):
+    """Paddle's maker of process groups, with a key-value store of its own for each gloo group.
+
+    Every gloo group writes its ranks' addresses under the same keys "0", "1", ... (constructor of
+    ProcessGroupGloo). In one store for all groups, a later group therefore finds the addresses of
+    an earlier one, whose ports are closed: "Connection refused" in most starts of four processes.
+    """
+    if backend == "gloo":
+        store = _serve_store(store, rank, f"ernie_vil2/store/{group_id}")
+    return _paddle_new_process_group(
+        backend, store, rank, world_size, *args, group_id=group_id, **kwargs
+    )
+
+
+def _serve_store(default_store, rank: int, key: str):
+    """A new store that the group's rank 0 serves and announces under `key` in the default one."""
+    if rank > 0:
+        host, port = default_store.get(key).decode().split(":")  # waits for the key
+        return core.TCPStore(host, int(port), False, 0)
+    host = dist.ParallelEnv().current_endpoint.split(":")[0]
+    with socket.socket() as reserved:  # held until the store listens on the same port
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("", 0))
+        port = reserved.getsockname()[1]
+        store = core.TCPStore(host, port, True, 0)  # 0: wait for nobody
+    default_store.set(key, f"{host}:{port}")
+    return store
 
 
 def init(device: str = "auto") -> None:
@@ -31,6 +65,7 @@ def init(device: str = "auto") -> None:
         paddle.set_device("cpu")
     else:
         paddle.set_device(f"gpu:{dist.ParallelEnv().device_id}")
+    collective._new_process_group_impl = _new_process_group
     with warnings.catch_warnings():  # of groups that data parallelism does not use
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
         fleet.init(is_collective=True, log_level="WARNING")
@@ -78,6 +113,54 @@ def all_gather(x: paddle.Tensor) -> paddle.Tensor:
     return paddle.concat(parts)  # W x [B, ...] -> [WB, ...]
 
 
+def reduce_scatter(x: paddle.Tensor) -> paddle.Tensor:
+    """Sum every rank's [WB, ...] and give each its own [B, ...]; no gradient."""
+    if world_size() == 1:
+        return x
+    rows = x.shape[0] // world_size()
+    if on_gpu():
+        own = paddle.empty([rows, *x.shape[1:]], dtype=x.dtype)
+        dist.reduce_scatter(own, x.contiguous())
+        return own
+    total = x.clone()  # gloo has no reduce-scatter, so all ranks get the sum
+    dist.all_reduce(total)
+    return total[rank() * rows : (rank() + 1) * rows]
+
+
+def reduce_(x: paddle.Tensor, to: int) -> None:
+    """Sum `x` over ranks, in place on rank `to`; the others' values are then undefined."""
+    if world_size() > 1:
+        dist.reduce(x, dst=to)
+
+
+def all_reduce_(x: paddle.Tensor) -> None:
+    """Sum `x` over ranks, in place on all."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+
+
+def broadcast_(x: paddle.Tensor, source: int) -> None:
+    """Overwrite `x` on every rank with rank `source`'s."""
+    if world_size() > 1:
+        dist.broadcast(x, src=source)
+
+
+def start_reduce(x: paddle.Tensor, to: int):
+    """Begin `reduce_`; neither read nor free `x` before wait() of what is returned.
+
+    Needs more than one process.
+    """
+    return dist.reduce(x, dst=to, sync_op=False)
+
+
+def start_broadcast(x: paddle.Tensor, source: int):
+    """Begin `broadcast_`; neither read nor free `x` before wait() of what is returned.
+
+    Needs more than one process.
+    """
+    return dist.broadcast(x, src=source, sync_op=False)
+
+
 class _GatherWithGradient(PyLayer):
     @staticmethod
     def forward(ctx, x):
@@ -87,11 +170,8 @@ class _GatherWithGradient(PyLayer):
     @staticmethod
     def backward(ctx, gradient):
         # Every rank's loss reads these rows, so their gradients are summed over ranks before
-        # each takes its own rows back. (Gloo has no reduce-scatter, so all ranks get the sum.)
-        gradient = gradient.clone()
-        dist.all_reduce(gradient)
-        start = rank() * ctx.rows
-        return gradient[start : start + ctx.rows]
+        # each takes its own rows back.
+        return reduce_scatter(gradient)
 
 
 def all_gather_with_gradient(x: paddle.Tensor) -> paddle.Tensor:
@@ -103,10 +183,29 @@ def all_gather_with_gradient(x: paddle.Tensor) -> paddle.Tensor:
     return x if world_size() == 1 else _GatherWithGradient.apply(x)
 
 
+_meetings = itertools.count()
+
+
+def meet() -> None:
+    """Wait for all ranks, through the key-value store.
+
+    Over gloo a collective fails when a rank comes 30 s after another, as after an evaluation's
+    scoring; Paddle has no setting for that. This waits for 15 minutes.
+    """
+    if world_size() == 1:
+        return
+    store = core.create_or_get_global_tcp_store()
+    key = f"ernie_vil2/meet/{next(_meetings)}"
+    store.set(f"{key}/{rank()}", "here")
+    for other in range(world_size()):
+        store.get(f"{key}/{other}")  # waits for the key
+
+
 def all_gather_objects(value) -> list:
-    """Every rank's picklable `value`, in rank order."""
+    """Every rank's picklable `value`, in rank order; ranks may come minutes apart."""
     if world_size() == 1:
         return [value]
+    meet()
     values = []
     dist.all_gather_object(values, value)
     return values

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Run a command again when it fails, at most so many times:
+#
+#   bash tools/restart.sh 10 python -m paddle.distributed.launch --nproc_per_node 8 \
+#     tools/train.py -c configs/base.yaml --resume auto
+#
+# It stops at exit code 0 (done) and 2 (the user's mistake, which no restart mends), and at Ctrl-C
+# and SIGTERM, which the command gets too. Without etcd the launcher itself restarts nothing.
+set -u
+restarts=$1
+shift
+stopped=
+
+trap 'stopped=1' INT # the terminal sends it to the command as well
+trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM
+for ((n = 1; ; n++)); do
+  "$@" &
+  child=$!
+  code=0
+  wait "$child" || code=$?
+  while kill -0 "$child" 2>/dev/null; do # a signal ended the wait, not the command
+    code=0
+    wait "$child" || code=$?
+  done
+  if [ "$code" = 0 ] || [ "$code" = 2 ] || [ "$n" -gt "$restarts" ]; then
+    exit "$code"
+  fi
+  if [ -z "$stopped" ]; then
+    echo "restart.sh: exit code $code; restart $n of $restarts" >&2
+    sleep 5 # for the ports and the peers of the run that ended
+  fi
+  if [ -n "$stopped" ]; then
+    exit "$code"
+  fi
+done
