@@ -1,0 +1,95 @@
+"""Which views attract each other, how strongly, and by which loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from ernie_vil2.errors import UserError, did_you_mean
+
+# text1 and text2 stand for the caption or the tag sentence, whichever was drawn.
+VIEWS = ("image1", "image2", "text1", "text2", "caption1", "caption2", "tags1", "tags2")
+
+DEFAULT_PAIRS = (("image1", "image2"), ("text1", "text2"), ("image1", "text1"), ("image2", "text2"))
+
+LOSSES = ("softmax", "sigmoid")
+
+_SIGLIP_BIAS = -10.0
+
+
+class Pair(NamedTuple):
+    """Two views whose embeddings of one record attract each other.
+
+    temperature: None shares the model's logit scale; a number is this pair's own, fixed unless
+    `learnable`.
+    loss: "softmax" for InfoNCE both ways, "sigmoid" for SigLIP's.
+    bias: what the sigmoid's learnable bias starts from, None for SigLIP's -10.
+    """
+
+    a: str
+    b: str
+    weight: float = 1.0
+    temperature: float | None = None
+    learnable: bool = False
+    loss: str = "softmax"
+    bias: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.a}-{self.b}"
+
+    @property
+    def sigmoid(self) -> bool:
+        return self.loss == "sigmoid"
+
+    @classmethod
+    def parse(cls, pair: str | Iterable | Mapping) -> Pair:
+        """Read `{views: [a, b], weight, ...}`, `(a, b, weight, ...)` or `"a-b"`.
+
+        Raises UserError for what is no pair, an unknown view, and values out of range.
+        """
+        given = pair
+        try:
+            if isinstance(given, Mapping):
+                options = dict(given)
+                pair = cls(*options.pop("views", ()), **options)
+            else:
+                pair = cls(*(given.split("-") if isinstance(given, str) else given))
+        except TypeError as error:
+            raise UserError(
+                f"{given!r} is no pair ({error}): give {{views: [a, b], weight: 1.0}}"
+            ) from error
+        for view in pair[:2]:
+            if view not in VIEWS:
+                raise UserError(f'no view is named "{view}"{did_you_mean(view, VIEWS)}')
+        if pair.a == pair.b:
+            raise UserError(f"pair {pair.name} has one view twice: name two different ones")
+        if not (pair.weight >= 0 and math.isfinite(pair.weight)):
+            raise UserError(f"pair {pair.name} has weight {pair.weight}: give a number from 0")
+        if pair.temperature is not None and not pair.temperature > 0:
+            raise UserError(
+                f"pair {pair.name} has temperature {pair.temperature}: give one above 0"
+            )
+        if pair.loss not in LOSSES:
+            raise UserError(
+                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, LOSSES)}'
+            )
+        if pair.bias is None:
+            return pair._replace(bias=_SIGLIP_BIAS) if pair.sigmoid else pair
+        if not pair.sigmoid:
+            raise UserError(
+                f"pair {pair.name} has bias {pair.bias}, which softmax cancels: "
+                "leave it out, or give loss: sigmoid"
+            )
+        if not math.isfinite(pair.bias):
+            raise UserError(f"pair {pair.name} has bias {pair.bias}: give a finite number")
+        return pair
+
+
+class Term(NamedTuple):
+    """A pair as the loss functions take it: positions of its views in [B, V, D], and its loss."""
+
+    a: int
+    b: int
+    sigmoid: bool = False
