@@ -79,7 +79,8 @@ def parameter_groups(
 def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping, scheduler, half):
     """The optimizer of `Optimizer` in the configuration.
 
-    parameters: name -> Parameter; half: keep float32 masters of half-precision weights (AMP O2).
+    parameters: name -> Parameter, those of the groups that this process owns; half: keep float32
+    masters of half-precision weights (AMP O2).
     Clipping is not its business: Paddle's optimizers would clip each group by itself, see
     `clip_gradients`.
     """
@@ -96,11 +97,12 @@ def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping,
         multi_precision=half,
         parameters=[
             {
-                "params": [parameters[name] for name in group.names],
+                "params": [parameters[name] for name in group.names if name in parameters],
                 decay_key: group.weight_decay,
                 "learning_rate": group.lr_scale,  # Paddle's word for a factor of the rate
             }
             for group in groups
+            if any(name in parameters for name in group.names)
         ],
     )
 

@@ -1,9 +1,12 @@
 """What a run writes down: train.log, metrics.jsonl, VisualDL, its configuration and versions."""
 
+import contextlib
 import importlib.metadata
 import json
 import logging
+import os
 import platform
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
+
+from ernie_vil2.durable import append
 
 log = logging.getLogger("ernie_vil2")
 
@@ -23,8 +28,51 @@ class _AboveTheBar(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
+class _LogFile(logging.FileHandler):
+    """Says once, instead of with a traceback a line, that the disk takes no more."""
+
+    warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.warned:
+            self.warned = True
+            log.warning("lines of %s are lost: %s", self.baseFilename, error)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class _Unfailing:
+    """stdout or stderr, which may be files on a full disk too: no output is worth a run."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
 def start_logging(output: Path, is_main: bool) -> None:
-    """Log to the terminal and, on the main rank, to output/train.log; others only warn."""
+    """Log to the terminal and, on the main rank, to output/train.log; others only warn.
+
+    From here on, neither of the two, nor anything printed, fails for want of disk space.
+    """
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), _Unfailing):
+            setattr(sys, name, _Unfailing(stream))
     for handler in list(log.handlers):  # of an earlier run in this process
         log.removeHandler(handler)
         handler.close()
@@ -33,7 +81,7 @@ def start_logging(output: Path, is_main: bool) -> None:
     handlers: list = [_AboveTheBar(logging.INFO)]  # what the bar shows goes to the file alone
     if is_main:
         output.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(output / "train.log", encoding="utf-8"))
+        handlers.append(_LogFile(output / "train.log", encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
@@ -66,43 +114,87 @@ def versions() -> dict:
     return found
 
 
+class _Records:
+    """VisualDL's file: its records, each behind its length as uint64.
+
+    Its own writer tears a record where the disk is full, so that VisualDL can't read the file any
+    more, and its thread may die of it and let the next points wait for ever.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = _open(folder / f"vdlrecords.{int(time.time()):010d}.log")
+
+    def add_record(self, record) -> None:
+        data = record.SerializeToString()
+        append(self.file, struct.pack("<Q", len(data)) + data)
+
+
+def _log_writer(records: _Records):
+    """VisualDL's LogWriter into `records`."""
+    from visualdl import LogWriter  # slow to import, and other ranks do without
+
+    class Writer(LogWriter):
+        def _get_file_writer(self):
+            return records
+
+    return Writer()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
 class RunLog:
-    """The main rank's files in `output`; a later run with the same output appends."""
+    """The main rank's files in `output`; a later run with the same output appends.
+
+    A full disk costs what is to be written, whole, with a warning, and not the run.
+    """
 
     def __init__(self, output: Path, config):
-        from visualdl import LogWriter  # slow to import, and other ranks do without
-
         output.mkdir(parents=True, exist_ok=True)
         config.dump(output / "config.yaml")
         log.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions().items()))
-        self.visual = LogWriter(logdir=str(output / "vdl"))
-        self.metrics = open(output / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115
+        self.records = _Records(output / "vdl")
+        self.visual = _log_writer(self.records)
+        self.metrics = _open(output / "metrics.jsonl")
 
     def scalars(self, step: int, values: Mapping) -> None:
         """One line in metrics.jsonl and one point a curve in VisualDL."""
-        line = {"step": step, "time": round(time.time(), 3), **values}
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
-        for name, value in values.items():
-            self.visual.add_scalar(name, value, step)
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        with _warned(f"the metrics of step {step}"):
+            append(self.metrics, line.encode())
+            for name, value in values.items():
+                self.visual.add_scalar(name, value, step)
 
     def histograms(self, step: int, parameters: Mapping) -> None:
         """A histogram of every parameter."""
-        for name, parameter in parameters.items():
-            values = parameter.astype("float32").numpy().ravel()
-            self.visual.add_histogram(name, values, step, buckets=50)
+        with _warned(f"the histograms of step {step}"):
+            for name, parameter in parameters.items():
+                values = parameter.astype("float32").numpy().ravel()
+                self.visual.add_histogram(name, values, step, buckets=50)
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
         """Show uint8 [H, W, 3] at step 0."""
-        self.visual.add_image(name, np.ascontiguousarray(pixels), 0)
+        with _warned(name):
+            self.visual.add_image(name, np.ascontiguousarray(pixels), 0)
 
     def text(self, name: str, value: str) -> None:
         """Show `value` at step 0."""
-        self.visual.add_text(name, value, 0)
+        with _warned(name):
+            self.visual.add_text(name, value, 0)
 
     def close(self) -> None:
-        self.metrics.close()
-        self.visual.close()
+        os.close(self.metrics)
+        os.close(self.records.file)
+
+
+@contextlib.contextmanager
+def _warned(what: str):
+    try:
+        yield
+    except OSError as error:
+        log.warning("not written: %s (%s)", what, error)
 
 
 class Meter:

@@ -159,6 +159,7 @@ def nullable(kind):
 
 # Limits: what is expected, in words, and the test of it.
 POSITIVE = ("above 0", lambda x: x > 0)
+ANY = ("that is finite", lambda x: True)
 NOT_NEGATIVE = ("of at least 0", lambda x: x >= 0)
 PROBABILITY = ("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = ("from 0 to below 1", lambda x: 0 <= x < 1)
@@ -244,6 +245,7 @@ SCHEMA = section(
         eval_interval=integer(NOT_NEGATIVE, 1000),
         save_interval=integer(NOT_NEGATIVE, 1000),
         keep_checkpoints=integer(POSITIVE, 3),
+        keep_every=integer(NOT_NEGATIVE, 0),
         histogram_interval=integer(NOT_NEGATIVE, 0),
         sample_views=integer(NOT_NEGATIVE, 4),
         pretrained=nullable(string(None)),
@@ -333,6 +335,8 @@ SCHEMA = section(
                 weight=number(NOT_NEGATIVE, 1.0),
                 temperature=nullable(number(POSITIVE, OPTIONAL)),  # else the shared logit scale
                 learnable=boolean(OPTIONAL),
+                loss=choice("softmax", "sigmoid", default=OPTIONAL),  # else softmax
+                bias=number(ANY, OPTIONAL),  # of the sigmoid
             ),
             SOME,
             [
@@ -348,6 +352,7 @@ SCHEMA = section(
             learnable=boolean(True),
         ),
         multi_positive=boolean(True),
+        chunk=nullable(integer(POSITIVE, None)),
     ),
     Optimizer=section(
         name=choice("AdamW", "Lamb", default="AdamW"),
@@ -366,7 +371,7 @@ SCHEMA = section(
             ),
             SOME,
             [
-                {"match": "logit_scale|temperature", "weight_decay": 0.0},
+                {"match": r"logit_scale|temperature|^loss\.bias_", "weight_decay": 0.0},
                 {
                     "match": r"norm|ln_pre|\.bn|_bn|bias$|embeddings|cls_token|pos_embed",
                     "weight_decay": 0.0,
@@ -389,11 +394,24 @@ SCHEMA = section(
     EMA=section(
         decay=nullable(number(BELOW_ONE, None)),
     ),
+    Distributed=section(
+        sharding=nullable(integer(("from 1 to 3", lambda x: 1 <= x <= 3), None)),
+        gradient_merge=integer(POSITIVE, 1),
+        hang_timeout=nullable(number(POSITIVE, 1800.0)),
+    ),
+    Faults=section(
+        spike=nullable(number(("above 1", lambda x: x > 1), None)),
+        skips=integer(POSITIVE, 5),
+        rollbacks=integer(NOT_NEGATIVE, 3),
+    ),
     DataLoader=section(
         Train=section(
             dataset=_DATASET,
             batch_size=integer(POSITIVE, 128),
+            global_batch_size=nullable(integer(POSITIVE, None)),
+            micro_batch_size=nullable(integer(POSITIVE, None)),
             num_workers=integer(NOT_NEGATIVE, 2),
+            worker_timeout=nullable(number(POSITIVE, 600.0)),
             shuffle=boolean(True),
         ),
         Eval=nullable(
@@ -461,6 +479,11 @@ def _check_pairs(pairs: list, views: dict, where: str) -> None:
             raise UserError(
                 f"{at}.learnable is true, but what would be learnt is missing; "
                 "state the pair's own temperature, for example 0.07"
+            )
+        if "bias" in pair and pair.get("loss") != "sigmoid":
+            raise UserError(
+                f"{at}.bias is {show(pair['bias'])}, which only the sigmoid loss has; "
+                "state loss: sigmoid, or drop it"
             )
     if not any(pair["weight"] > 0 for pair in pairs):
         raise UserError(

@@ -1,7 +1,10 @@
 """The training loop: views -> towers -> loss -> step -> log, evaluate, checkpoint."""
 
 import contextlib
+import itertools
 import logging
+import math
+import secrets
 import signal
 import sys
 from pathlib import Path
@@ -9,57 +12,41 @@ from typing import Optional
 
 import numpy as np
 import paddle
-from paddle import nn
 from tqdm import tqdm
 
-from ernie_vil2 import checkpoint, distributed
+from ernie_vil2 import checkpoint, distributed, training_state
+from ernie_vil2.build import (
+    batch_norms,
+    build_amp,
+    build_objective,
+    build_optimizer,
+    check_batch_norm,
+    local_batch_size,
+    trainable,
+)
+from ernie_vil2.checkpoint_writer import CheckpointWriter
 from ernie_vil2.config import Config
-from ernie_vil2.data.loader import GlobalBatches, TrainingViews, training_loader
-from ernie_vil2.data.records import Ledger, build_reader
+from ernie_vil2.data.loader import TrainingLoader, TrainingViews
+from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.data.records import BadRecord, Ledger, build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
-from ernie_vil2.losses.multiview import MultiViewContrastive
+from ernie_vil2.faults import Diverged, Faults
 from ernie_vil2.models.convert import check_vocabulary, load_weights
-from ernie_vil2.models.dual_encoder import DualEncoder, build_model
-from ernie_vil2.optim import (
-    EMA,
-    build_optimizer,
-    build_scheduler,
-    clip_gradients,
-    format_groups,
-    parameter_groups,
-)
+from ernie_vil2.objective import backward
+from ernie_vil2.optim import EMA, build_scheduler
+from ernie_vil2.parallel import build_parallel
 from ernie_vil2.runlog import Meter, RunLog
+from ernie_vil2.watchdog import Watchdog
 
 log = logging.getLogger("ernie_vil2")
 
 
 class Interrupted(Exception):
     """Ctrl-C or SIGTERM ended the run, after a checkpoint was saved."""
-
-
-class Objective(nn.Layer):
-    """Towers and loss as one layer: data parallelism sees one forward and all parameters."""
-
-    def __init__(self, model: nn.Layer, loss: MultiViewContrastive, image_views, text_views):
-        super().__init__()
-        self.model, self.loss = model, loss
-        self.image_views, self.text_views = list(image_views), list(text_views)
-
-    def forward(self, pixel_values, input_ids, ids, valid):
-        """Losses and accuracies of `MultiViewContrastive` for a batch of `ViewMaker.collate`."""
-        image_embeds, text_embeds = self.model(pixel_values, input_ids)
-        embeds = dict(zip(self.image_views, image_embeds.chunk(len(self.image_views))))
-        embeds.update(zip(self.text_views, text_embeds.chunk(len(self.text_views))))
-        return self.loss(embeds, self.model.logit_scale, ids, valid)
-
-    def clamp(self) -> None:
-        """Bring the logit scale and the pairs' temperatures back into their bounds."""
-        self.model.clamp_logit_scale()
-        self.loss.clamp_temperatures()
 
 
 class Trainer:
@@ -73,6 +60,7 @@ class Trainer:
         self.config = config
         self.output = Path(config.Global.output_dir)
         self.seed = config.Global.seed
+        self._main = distributed.is_main()
         paddle.seed(self.seed)  # weights start alike on every rank
 
         self.tokenizer = Tokenizer(**config.Tokenizer)
@@ -83,114 +71,103 @@ class Trainer:
         self.ledger = Ledger(self.output / "bad_records.jsonl")
         self.evaluator = Evaluator(config, self.tokenizer) if config.DataLoader.Eval else None
 
-        self.frozen: list = []  # towers that do not learn
-        self.objective = self._build_objective()
+        self.objective, self.frozen = build_objective(config, self.tokenizer)
         self.model = self.objective.model
         checkpoint_folder = self._find_checkpoint(resume)
         # Weights to start from come second to a resume, which already holds what became of them;
         # and before half precision and averages are made of them.
         if checkpoint_folder is None:
             self._start_anew()
-        self.steps_per_epoch = self._batches().steps_per_epoch
+        self.merge = config.Distributed.gradient_merge
+        self.batch_size = local_batch_size(config)
+        check_batch_norm(config, self.objective, self.batch_size)
+        self.batch_norms = list(batch_norms(self.objective).values())
+        self.steps_per_epoch = self._order().batches_per_epoch / self.merge
         self.total_steps = self._count_steps()
         self.scheduler = build_scheduler(config.LRScheduler, self.total_steps)
-        self.trainable = self._trainable(self.objective)
-        self.optimizer = self._build_optimizer()
-        self.amp, self.scaler = self._build_amp()
-        self.ema = EMA(self._trainable(self.model), config.EMA.decay) if config.EMA.decay else None
+        # halves the weights, which the optimizer has to know and sharding shares out
+        self.amp, self.scaler = build_amp(config, self.objective)
+        self.parallel = build_parallel(
+            self.objective, trainable(self.objective), config.Distributed.sharding
+        )
+        self.optimizer = build_optimizer(
+            config, self.objective, self.parallel.owned, self.scheduler
+        )
+        self.ema = self._build_ema()
+        self.faults = Faults(self.output / "faults.jsonl", config.Faults.spike, config.Faults.skips)
+        self.checkpoints = self._build_checkpoints()
 
         self.step = 0
+        self.batch = 0  # number of the next global batch in the data; a rollback skips some
         self.best: Optional[float] = None
         self.evaluated_at: Optional[int] = None
         self.saved_at: Optional[int] = None
         self.stop_signal: Optional[int] = None
         if checkpoint_folder is not None:
-            self._restore(checkpoint_folder)
-        self.parallel = distributed.wrap(self.objective)
-        self.parallel_optimizer = distributed.wrap_optimizer(self.optimizer)
-        self.run_log = RunLog(self.output, config) if distributed.is_main() else None
+            self._resume(checkpoint_folder)
+        self.run_log = RunLog(self.output, config) if self._main else None
+        self.watchdog = Watchdog(config.Distributed.hang_timeout, distributed.rank())
 
     # -- building --------------------------------------------------------------------------------
 
-    def _build_objective(self) -> Objective:
-        config = self.config
-        model = build_model(config.Arch, config.Loss.logit_scale)
-        check_vocabulary(model, self.tokenizer, trained=False)
-        loss = MultiViewContrastive(
-            config.Loss.pairs, config.Loss.multi_positive, config.Loss.logit_scale["max"]
-        )
-        towers = {"image": model.image_tower, "text": model.text_tower}
-        self.frozen = [towers[name] for name in config.Optimizer.freeze]
-        for tower in self.frozen:
-            for parameter in tower.parameters():
-                parameter.stop_gradient = True
-        return Objective(model, loss, config.Views.image, config.Views.text)
-
-    def _batches(self, first_step: int = 0, last_step: int = 0) -> GlobalBatches:
+    def _order(self, first_batch: int = 0, last_batch: int = 0) -> GlobalBatches:
         loader = self.config.DataLoader.Train
         return GlobalBatches(
             len(self.reader),
-            loader.batch_size,
+            self.batch_size,
             distributed.rank(),
             distributed.world_size(),
             self.seed,
             loader.shuffle,
-            first_step,
-            last_step,
+            first_batch,
+            last_batch,
+            loader.micro_batch_size,
         )
 
     def _count_steps(self) -> int:
-        total = self.config.Global.epochs * self.steps_per_epoch
+        total = math.ceil(self.config.Global.epochs * self.steps_per_epoch)
         return min(total, self.config.Global.max_steps or total)
 
-    @staticmethod
-    def _trainable(layer: nn.Layer) -> "dict[str, paddle.Tensor]":
-        return {name: p for name, p in layer.named_parameters() if not p.stop_gradient}
+    def _build_ema(self) -> Optional[EMA]:
+        if not self.config.EMA.decay:
+            return None
+        owned = {n: p for n, p in self.parallel.owned.items() if n.startswith("model.")}
+        return EMA({n[len("model.") :]: p for n, p in owned.items()}, self.config.EMA.decay)
 
-    def _build_optimizer(self):
-        config = self.config.Optimizer
-        lr_scales = {}
-        if config.layer_decay:
-            for name in self._trainable(self.model):
-                lr_scales[f"model.{name}"] = config.layer_decay ** self.model.layers_above(name)
-        groups = parameter_groups(self.trainable, config.groups, config.weight_decay, lr_scales)
-        log.info(format_groups(groups, self.trainable))
-        half = self.config.AMP.level == "O2"
-        return build_optimizer(config, groups, self.trainable, self.scheduler, half)
-
-    def _build_amp(self) -> "tuple[dict, paddle.amp.GradScaler]":
-        """Arguments of auto_cast, and the scaler; under O2 weights become half precision here."""
-        amp = self.config.AMP
-        enable = amp.level != "O0"
-        if enable and not distributed.on_gpu():
-            raise UserError(
-                f"AMP.level is {amp.level}, which needs a GPU, and this run is on the CPU: "
-                "set it to O0"
-            )
-        if amp.level == "O2":
-            self.objective, self.optimizer = paddle.amp.decorate(
-                self.objective,
-                self.optimizer,
-                level="O2",
-                dtype=amp.dtype,
-                # temperatures are too fine for half precision; the layers below are not excluded
-                excluded_layers=[DualEncoder, MultiViewContrastive],
-            )
-        scaler = paddle.amp.GradScaler(
-            enable=enable and amp.dtype == "float16", init_loss_scaling=amp.init_loss_scaling
+    def _build_checkpoints(self) -> CheckpointWriter:
+        # equal on all ranks, other for each start
+        token = distributed.all_gather_objects(secrets.token_hex(4))[0]
+        return CheckpointWriter(
+            self.output / "checkpoints",
+            self.config,
+            self.tokenizer.vocab_file,
+            keep=self.config.Global.keep_checkpoints,
+            keep_every=self.config.Global.keep_every,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            token=token,
+            sharded=self.config.Distributed.sharding is not None,
         )
-        return {"enable": enable, "level": amp.level, "dtype": amp.dtype}, scaler
 
     def _find_checkpoint(self, resume: Optional[str]) -> Optional[Path]:
+        if resume is None:
+            return None
         if resume != "auto":
-            return resume and Path(resume)
-        found = checkpoint.find_latest(self.output / "checkpoints")
+            if self._main:
+                checkpoint.check(Path(resume))
+            return Path(resume)
+        found = self._newest_checkpoint()
         if found is None:
             log.info("nothing to resume in %s: start anew", self.output / "checkpoints")
         return found
 
+    def _newest_checkpoint(self) -> Optional[Path]:
+        # one rank looks, so that all go on from the same
+        newest = checkpoint.find_latest(self.output / "checkpoints") if self._main else None
+        return distributed.all_gather_objects(newest)[0]
+
     def _start_anew(self) -> None:
-        if distributed.is_main() and (aside := checkpoint.put_aside(self.output / "checkpoints")):
+        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
             log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
         weights = self.config.Global.pretrained
         if weights:
@@ -198,17 +175,49 @@ class Trainer:
             log.info("start from the weights of %s", weights)
             check_vocabulary(self.model, self.tokenizer, trained=True)
 
+    def _resume(self, folder: Path) -> None:
+        self._restore(folder)
+        state = checkpoint.read_state(folder)
+        if "faults" in state:
+            self.faults.load_state_dict(state["faults"])
+        self._put_later_ones_aside()
+        log.info("resume from %s at step %d", folder, self.step)
+
     def _restore(self, folder: Path) -> None:
         state = checkpoint.read_state(folder)
+        self._check_same_batches(state, folder)
         self.step = self.saved_at = state["step"]
+        self.batch = state.get("batch", self.step)
         self.best, self.evaluated_at = state["best"], state["evaluated_at"]
         self.scheduler.step(self.step)
-        checkpoint.restore(folder, self.objective, self.optimizer, self.scheduler, self.ema)
+        with self.parallel.whole():
+            training_state.restore(
+                folder,
+                self.objective,
+                self.optimizer,
+                self.scheduler,
+                self.ema,
+                self.parallel.owned.keys(),
+            )
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.updates = state["ema_updates"]
-        log.info("resume from %s at step %d", folder, self.step)
+
+    def _put_later_ones_aside(self) -> None:
+        folder = self.output / "checkpoints"
+        if self._main and (aside := checkpoint.put_aside(folder, after=self.step)):
+            log.warning("checkpoints of later steps are kept in %s", aside)
+
+    def _check_same_batches(self, state: dict, folder: Path) -> None:
+        own = [self.batch_size * distributed.world_size(), self.merge]
+        was = state.get("batches", own)
+        if was != own:
+            raise UserError(
+                f"{folder} was trained with {was[0]} pairs a global batch and gradient_merge "
+                f"{was[1]}, this run has {own[0]} and {own[1]}: to go on in the same data set "
+                f"DataLoader.Train.global_batch_size={was[0]} Distributed.gradient_merge={was[1]}"
+            )
 
     # -- the loop --------------------------------------------------------------------------------
 
@@ -216,12 +225,13 @@ class Trainer:
         """Run to the last step.
 
         Ctrl-C and SIGTERM end the run after the step at hand and a checkpoint, as `Interrupted`.
+        Raises Diverged where steps keep failing after as many rollbacks as are allowed.
         """
         log.info(
-            "%d records, %d steps of %d pairs, %d steps an epoch",
+            "%d records, %d steps of %d pairs, %.1f steps an epoch",
             len(self.reader),
             self.total_steps,
-            self.config.DataLoader.Train.batch_size * distributed.world_size(),
+            self.batch_size * distributed.world_size() * self.merge,
             self.steps_per_epoch,
         )
         if self.run_log and self.config.Global.sample_views:
@@ -230,6 +240,8 @@ class Trainer:
         try:
             self._loop()
         finally:
+            self.watchdog.close()
+            self.checkpoints.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             if self.run_log:
@@ -250,26 +262,34 @@ class Trainer:
             unit="step",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file keeps every state of it
-            disable=not distributed.is_main(),
+            disable=not self._main,
         )
+        if self.step and self._due(every.eval_interval) and self.evaluated_at != self.step:
+            self._evaluate()  # the run was killed before it came to that
         with bar:
-            for batch in meter.timed(self._load()):
-                losses = self._train_step(batch)
+            for batches in meter.timed(self._batches_by_step()):
+                losses, stop = self._train_step(batches)
+                failed = self.faults.in_a_row > 0
                 self.step += 1
-                bar.update()
-                meter.add(losses, len(batch["valid"]))
-                if self._due(every.log_interval) or self.step == self.total_steps:
+                self.batch += self.merge
+                if self.faults.hopeless:
+                    self._roll_back()
+                    continue
+                self.watchdog.beat(f"step {self.step + 1}")
+                bar.update(self.step - bar.n)
+                if not failed:
+                    meter.add(losses, sum(len(b["valid"]) for batch in batches for b in batch))
+                if (self._due(every.log_interval) or self.step == self.total_steps) and meter.steps:
                     self._report(meter.collect(), bar)
-                if self._due(every.histogram_interval) and self.run_log:
-                    self.run_log.histograms(self.step, self.trainable)
-                # asking the other ranks makes all wait for each other, so not at each step
-                ask = distributed.world_size() == 1 or self._due(every.log_interval)
-                if ask and distributed.any_rank(self.stop_signal is not None):
+                if self._due(every.histogram_interval):
+                    self._histograms()
+                if stop:
                     self._save()
                     raise Interrupted(
                         f"stopped at step {self.step}; --resume auto goes on from here"
                     )
-                if self._due(every.save_interval):
+                # weights of a run that is failing are none to come back to
+                if self._due(every.save_interval) and not failed:
                     self._save()
                 if self._due(every.eval_interval):
                     self._evaluate()
@@ -281,33 +301,147 @@ class Trainer:
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
 
-    def _load(self):
+    def _batches_by_step(self):
+        """Lists of `gradient_merge` batches from where the run is, also after a rollback."""
         dataset = TrainingViews(self.reader, self.views, self.ledger, self.seed)
-        batches = self._batches(self.step, self.total_steps)
-        return training_loader(dataset, batches, self.config.DataLoader.Train.num_workers)
+        loader = self.config.DataLoader.Train
+        while self.step < self.total_steps:
+            rollbacks = self.faults.rollbacks
+            last = self.batch + (self.total_steps - self.step) * self.merge
+            batches = iter(
+                TrainingLoader(
+                    dataset,
+                    self._order(self.batch, last),
+                    loader.num_workers,
+                    loader.worker_timeout,
+                )
+            )
+            while self.step < self.total_steps and rollbacks == self.faults.rollbacks:
+                yield list(itertools.islice(batches, self.merge))
 
-    def _train_step(self, batch: dict) -> dict:
-        # Dropout is a function of seed, step and rank, so a resume needs no saved random state.
-        seed = np.random.SeedSequence([self.seed, self.step, distributed.rank()])
-        paddle.seed(int(seed.generate_state(1)[0]))
+    def _train_step(self, batches: list) -> "tuple[dict, bool]":
+        """One optimizer step over `gradient_merge` batches; its losses, and whether to stop."""
         self.objective.train()
         for tower in self.frozen:
             tower.eval()
+        # a forward changes these before its loss can be judged
+        statistics = [(t, t.clone()) for n in self.batch_norms for t in (n._mean, n._variance)]
+        parts = []
         with paddle.amp.auto_cast(**self.amp):
-            losses = self.parallel(**batch)
-        self.scaler.scale(losses["loss"]).backward()
-        self.scaler.unscale_(self.parallel_optimizer)
-        losses["gradient_norm"] = clip_gradients(
-            self.trainable.values(), self.config.Optimizer.clip_norm
-        )
-        self.scaler.step(self.parallel_optimizer)
+            for number, micro_batches in enumerate(batches):
+                parts.append(
+                    backward(
+                        self.parallel,
+                        [{k: v for k, v in b.items() if k != "index"} for b in micro_batches],
+                        self._dropout_seeds(self.batch + number),
+                        lambda loss: self.scaler.scale(loss / self.merge),
+                        last=number == self.merge - 1,
+                    )
+                )
+        self.parallel.reduce_gradients()
+        losses = {n: paddle.add_n([p[n].detach() for p in parts]) / self.merge for n in parts[0]}
+        self.parallel.unscale(self.scaler, self.optimizer)
+        norm = self.parallel.clip_gradients(self.config.Optimizer.clip_norm)
+        losses["gradient_norm"] = norm
+        # one small reduction a step, so that all ranks judge and stop alike
+        stopping = float(self.stop_signal is not None)
+        loss, stopping = distributed.mean([float(losses["loss"]), stopping])
+        # under float16 an infinite gradient is the scaler's business, which lowers its scale
+        scaling = self.scaler.is_enable() and math.isfinite(loss)
+        fault = self.faults.judge(loss, 0.0 if scaling else float(norm))
+        if fault is None:
+            self.scaler.step(self.optimizer)
+            self.parallel.publish()
+        else:
+            for tensor, before in statistics:
+                paddle.assign(before, tensor)
+            self._record_fault(fault, loss, float(norm), batches)
         self.scaler.update()
-        self.parallel_optimizer.clear_grad()
+        self.optimizer.clear_grad()
         self.scheduler.step()
         self.objective.clamp()
-        if self.ema:
+        if self.ema and fault is None:
             self.ema.update()
-        return losses
+        return losses, stopping > 0
+
+    def _dropout_seeds(self, batch: int) -> list:
+        # Dropout is a function of seed and place in the data, so a resume needs no saved random
+        # state, and equal micro-batches draw alike on any number of processes.
+        sequences = (
+            np.random.SeedSequence([self.seed, batch, offset])
+            for offset in self._order().micro_offsets
+        )
+        return [int(sequence.generate_state(1)[0]) for sequence in sequences]
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    def _record_fault(self, fault: str, loss: float, norm: float, batches: list) -> None:
+        """Write the skipped step down, with the records whose embeddings are not finite if any."""
+        suspects = self._not_finite(batches)
+        everybody = [int(i) for batch in batches for b in batch for i in b["index"]]
+        rows = distributed.all_gather_objects((suspects, everybody))
+        if not self.run_log:
+            return
+        suspects, everybody = ([i for row in rows for i in row[k]] for k in (0, 1))
+        named = suspects if 0 < len(suspects) < len(everybody) else everybody
+        log.warning("step %d is skipped: %s; %s", self.step + 1, fault, self.faults.path)
+        event = {
+            "step": self.step + 1,
+            "batch": self.batch,
+            "reason": fault,
+            "loss": loss,
+            "gradient_norm": norm,
+            "records": [self._name(index) for index in named],
+        }
+        try:
+            self.faults.write(**event)
+        except OSError as error:
+            log.warning("not written (%s): %s", error, event)
+
+    def _not_finite(self, batches: list) -> list:
+        """Numbers of this rank's records with an embedding that is not finite."""
+        found = []
+        self.objective.eval()
+        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
+            for b in itertools.chain.from_iterable(batches):
+                embeds = self.objective.embed(b["pixel_values"], b["input_ids"])
+                finite = paddle.stack([e.isfinite().all(-1) for e in embeds.values()]).all(0)
+                found += [int(i) for i, good in zip(b["index"], finite.tolist()) if not good]
+        return found
+
+    def _name(self, index: int) -> dict:
+        try:
+            record = self.reader[index]
+            return {"index": index, "id": record.id, "source": record.source}
+        except BadRecord as error:
+            return {"index": index, "source": error.source}
+
+    def _roll_back(self) -> None:
+        """Return to the last checkpoint, and go on behind the data that was read since."""
+        self.checkpoints.wait()
+        allowed, failed_at, batch = self.config.Faults.rollbacks, self.step, self.batch
+        folder = self._newest_checkpoint()
+        if folder is None or self.faults.rollbacks >= allowed:
+            why = f"after {self.faults.rollbacks} rollbacks" if folder else "without a checkpoint"
+            raise Diverged(
+                f"{self.faults.in_a_row} steps in a row failed up to step {failed_at}, {why}: see "
+                f"{self.faults.path}; lower LRScheduler.learning_rate, or check the data"
+            )
+        self._restore(folder)
+        self._put_later_ones_aside()
+        self.batch = batch
+        self.faults.rolled_back()
+        if self.run_log:  # so that a resume from here skips the data too
+            self.checkpoints.amend(self._state(), best=False)
+        log.warning(
+            "%d steps in a row failed up to step %d: back to %s, and on from global batch %d",
+            self.config.Faults.skips,
+            failed_at,
+            folder,
+            self.batch,
+        )
+
+    # -- reports, evaluation, checkpoints --------------------------------------------------------
 
     def _report(self, means: dict, bar: tqdm) -> None:
         names = list(means)
@@ -317,8 +451,9 @@ class Trainer:
         means["pairs_per_second"] *= distributed.world_size()
         means["learning_rate"] = self.scheduler.get_lr()
         means["logit_scale"] = float(self.model.logit_scale)
-        means["epoch"] = self.step / self.steps_per_epoch
+        means["epoch"] = self.batch / self.merge / self.steps_per_epoch
         means["bad_records"] = self.ledger.count
+        means["skipped_steps"] = self.faults.total
         self.run_log.scalars(self.step, {f"train/{n}": round(v, 6) for n, v in means.items()})
         line = (
             f"loss {means['loss']:.3f}, scale {means['logit_scale']:.1f}, "
@@ -327,15 +462,32 @@ class Trainer:
         bar.set_postfix_str(line, refresh=False)  # with the next step, as often as the bar may
         log.debug("step %d: %s", self.step, line)
 
+    def _histograms(self) -> None:
+        with self.parallel.whole():
+            if self.run_log:
+                self.run_log.histograms(self.step, trainable(self.objective))
+
     def _evaluate(self) -> None:
         self.evaluated_at = self.step
         if not self.evaluator:
             return
         self.model.eval()
-        with self.ema.applied() if self.ema else contextlib.nullcontext():
-            embeddings = self.evaluator.embed(self.model)
-        if not self.run_log:
-            return
+        with self._averaged():
+            embeddings = self.evaluator.embed(self.model, lambda: self.watchdog.beat("evaluation"))
+        metric = self._score(embeddings) if self.run_log else None
+        metric = distributed.all_gather_objects(metric)[0]
+        best = self.best is None or metric > self.best
+        if best:
+            self.best = metric
+        if self.saved_at == self.step:
+            path = self.checkpoints.amend(self._state(), best)
+            if path:
+                log.info("%s is evaluated%s", path, " and the best" if best else "")
+        elif best:
+            self._save(best=True)
+
+    def _score(self, embeddings) -> float:
+        """Write the recalls down; returns the one that chooses the best checkpoint."""
         report = self.evaluator.score(embeddings)
         recalls = {
             f"eval/{direction}/{name}": value
@@ -348,48 +500,42 @@ class Trainer:
         log.info(
             "step %d: %s", self.step, ", ".join(f"{n[5:]} {v:.2%}" for n, v in recalls.items())
         )
-        metric = recalls[f"eval/{self.config.Metric.best}"]
-        best = self.best is None or metric > self.best
-        if best:
-            self.best = metric
-        if self.saved_at == self.step:
-            path = checkpoint.amend(self.output / "checkpoints", self._state(), best)
-            log.info("%s is evaluated%s", path, " and the best" if best else "")
-        elif best:
-            self._save(best=True)
+        return recalls[f"eval/{self.config.Metric.best}"]
+
+    @contextlib.contextmanager
+    def _averaged(self):
+        """Inside, every process has all weights, averaged where EMA is on."""
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            self.parallel.publish()
+            with self.parallel.whole():
+                yield
+        self.parallel.publish()
 
     def _state(self) -> dict:
         return {
             "step": self.step,
+            "batch": self.batch,
+            "batches": [self.batch_size * distributed.world_size(), self.merge],
             "best": self.best,
             "evaluated_at": self.evaluated_at,
             "scaler": self.scaler.state_dict(),
             "ema_updates": self.ema.updates if self.ema else 0,
+            "faults": self.faults.state_dict(),
         }
 
     def _save(self, best: bool = False) -> None:
         self.saved_at = self.step
-        if not self.run_log:
-            return
-        path = checkpoint.write_checkpoint(
-            self.output / "checkpoints",
-            self.objective,
-            self.optimizer,
-            self.ema,
-            self._state(),
-            self.config,
-            self.tokenizer.vocab_file,
-            best=best,
-            keep=self.config.Global.keep_checkpoints,
-        )
-        log.info("saved %s%s", path, " (best)" if best else "")
+        average = self.parallel.gather(self.ema.average) if self.ema else None
+        with self.parallel.whole():
+            tensors = training_state.collect(self.objective, self.optimizer, average, self._main)
+            self.checkpoints.save(*tensors, self._state(), best)
 
     def _draw_views(self, records: int) -> None:
         """Show the first records' views as the model will see them."""
         mean, std = (np.array(self.config.Transform[k]).reshape(3, 1, 1) for k in ("mean", "std"))
         dataset = TrainingViews(self.reader, self.views, self.ledger, self.seed)
-        for number, index in enumerate(self._batches().indices(0)[:records]):
-            sample = dataset[0, int(index)]
+        for number, index in enumerate(self._order().indices(0)[:records]):
+            sample = dataset[0, number, int(index)]
             for view in self.views.image_views:
                 pixels = np.clip((sample[view] * std + mean) * 255, 0, 255).astype(np.uint8)
                 self.run_log.picture(f"views/{number}/{view}", pixels.transpose(1, 2, 0))

@@ -51,9 +51,18 @@ class _Rows(Dataset):
             return f"{record.source}: {error}"
 
 
-def embed_records(model, reader, transform, tokenizer, batch_size: int, num_workers: int = 0):
+def embed_records(
+    model,
+    reader,
+    transform,
+    tokenizer,
+    batch_size: int,
+    num_workers: int = 0,
+    progress=lambda: None,
+) -> Embeddings:
     """`Embeddings` of all records, complete on every rank; rows with equal ids are one image.
 
+    progress: called after each batch.
     Raises UserError for a record that cannot be read: an evaluation leaves nothing out.
     """
     world, rank = distributed.world_size(), distributed.rank()
@@ -85,9 +94,11 @@ def embed_records(model, reader, transform, tokenizer, batch_size: int, num_work
                 owners.extend([image_id] * len(captions))
             if new:
                 images.append(model.encode_image(paddle.to_tensor(np.stack(new))).numpy())
+            progress()
         for start in range(0, len(texts) if not error else 0, batch_size):
             input_ids = tokenizer(texts[start : start + batch_size], pad_to="longest")
             tokens.append(model.encode_text(paddle.to_tensor(input_ids)).numpy())
+            progress()
     # a bad record on one rank must end all of them, not leave the others waiting
     parts = distributed.all_gather_objects((error, list(ids), rows, images, texts, owners, tokens))
     for part in parts:
@@ -128,7 +139,8 @@ class Evaluator:
         self.tokenizer = tokenizer
         self.seed = config.Global.seed
 
-    def embed(self, model) -> Embeddings:
+    def embed(self, model, progress=lambda: None) -> Embeddings:
+        """The whole set's embeddings, on every rank; `progress()` is called after each batch."""
         return embed_records(
             model,
             self.reader,
@@ -136,6 +148,7 @@ class Evaluator:
             self.tokenizer,
             self.loader.batch_size,
             self.loader.num_workers,
+            progress,
         )
 
     def score(self, embeddings: Embeddings) -> dict:

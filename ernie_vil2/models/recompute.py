@@ -13,6 +13,8 @@ def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
     and cuts the graph where no input has a gradient, as behind a frozen stem. Random state is
     replayed here, because Paddle 2.6 does so on GPUs only: dropout draws the same mask again.
     """
+    if not paddle.is_grad_enabled():
+        return block(*inputs)
     state = paddle.get_rng_state()
     replaying = False
 
