@@ -88,6 +88,11 @@ class MultiViewContrastive(nn.Layer):
     def _bias(self, pair: Pair) -> paddle.Tensor:
         return getattr(self, _bias_name(pair)) if pair.sigmoid else paddle.zeros([1])
 
+    def scales_and_biases(self, logit_scale: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Of each pair's logits, float32 [P] both; logit_scale: float32 [1], what pairs share."""
+        scales = paddle.concat([self._scale(pair, logit_scale) for pair in self.pairs])
+        return scales, paddle.concat([self._bias(pair) for pair in self.pairs])
+
     @paddle.no_grad()
     def clamp_temperatures(self) -> None:
         """Bring learnable temperatures of pairs back under the bound, in place."""
@@ -124,8 +129,7 @@ class MultiViewContrastive(nn.Layer):
             if not isinstance(logit_scale, paddle.Tensor):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])
-            scales = paddle.concat([self._scale(pair, logit_scale) for pair in self.pairs])  # [P]
-            biases = paddle.concat([self._bias(pair) for pair in self.pairs])
+            scales, biases = self.scales_and_biases(logit_scale)
             inputs = (rows, columns, scales, biases, targets, self.terms)
             if self.chunk is None:
                 losses, accuracies = plain_losses(*inputs)

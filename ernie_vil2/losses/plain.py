@@ -30,9 +30,16 @@ def plain_losses(
     whole = _WholeLogits(targets)
     losses, accuracies = [], []
     for p, (a, b, sigmoid) in enumerate(terms):
-        logits = paddle.matmul(scales[p] * row_views[a], column_views[b], transpose_y=True)
+        queries, keys = scales[p] * row_views[a], column_views[b]
         if sigmoid:
-            loss, accuracy = whole.sigmoid(logits + biases[p])
+            # As one more number of each row, since the gradient of an addition to [B, N] would add
+            # B x N numbers up one by one, with an error of 1 % at N = 32,768.
+            bias = biases[p].reshape([1, 1]).expand([queries.shape[0], 1])
+            queries = paddle.concat([queries, bias], axis=1)
+            keys = paddle.concat([keys, paddle.ones([keys.shape[0], 1])], axis=1)
+        logits = paddle.matmul(queries, keys, transpose_y=True)
+        if sigmoid:
+            loss, accuracy = whole.sigmoid(logits)
         else:
             back = paddle.matmul(scales[p] * row_views[b], column_views[a], transpose_y=True)
             both = zip(whole.softmax(logits), whole.softmax(back))
