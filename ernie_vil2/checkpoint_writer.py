@@ -16,6 +16,8 @@ from ernie_vil2.weights import snapshot, write_safetensors
 
 log = logging.getLogger("ernie_vil2")
 
+_PATIENCE = 10.0  # seconds that a failing run waits for other ranks' files
+
 
 class CheckpointWriter:
     """Writes `folder`/step_*; every process of a run has one and calls it at the same steps.
@@ -117,6 +119,11 @@ class CheckpointWriter:
             return None
         return path
 
+    @property
+    def writing(self) -> bool:
+        """Whether this rank still writes."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wait(self) -> None:
         """Return when nothing is being written; raises what was wrong with the program."""
         if self._thread is not None:
@@ -126,8 +133,13 @@ class CheckpointWriter:
             error, self._error = self._error, None
             raise error
 
-    def close(self) -> None:
-        """Let the last checkpoint be finished."""
+    def close(self, failing: bool = False) -> None:
+        """Let the last checkpoint be finished.
+
+        failing: other ranks may be dead, so their files are waited for a few seconds at most.
+        """
+        if failing:
+            self.time_limit = min(self.time_limit, _PATIENCE)
         self.wait()
 
     # -- on the thread ---------------------------------------------------------------------------
@@ -177,7 +189,7 @@ class CheckpointWriter:
         """File name -> entry of all other ranks' shards."""
         files: dict = {}
         missing = set(range(1, self.world_size))
-        deadline, pause = time.monotonic() + self.time_limit, 0.01
+        begun, pause = time.monotonic(), 0.01
         while True:
             for rank in sorted(missing):
                 note = draft / _note_name(rank)
@@ -192,7 +204,7 @@ class CheckpointWriter:
                 note.unlink()
             if not missing:
                 return files
-            if time.monotonic() > deadline:
+            if time.monotonic() - begun > self.time_limit:  # which `close` may lower
                 ranks = ", ".join(map(str, sorted(missing)))
                 raise TimeoutError(
                     f"nothing came from rank {ranks} within {self.time_limit:g} s: do all nodes "

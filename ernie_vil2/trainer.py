@@ -7,6 +7,7 @@ import math
 import secrets
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Optional
 
@@ -237,11 +238,16 @@ class Trainer:
         if self.run_log and self.config.Global.sample_views:
             self._draw_views(self.config.Global.sample_views)
         handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        failing = True
         try:
             self._loop()
+            failing = False
+        except Interrupted:
+            failing = False
+            raise
         finally:
             self.watchdog.close()
-            self.checkpoints.close()
+            self.checkpoints.close(failing)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             if self.run_log:
@@ -285,6 +291,7 @@ class Trainer:
                     self._histograms()
                 if stop:
                     self._save()
+                    self._stay_while_any_writes()
                     raise Interrupted(
                         f"stopped at step {self.step}; --resume auto goes on from here"
                     )
@@ -297,6 +304,12 @@ class Trainer:
             self._save()
         if self.evaluated_at != self.step >= every.eval_interval:
             self._evaluate()
+
+    def _stay_while_any_writes(self) -> None:
+        # paddle.distributed.launch kills the ranks that are left 3 s after the first has failed.
+        # Short reductions, since gloo's time out after 30 s.
+        while distributed.any_rank(self.checkpoints.writing):
+            time.sleep(0.2)
 
     def _due(self, interval: int) -> bool:
         return interval > 0 and self.step % interval == 0
