@@ -49,8 +49,8 @@ def main(output: str) -> None:
     from ernie_vil2 import distributed
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
-    from ernie_vil2.optim import clip_gradients
     from ernie_vil2.objective import Objective
+    from ernie_vil2.optim import clip_gradients
 
     distributed.init("cpu")
     paddle.seed(0)
