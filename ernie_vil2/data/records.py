@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
+from ernie_vil2.durable import append
 from ernie_vil2.errors import UserError, did_you_mean
 
 
@@ -50,7 +51,7 @@ class Ledger:
                 if error.source not in self._sources:
                     line = json.dumps({"source": error.source, "reason": error.reason}) + "\n"
                     torn = os.fstat(file).st_size > self._read  # a writer died within its line
-                    os.write(file, (b"\n" if torn else b"") + line.encode())
+                    append(file, (b"\n" if torn else b"") + line.encode())
             finally:
                 os.close(file)
         except OSError as failure:
