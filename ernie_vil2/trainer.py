@@ -339,21 +339,7 @@ class Trainer:
             tower.eval()
         # a forward changes these before its loss can be judged
         statistics = [(t, t.clone()) for n in self.batch_norms for t in (n._mean, n._variance)]
-        parts = []
-        with paddle.amp.auto_cast(**self.amp):
-            for number, micro_batches in enumerate(batches):
-                parts.append(
-                    backward(
-                        self.parallel,
-                        [{k: v for k, v in b.items() if k != "index"} for b in micro_batches],
-                        self._dropout_seeds(self.batch + number),
-                        lambda loss: self.scaler.scale(loss / self.merge),
-                        last=number == self.merge - 1,
-                    )
-                )
-        self.parallel.reduce_gradients()
-        losses = {n: paddle.add_n([p[n].detach() for p in parts]) / self.merge for n in parts[0]}
-        self.parallel.unscale(self.scaler, self.optimizer)
+        losses = self._gradients(batches)
         norm = self.parallel.clip_gradients(self.config.Optimizer.clip_norm)
         losses["gradient_norm"] = norm
         # one small reduction a step, so that all ranks judge and stop alike
@@ -376,6 +362,24 @@ class Trainer:
         if self.ema and fault is None:
             self.ema.update()
         return losses, stopping > 0
+
+    def _gradients(self, batches: list) -> dict:
+        """Bring the owned parameters their mean gradients; returns the losses and accuracies."""
+        parts = []
+        with paddle.amp.auto_cast(**self.amp):
+            for number, micro_batches in enumerate(batches):
+                parts.append(
+                    backward(
+                        self.parallel,
+                        [{k: v for k, v in b.items() if k != "index"} for b in micro_batches],
+                        self._dropout_seeds(self.batch + number),
+                        lambda loss: self.scaler.scale(loss / self.merge),
+                        last=number == self.merge - 1,
+                    )
+                )
+        self.parallel.reduce_gradients()
+        self.parallel.unscale(self.scaler, self.optimizer)
+        return {n: paddle.add_n([p[n].detach() for p in parts]) / self.merge for n in parts[0]}
 
     def _dropout_seeds(self, batch: int) -> list:
         # Dropout is a function of seed and place in the data, so a resume needs no saved random
