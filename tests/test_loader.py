@@ -163,7 +163,7 @@ def children():
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_workers_lose_and_repeat_nothing(tsv, vocab, tmp_path, seed, caplog):
+def test_killed_workers_lose_and_repeat_nothing(tsv, vocab, tmp_path, seed, logged):
     dataset = training_views(tsv, vocab, tmp_path)
     batches = order(batch_size=5, micro_batch_size=2, batches=60)
     expected = arrays(TrainingLoader(dataset, batches, 0))
@@ -181,13 +181,13 @@ def test_killed_workers_lose_and_repeat_nothing(tsv, vocab, tmp_path, seed, capl
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        with caplog.at_level(logging.WARNING, "ernie_vil2"):
+        with logged.at_level(logging.WARNING, "ernie_vil2"):
             batches_seen = arrays(TrainingLoader(dataset, batches, 2, max_restarts=100))
     finally:
         over.set()
         killer.join()
     assert_same(batches_seen, expected)
-    assert len(killed) > 1 and "died of signal 9 (Killed); restarted" in caplog.text
+    assert len(killed) > 1 and "died of signal 9 (Killed); restarted" in logged.text
     assert not children()
 
 

@@ -48,16 +48,16 @@ def test_results_come_in_order(workers):
     results.close()
 
 
-def test_the_unfinished_of_a_stopped_worker_are_done_again(caplog):
+def test_the_unfinished_of_a_stopped_worker_are_done_again(logged):
     results = pool(squares, timeout=0.6)
     pid = int(next(results)["pid"])
     os.kill(pid, signal.SIGSTOP)
     assert numbers(results) == list(range(1, 20))
-    assert f"(pid {pid}) gave nothing for 0.6 s; restarted" in caplog.text
+    assert f"(pid {pid}) gave nothing for 0.6 s; restarted" in logged.text
     results.close()
 
 
-def test_a_slow_task_is_not_a_dead_worker(caplog):
+def test_a_slow_task_is_not_a_dead_worker(logged):
     def slow(number):
         time.sleep(0.3)
         return squares(number)
@@ -65,17 +65,17 @@ def test_a_slow_task_is_not_a_dead_worker(caplog):
     results = pool(slow, count=4, workers=1, timeout=1)
     time.sleep(1.2)  # the time that nobody waits does not count
     assert numbers(results) == [0, 1, 2, 3]
-    assert not caplog.text
+    assert not logged.text
     results.close()
 
 
-def test_the_death_of_all_workers(caplog):
+def test_the_death_of_all_workers(logged):
     results = pool(squares, count=50)
     next(results)
     for process in multiprocessing.active_children():
         process.kill()
     assert numbers(results) == list(range(1, 50))
-    assert caplog.text.count("signal 9") == 2
+    assert logged.text.count("signal 9") == 2
     results.close()
 
 
@@ -92,7 +92,7 @@ def test_gives_up_a_task_that_kills_its_worker():
     results.close()
 
 
-def test_an_exit_is_named(caplog):
+def test_an_exit_is_named(logged):
     marker = multiprocessing.get_context("fork").Value("i", 0)
 
     def leaves_once(number):
@@ -103,7 +103,7 @@ def test_an_exit_is_named(caplog):
 
     results = pool(leaves_once)
     assert numbers(results) == list(range(20))
-    assert "died with exit code 7; restarted" in caplog.text
+    assert "died with exit code 7; restarted" in logged.text
     results.close()
 
 
@@ -137,13 +137,13 @@ def test_an_error_keeps_its_place(error, expected):
     results.close()
 
 
-def test_ctrl_c_does_not_reach_the_workers(caplog):
+def test_ctrl_c_does_not_reach_the_workers(logged):
     results = pool(squares, count=50)
     next(results)
     for process in multiprocessing.active_children():
         os.kill(process.pid, signal.SIGINT)
     assert numbers(results) == list(range(1, 50))
-    assert not caplog.text
+    assert not logged.text
     results.close()
 
 
