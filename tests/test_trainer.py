@@ -109,14 +109,19 @@ def test_load_gives_the_trained_model(run):
 
 
 def test_it_learns(tmp_path):
-    """Sixteen things, one drawing each held out: chance of R@1 is 6 %."""
+    """Sixteen things, one drawing each held out: chance of R@5 is 31 %; it reaches 94 to 100 %."""
     config = write_run(tmp_path)
     out = train(
-        config, "Global.max_steps=250", "Global.epochs=99", "LRScheduler.learning_rate=0.002"
+        config,
+        "Global.max_steps=250",
+        "Global.epochs=99",
+        "LRScheduler.learning_rate=0.002",
+        "Transform.jitter.prob=0",  # colours tell these things apart
+        "Transform.gray_prob=0",
     )
     loss = metrics(out)
     assert loss[250] < 0.8 * loss[1]
-    assert metrics(out, "eval/text_to_image/R@1")[250] >= 0.3
+    assert metrics(out, "eval/text_to_image/R@5")[250] >= 0.7
 
 
 def test_resume_is_exact(tmp_path):
