@@ -30,7 +30,9 @@ def plain_losses(
     whole = _WholeLogits(targets)
     losses, accuracies = [], []
     for p, (a, b, sigmoid) in enumerate(terms):
-        queries, keys = scales[p] * row_views[a], column_views[b]
+        # A scalar times [B, D] would have its gradient added up one number at a time; so B scalars.
+        scale = scales[p].reshape([1, 1]).expand([rows.shape[0], 1])
+        queries, keys = scale * row_views[a], column_views[b]
         if sigmoid:
             # As one more number of each row, since the gradient of an addition to [B, N] would add
             # B x N numbers up one by one, with an error of 1 % at N = 32,768.
@@ -41,7 +43,7 @@ def plain_losses(
         if sigmoid:
             loss, accuracy = whole.sigmoid(logits)
         else:
-            back = paddle.matmul(scales[p] * row_views[b], column_views[a], transpose_y=True)
+            back = paddle.matmul(scale * row_views[b], column_views[a], transpose_y=True)
             both = zip(whole.softmax(logits), whole.softmax(back))
             loss, accuracy = (sum(directions) / 2 for directions in both)
         losses.append(loss)
