@@ -137,6 +137,11 @@ def check_loss(options) -> None:
         raise UserError(
             f"--sizes {options.sizes}: expected ascending numbers from --rows, {options.rows}"
         )
+    if options.sizes[0] > 8192:
+        raise UserError(
+            f"--sizes begins with {options.sizes[0]}: begin with 8192 or less, from which is "
+            "estimated what does not fit into memory"
+        )
     if options.small_global % options.ranks:
         raise UserError(
             f"--small-global {options.small_global} records cannot be shared out among "
