@@ -24,6 +24,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
+def positive(text: str) -> int:
+    """The `type` of an argument that is a whole number above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
 def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> int:
     """Call `main(argv)` and return the exit code: 0 done, 2 the user's mistake (one line), 1 else.
 

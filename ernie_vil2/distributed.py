@@ -96,11 +96,6 @@ def wrap(layer):
     return fleet.distributed_model(layer) if world_size() > 1 else layer
 
 
-def wrap_optimizer(optimizer):
-    """`optimizer` as fleet wants it beside a layer of `wrap`."""
-    return fleet.distributed_optimizer(optimizer) if world_size() > 1 else optimizer
-
-
 def all_gather(x: paddle.Tensor) -> paddle.Tensor:
     """Concatenate every rank's [B, ...] along the first axis, in rank order; no gradient.
 

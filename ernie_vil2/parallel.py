@@ -10,7 +10,7 @@ import paddle
 from ernie_vil2 import distributed
 from ernie_vil2.objective import Objective
 from ernie_vil2.optim import clip_gradients
-from ernie_vil2.sharding import Sharding
+from ernie_vil2.sharding import Sharding, bytes_held
 
 
 class Replicated:
@@ -49,6 +49,10 @@ class Replicated:
     def gather(self, tensors: Mapping) -> Mapping:
         """All processes' `tensors`, of owned parameters, on rank 0; here it has them."""
         return tensors
+
+    def memory(self, optimizer=None) -> dict[str, int]:
+        """`bytes_held` by this process."""
+        return bytes_held(self.owned.values(), optimizer)
 
 
 def build_parallel(objective: Objective, parameters: Mapping, sharding: int | None):

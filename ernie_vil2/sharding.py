@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
 import numpy as np
@@ -253,26 +253,28 @@ class Sharding:
         return arrays
 
     def memory(self, optimizer=None) -> dict[str, int]:
-        """Bytes that this rank holds now: {"parameters", "gradients", "optimizer"}.
+        """`bytes_held` by this rank; weights that are fetched for use count."""
+        in_flight = (gradient for _, gradient, _ in self._in_flight)
+        return bytes_held(self.parameters.values(), optimizer, in_flight)
 
-        Trainable parameters only; those that are fetched for use count.
-        """
-        parameters = self.parameters.values()
-        state = dict(optimizer.state_dict()) if optimizer else {}
-        state.pop("LR_Scheduler", None)
-        state.update({f"{n}|master": t for n, t in state.pop("master_weights", {}).items()})
-        held = {
-            "parameters": parameters,
-            "gradients": [
-                *(p.grad for p in parameters if p.grad is not None),
-                *(gradient for _, gradient, _ in self._in_flight),
-            ],
-            "optimizer": state.values(),
-        }
-        return {
-            kind: sum(_numbers(t) * t.element_size() for t in tensors if t._is_initialized())
-            for kind, tensors in held.items()
-        }
+
+def bytes_held(parameters: Collection, optimizer=None, gradients: Iterable = ()) -> dict[str, int]:
+    """Bytes of "parameters" and of the "gradients" and "optimizer" state that belong to them.
+
+    gradients: those that their parameters have given away.
+    """
+    state = dict(optimizer.state_dict()) if optimizer else {}
+    state.pop("LR_Scheduler", None)
+    state.update({f"{n}|master": t for n, t in state.pop("master_weights", {}).items()})
+    held = {
+        "parameters": parameters,
+        "gradients": [*(p.grad for p in parameters if p.grad is not None), *gradients],
+        "optimizer": state.values(),
+    }
+    return {
+        kind: sum(_numbers(t) * t.element_size() for t in tensors if t._is_initialized())
+        for kind, tensors in held.items()
+    }
 
 
 def _numbers(tensor: paddle.Tensor) -> int:

@@ -70,6 +70,7 @@ class Trainer:
         )
         self.reader = build_reader(**config.DataLoader.Train.dataset)
         self.ledger = Ledger(self.output / "bad_records.jsonl")
+        self.dataset = TrainingViews(self.reader, self.views, self.ledger, self.seed)
         self.evaluator = Evaluator(config, self.tokenizer) if config.DataLoader.Eval else None
 
         self.objective, self.frozen = build_objective(config, self.tokenizer)
@@ -177,14 +178,14 @@ class Trainer:
             check_vocabulary(self.model, self.tokenizer, trained=True)
 
     def _resume(self, folder: Path) -> None:
-        self._restore(folder)
-        state = checkpoint.read_state(folder)
+        state = self._restore(folder)
         if "faults" in state:
             self.faults.load_state_dict(state["faults"])
         self._put_later_ones_aside()
         log.info("resume from %s at step %d", folder, self.step)
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, folder: Path) -> dict:
+        """Put a checkpoint in place, but for the count of faults; returns its state."""
         state = checkpoint.read_state(folder)
         self._check_same_batches(state, folder)
         self.step = self.saved_at = state["step"]
@@ -204,6 +205,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.updates = state["ema_updates"]
+        return state
 
     def _put_later_ones_aside(self) -> None:
         folder = self.output / "checkpoints"
@@ -316,27 +318,26 @@ class Trainer:
 
     def _batches_by_step(self):
         """Lists of `gradient_merge` batches from where the run is, also after a rollback."""
-        dataset = TrainingViews(self.reader, self.views, self.ledger, self.seed)
-        loader = self.config.DataLoader.Train
         while self.step < self.total_steps:
             rollbacks = self.faults.rollbacks
             last = self.batch + (self.total_steps - self.step) * self.merge
-            batches = iter(
-                TrainingLoader(
-                    dataset,
-                    self._order(self.batch, last),
-                    loader.num_workers,
-                    loader.worker_timeout,
-                )
-            )
+            batches = self._load(self._order(self.batch, last))
             while self.step < self.total_steps and rollbacks == self.faults.rollbacks:
                 yield list(itertools.islice(batches, self.merge))
 
-    def _train_step(self, batches: list) -> "tuple[dict, bool]":
-        """One optimizer step over `gradient_merge` batches; its losses, and whether to stop."""
+    def _load(self, order: GlobalBatches):
+        """An iterator over the batches of `order`, read by the run's workers."""
+        loader = self.config.DataLoader.Train
+        return iter(TrainingLoader(self.dataset, order, loader.num_workers, loader.worker_timeout))
+
+    def _train_mode(self) -> None:
         self.objective.train()
         for tower in self.frozen:
             tower.eval()
+
+    def _train_step(self, batches: list) -> "tuple[dict, bool]":
+        """One optimizer step over `gradient_merge` batches; its losses, and whether to stop."""
+        self._train_mode()
         # a forward changes these before its loss can be judged
         statistics = [(t, t.clone()) for n in self.batch_norms for t in (n._mean, n._variance)]
         losses = self._gradients(batches)
@@ -550,9 +551,8 @@ class Trainer:
     def _draw_views(self, records: int) -> None:
         """Show the first records' views as the model will see them."""
         mean, std = (np.array(self.config.Transform[k]).reshape(3, 1, 1) for k in ("mean", "std"))
-        dataset = TrainingViews(self.reader, self.views, self.ledger, self.seed)
         for number, index in enumerate(self._order().indices(0)[:records]):
-            sample = dataset[0, number, int(index)]
+            sample = self.dataset[0, number, int(index)]
             for view in self.views.image_views:
                 pixels = np.clip((sample[view] * std + mean) * 255, 0, 255).astype(np.uint8)
                 self.run_log.picture(f"views/{number}/{view}", pixels.transpose(1, 2, 0))

@@ -1,5 +1,6 @@
 """Whenever the writer is killed, and whatever the disk refuses, a good checkpoint is there."""
 
+import contextlib
 import logging
 import os
 import resource
@@ -284,15 +285,21 @@ def test_a_full_disk(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@contextlib.contextmanager
+def file_size_limit(size):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_file_that_may_not_be_so_big(new_writer, logged):
     writer = new_writer()
     save(writer, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, limits[1]))
-    try:
+    with file_size_limit(10000):
         save(writer, 2, size=4096)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert writer.failed == 1 and names(writer.folder) == ["latest", "step_00000001"]
     assert "step_00000001 is untouched" in logged.text and "File too large" in logged.text
 
@@ -310,12 +317,8 @@ def test_a_vocabulary_that_went_away(new_writer, tmp_path, logged):
 def test_an_amendment_that_fails(new_writer, logged):
     writer = new_writer()
     save(writer, 1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
-    try:
+    with file_size_limit(10):
         assert writer.amend({"step": 1, "best": 1}, best=True) is None
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert writer.failed == 1 and checkpoint.verify(writer.last) == []
     assert checkpoint.read_state(writer.last) == {"step": 1}
     assert not list(writer.last.glob(".*"))

@@ -57,6 +57,9 @@ def test_many_processes_are_one(tmp_path, one_process, processes):
     assert one.keys() == many.keys()
     largest = max(np.abs(g).max() for name, g in one.items() if name.startswith("grad/"))
     for name in one:
+        if name.endswith("/accuracy"):  # near-equal logits of untrained towers change places
+            assert abs(one[name] - many[name]) <= 0.2
+            continue
         scale = np.abs(one[name]).max()
         # a gradient that is nearly zero, as of a bias before a softmax, is rounding noise
         floor = 1e-6 * largest if name.startswith("grad/") else 0

@@ -68,7 +68,7 @@ def assert_same(one: dict, other: dict) -> None:
     largest = max(np.abs(v).max() for k, v in one.items() if k.startswith("gradient/"))
     for name, expected in one.items():
         if "/accuracy/" in name:  # two near-equal logits of untrained towers change places
-            assert abs(expected - other[name]) <= 0.1
+            assert abs(expected - other[name]) <= 0.2
             continue
         # a gradient that is nearly zero, as of a bias before a softmax, is rounding noise
         floor = 1e-6 * largest if not name.startswith("loss/") else 0

@@ -16,12 +16,6 @@ SCALE = """The real towers and trainer: memory and time of a step by local batch
 and 4 processes over gloo against one process and against float64."""
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__)
     commands = result.add_subparsers(dest="command", required=True, metavar="loss|scale")
@@ -34,27 +28,27 @@ def parser() -> argparse.ArgumentParser:
         return added, lambda flag, **named: added.add_argument(flag, **named)
 
     loss, add = command("loss", LOSS)
-    add("--rows", type=positive, default=1024, metavar="B", help="local rows (1024)")
+    add("--rows", type=cli.positive, default=1024, metavar="B", help="local rows (1024)")
     add(
         "--sizes",
-        type=positive,
+        type=cli.positive,
         nargs="+",
         default=[4096, 8192, 16384, 32768],
         metavar="N",
         help="global batches, ascending (4096 8192 16384 32768)",
     )
-    add("--dim", type=positive, default=768, help="numbers of an embedding (768)")
+    add("--dim", type=cli.positive, default=768, help="numbers of an embedding (768)")
     add(
         "--chunks",
-        type=positive,
+        type=cli.positive,
         nargs="+",
         default=[1024, 4096],
         help="columns at a time (1024 4096)",
     )
-    add("--ranks", type=positive, default=8, help="simulated ranks of the gradients (8)")
-    add("--small-global", type=positive, default=1024, help="records of the gradients (1024)")
-    add("--error-rows", type=positive, default=128, help="rows compared with float64 (128)")
-    add("--repeats", type=positive, default=3, help="of each timing (3)")
+    add("--ranks", type=cli.positive, default=8, help="simulated ranks of the gradients (8)")
+    add("--small-global", type=cli.positive, default=1024, help="records of the gradients (1024)")
+    add("--error-rows", type=cli.positive, default=128, help="rows compared with float64 (128)")
+    add("--repeats", type=cli.positive, default=3, help="of each timing (3)")
     add("--memory-limit", type=float, default=8.0, help="GiB; what needs more is not run (8)")
     add("--time-limit", type=float, default=30.0, help="seconds; a longer step is not run (30)")
     loss.set_defaults(
@@ -73,20 +67,20 @@ def parser() -> argparse.ArgumentParser:
     scale, add = command("scale", SCALE)
     add(
         "--batches",
-        type=positive,
+        type=cli.positive,
         nargs="+",
         default=[8, 16, 32, 64, 128],
         metavar="B",
         help="local batches, ascending (8 16 32 64 128)",
     )
-    add("--micro", type=positive, default=8, help="micro_batch_size (8)")
-    add("--image", type=positive, default=96, help="side of the images in pixels (96)")
-    add("--width", type=positive, default=192, help="of both towers (192)")
-    add("--depth", type=positive, default=4, help="layers of each tower (4)")
-    add("--repeats", type=positive, default=3, help="of each timing (3)")
+    add("--micro", type=cli.positive, default=8, help="micro_batch_size (8)")
+    add("--image", type=cli.positive, default=96, help="side of the images in pixels (96)")
+    add("--width", type=cli.positive, default=192, help="of both towers (192)")
+    add("--depth", type=cli.positive, default=4, help="layers of each tower (4)")
+    add("--repeats", type=cli.positive, default=3, help="of each timing (3)")
     add(
         "--processes",
-        type=positive,
+        type=cli.positive,
         nargs="+",
         default=[1, 2, 4],
         metavar="W",

@@ -11,12 +11,6 @@ from ernie_vil2 import cli  # noqa: E402
 from ernie_vil2.errors import UserError  # noqa: E402
 
 
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -26,7 +20,7 @@ def arguments() -> argparse.ArgumentParser:
     emoji.add_argument(
         "--languages", nargs="+", default=["zh", "en"], metavar="LANG", help="of zh and en"
     )
-    emoji.add_argument("--limit", type=positive, metavar="N", help="only the first N emoji")
+    emoji.add_argument("--limit", type=cli.positive, metavar="N", help="only the first N emoji")
     emoji.add_argument(
         "--packages", metavar="DIR", help="folder that holds the npm tarballs: download nothing"
     )
@@ -40,7 +34,9 @@ def arguments() -> argparse.ArgumentParser:
 
     vocab = commands.add_parser("vocab", help="a WordPiece vocabulary from your texts")
     vocab.add_argument("--out", required=True, metavar="FILE", help="vocabulary to write")
-    vocab.add_argument("--size", type=positive, default=8000, help="tokens at most (%(default)s)")
+    vocab.add_argument(
+        "--size", type=cli.positive, default=8000, help="tokens at most (%(default)s)"
+    )
     vocab.add_argument(
         "--input",
         nargs="+",

@@ -16,7 +16,6 @@ import paddle
 from ernie_vil2 import distributed, training_state
 from ernie_vil2.build import trainable
 from ernie_vil2.config import Config
-from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
@@ -94,10 +93,7 @@ class Trial:
 
     def stream(self, count: int, order: GlobalBatches | None = None) -> Iterator:
         """The run's first `count` batches, or those of another order."""
-        trainer, loader = self.trainer, self.trainer.config.DataLoader.Train
-        dataset = TrainingViews(trainer.reader, trainer.views, trainer.ledger, trainer.seed)
-        order = order or trainer._order(0, count)
-        return iter(TrainingLoader(dataset, order, loader.num_workers, loader.worker_timeout))
+        return self.trainer._load(order or self.trainer._order(0, count))
 
     def load(self) -> list:
         """The batches of one step."""
@@ -155,9 +151,7 @@ class Trial:
         one has a graph at a time. In sharding stage 3 the weights still come from their owners.
         """
         trainer, objective = self.trainer, self.trainer.objective
-        objective.train()
-        for tower in trainer.frozen:
-            tower.eval()
+        trainer._train_mode()
         total, gradients = 0.0, {}
         for number, parts in enumerate(self.alone):
             everyone = distributed.all_gather_objects(trainer._dropout_seeds(number))

@@ -221,7 +221,7 @@ def steps_of(trainer) -> dict[str, np.ndarray]:
             gradients = {n: p.grad for n, p in parallel.owned.items() if p.grad is not None}
             for name, gradient in dict(parallel.gather(gradients)).items():
                 found[f"gradient/{name}"] = np.array(gradient)
-        held.update(bytes_held(trainer))  # those of the last step stay
+        held.update(parallel.memory(trainer.optimizer))  # those of the last step stay
         return clip(max_norm)
 
     parallel.clip_gradients = keep_and_clip
@@ -242,26 +242,6 @@ def steps_of(trainer) -> dict[str, np.ndarray]:
     found.update({f"{kind}_bytes": np.array(max(each[kind] for each in most)) for kind in held})
     found["seconds"] = np.array(min(times))
     return found
-
-
-def bytes_held(trainer) -> dict[str, int]:
-    """As `Sharding.memory`, also where nothing is sharded."""
-    from ernie_vil2.sharding import Sharding
-
-    if isinstance(trainer.parallel, Sharding):
-        return trainer.parallel.memory(trainer.optimizer)
-    parameters = list(trainer.parallel.owned.values())
-    state = dict(trainer.optimizer.state_dict())
-    state.pop("LR_Scheduler", None)
-    kept = {
-        "parameters": parameters,
-        "gradients": [p.grad for p in parameters if p.grad is not None],
-        "optimizer": state.values(),
-    }
-    return {
-        kind: sum(int(np.prod(t.shape)) * t.element_size() for t in tensors)
-        for kind, tensors in kept.items()
-    }
 
 
 class Embeddings:
