@@ -36,3 +36,35 @@ def fixtures_dir() -> Path:
             pytest.fail(f"REQUIRE_FIXTURES is set and {FIXTURES} is missing")
         pytest.skip("no ../shared/fixtures beside this clone")
     return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """A small untrained model, spread out so that different inputs get different embeddings."""
+    import paddle
+    from distributed_step import ARCH
+
+    from ernie_vil2.models.dual_encoder import build_model
+
+    paddle.seed(0)
+    model = build_model(ARCH)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.set_value(parameter * 8)
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_artefact(tiny_model, tmp_path_factory) -> Path:
+    """The folder that `tiny_model` was exported to: images of 16 pixels, texts of 8 tokens."""
+    from shapes import COLORS, SHAPES
+
+    from ernie_vil2.data.tokenize import Tokenizer
+    from ernie_vil2.export.inference import export
+
+    folder = tmp_path_factory.mktemp("artefact")
+    words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "the", *COLORS, *SHAPES]
+    (folder / "words.txt").write_text("\n".join(words))
+    export(tiny_model, Tokenizer(folder / "words.txt", max_len=8), folder / "exported")
+    return folder / "exported"

@@ -160,14 +160,23 @@ def eval_transform(
     return partial(_evaluate, size=size, table=_normalisation_table(mean, std))
 
 
+def eval_pixels(size: int = 224) -> Callable[[bytes | np.ndarray], np.ndarray]:
+    """`eval_transform` without the normalisation: uint8 [size, size, 3], RGB."""
+    return partial(_resize_and_crop, size=size)
+
+
 def _evaluate(image: bytes | np.ndarray, size: int, table: np.ndarray) -> np.ndarray:
+    return _normalise(_resize_and_crop(image, size), table)
+
+
+def _resize_and_crop(image: bytes | np.ndarray, size: int) -> np.ndarray:
     if not isinstance(image, np.ndarray):
         image = decode_image(image)
     _check_image(image)
     image = _resize_short(image, size)
     height, width = image.shape[:2]
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
-    return _normalise(image[top : top + size, left : left + size], table)
+    return image[top : top + size, left : left + size]
 
 
 # --- Training -------------------------------------------------------------------------------------

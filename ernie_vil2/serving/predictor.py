@@ -1,0 +1,181 @@
+"""An exported model on Paddle Inference: bytes and strings in, embeddings out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ernie_vil2 import runtime
+from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.errors import UserError
+from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
+
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+_EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
+_BUCKET = 8  # tokens; text lengths are rounded up to a multiple of it
+
+
+class Predictor:
+    """The two programs of an artefact, for one thread at a time.
+
+    Args:
+        folder: that tools/export.py wrote.
+        precision: one that was exported: "fp32", "bf16" (CPUs with AVX512-BF16 or AMX), "int8"
+            (CPU), "fp16" (GPU).
+        device: "cpu", "gpu" or "gpu:1".
+        threads: of the CPU; None: all usable cores.
+        batch_size: most items of one run.
+        tensorrt: let TensorRT run what it can, on a GPU.
+        verify: compare with the artefact's golden vectors now.
+
+    Attributes: `artefact`, `embed_dim`, `logit_scale`.
+
+    Raises:
+        UserError: no such artefact or precision, a device that is not there, other embeddings
+            than the training model's.
+    """
+
+    def __init__(
+        self,
+        folder,
+        precision: str = "fp32",
+        device: str = "cpu",
+        threads: int | None = None,
+        batch_size: int = 32,
+        tensorrt: bool = False,
+        verify: bool = True,
+    ):
+        self.artefact = folder if isinstance(folder, Artefact) else Artefact.open(folder)
+        self.embed_dim, self.logit_scale = self.artefact.embed_dim, self.artefact.logit_scale
+        self.precision, self.batch_size = precision, batch_size
+        self.tokenizer, self.transform = self.artefact.tokenizer(), self.artefact.transform()
+        threads = threads or runtime.usable_cores()
+        self._pool = ThreadPoolExecutor(threads, "decode")
+        self._programs = {
+            tower: _Program(
+                *self.artefact.program(tower, precision), precision, device, threads, tensorrt
+            )
+            for tower in TOWERS
+        }
+        if verify:
+            self.verify()
+
+    def encode_image(self, images: Sequence) -> np.ndarray:
+        """float32 [N, D], L2-normalised.
+
+        images: each the bytes of an encoded file, a path to one, or RGB pixels uint8 [H, W, 3].
+        Raises ImageError, which names the item, for one that is no image.
+        """
+        images = list(images)
+        embeds = [np.zeros([0, self.embed_dim], np.float32)]
+        for part in _slices(len(images), self.batch_size):
+            pixels = self._pool.map(self._pixels, range(part.start, part.stop), images[part])
+            embeds.append(self._programs["image"](np.stack(list(pixels))))
+        return np.concatenate(embeds)
+
+    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
+        """float32 [N, D], L2-normalised; a text is cut to the artefact's `max_len` tokens."""
+        return self.embed_ids(self.tokenizer(texts, pad_to="longest"))
+
+    def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """What `artefact.transform()` gave, stacked: [N, ...] -> float32 [N, D]."""
+        run = self._programs["image"]
+        parts = [run(pixels[part]) for part in _slices(len(pixels), self.batch_size)]
+        return np.concatenate([np.zeros([0, self.embed_dim], np.float32), *parts])
+
+    def embed_ids(self, ids: np.ndarray) -> np.ndarray:
+        """int64 [N, L], padded with 0 -> float32 [N, D].
+
+        Texts of like length run together, so that a short one does not pay for a long one's width.
+        """
+        embeds = np.empty([len(ids), self.embed_dim], np.float32)
+        lengths = np.max((ids != 0) * np.arange(1, ids.shape[1] + 1), axis=1, initial=1)
+        widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, self.artefact.max_len)
+        padding = max(0, widths.max(initial=0) - ids.shape[1])
+        ids = np.pad(ids, [(0, 0), (0, padding)])
+        order = np.argsort(widths, kind="stable")
+        for part in _slices(len(order), self.batch_size):
+            rows = order[part]
+            embeds[rows] = self._programs["text"](ids[rows, : widths[rows].max()])
+        return embeds
+
+    def verify(self) -> dict[str, float]:
+        """{"image", "text"}: the largest difference from the training model's golden vectors.
+
+        Raises UserError if fp32 is off by more than 1e-5, or another precision has a lower cosine
+        than the exporter allowed it.
+        """
+        golden = self.artefact.golden()
+        found = {
+            "image": (self.encode_image(golden.images), golden.image_embeds),
+            "text": (self.encode_text(golden.texts), golden.text_embeds),
+        }
+        differences = {}
+        for tower, (embeds, expected) in found.items():
+            differences[tower] = float(np.abs(embeds - expected).max())
+            cosine = float(cosines(embeds, expected).min())
+            if self.precision == "fp32":
+                good, bound = differences[tower] <= _EXACT, f"a difference of at most {_EXACT}"
+            else:
+                least = self.artefact.precisions[self.precision].get("min_cosine", 0.99)
+                good, bound = cosine >= least, f"a cosine of at least {least}"
+            if not good:  # NaN too
+                raise UserError(
+                    f"{self.artefact.folder} in {self.precision} gives other {tower} embeddings "
+                    f"than the trained model (difference {differences[tower]:.2g}, cosine "
+                    f"{cosine:.6f}; expected {bound}): it is damaged, or this device cannot run "
+                    "it; export it again, or use another precision"
+                )
+        return differences
+
+    def _pixels(self, index: int, image) -> np.ndarray:
+        try:
+            if isinstance(image, (str, os.PathLike)):
+                image = Path(image).read_bytes()
+            return self.transform(image)
+        except OSError as error:
+            raise ImageError(f"image {index}: {image} cannot be read: {error.strerror}") from None
+        except ImageError as error:
+            raise ImageError(f"image {index}: {error}") from None
+
+
+class _Program:
+    """One tower on one device: an array in, an array out."""
+
+    def __init__(self, program, weights, precision, device, threads, tensorrt):
+        runtime.prepare()  # before Paddle
+        import paddle
+        from paddle import inference
+
+        config = inference.Config(str(program), str(weights))
+        config.disable_glog_info()
+        config.enable_memory_optim(paddle.__version__ < "3")  # 3.3.1 looks for a pass it lacks
+        if device == "cpu":
+            config.disable_gpu()
+            config.set_cpu_math_library_num_threads(threads)
+            config.enable_mkldnn()
+            config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
+            if precision == "bf16":
+                config.enable_mkldnn_bfloat16()
+        else:
+            match = re.fullmatch(r"gpu(?::(\d+))?", device)
+            if not match:
+                raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
+            config.enable_use_gpu(256, int(match[1] or 0))
+        self._predictor = inference.create_predictor(config)
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        self._input.copy_from_cpu(np.ascontiguousarray(array))
+        self._predictor.run()
+        return self._output.copy_to_cpu()
+
+
+def _slices(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
