@@ -7,6 +7,7 @@ import pytest
 from shapes import COLORS, SHAPES, draw
 
 from ernie_vil2.data.transforms import ImageError, eval_transform
+from ernie_vil2.errors import UserError
 from ernie_vil2.serving.predictor import Predictor
 
 
@@ -48,3 +49,16 @@ def test_a_bad_image_is_named(predictor, images, tmp_path):
         predictor.encode_image([images[0], b"text"])
     with pytest.raises(ImageError, match=r"image 0: .*none.png cannot be read: No such file"):
         predictor.encode_image([tmp_path / "none.png"])
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        ({"precision": "int8"}, "has no precision int8: expected one of fp32"),
+        ({"device": "tpu"}, 'device "tpu": expected cpu, gpu or gpu:<number>'),
+        ({"device": "gpu:99"}, "device gpu:99: this Paddle sees"),
+    ],
+)
+def test_what_cannot_run_is_refused(tiny_artefact, options, message):
+    with pytest.raises(UserError, match=message):
+        Predictor(tiny_artefact, **options)

@@ -81,6 +81,7 @@ def export(
     std: Sequence[float] = STD,
     prompts: Sequence[str] = PROMPTS,
     preprocess: bool = False,
+    image_size: int | None = None,
     source: str = "",
 ) -> Artefact:
     """Write the fp32 programs of a model, its vocabulary, golden vectors and description.
@@ -91,17 +92,17 @@ def export(
         mean, std: of RGB in 0..1, as the model was trained.
         prompts: templates for zero-shot classification.
         preprocess: let the image program take uint8 pixels and normalise them itself.
+        image_size: of the square that images are cropped to; None: what the tower is for.
         source: where the weights came from, for the description.
 
     Raises:
-        UserError: the image tower has no fixed square size, prompts without `{}`, no such folder.
+        UserError: a prompt without `{}`.
     """
     folder = Path(folder)
     check_prompts(list(prompts), "the prompts")
     (folder / "fp32").mkdir(parents=True, exist_ok=True)
-    size = model.image_tower.img_size
+    size = image_size or model.image_tower.img_size
     max_len = min(tokenizer.max_len, model.text_tower.max_len)
-    # open() on the vocabulary found, whose name a server has to know in advance
     (folder / VOCABULARY).write_bytes(Path(tokenizer.vocab_file).read_bytes())
     artefact = Artefact(
         folder,

@@ -95,9 +95,9 @@ class Predictor:
         """
         embeds = np.empty([len(ids), self.embed_dim], np.float32)
         lengths = np.max((ids != 0) * np.arange(1, ids.shape[1] + 1), axis=1, initial=1)
-        widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, self.artefact.max_len)
-        padding = max(0, widths.max(initial=0) - ids.shape[1])
-        ids = np.pad(ids, [(0, 0), (0, padding)])
+        longest = max(self.artefact.max_len, ids.shape[1])
+        widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, longest)
+        ids = np.pad(ids, [(0, 0), (0, longest - ids.shape[1])])
         order = np.argsort(widths, kind="stable")
         for part in _slices(len(order), self.batch_size):
             rows = order[part]
@@ -154,20 +154,20 @@ class _Program:
 
         config = inference.Config(str(program), str(weights))
         config.disable_glog_info()
-        config.enable_memory_optim(paddle.__version__ < "3")  # 3.3.1 looks for a pass it lacks
+        # 3.3.1 looks for a pass that it lacks
+        config.enable_memory_optim(paddle.__version__ < "3")
         if device == "cpu":
-            config.disable_gpu()
-            config.set_cpu_math_library_num_threads(threads)
-            config.enable_mkldnn()
-            config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
-            if precision == "bf16":
-                config.enable_mkldnn_bfloat16()
+            _use_cpu(config, precision, threads)
         else:
-            match = re.fullmatch(r"gpu(?::(\d+))?", device)
-            if not match:
-                raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
-            config.enable_use_gpu(256, int(match[1] or 0))
-        self._predictor = inference.create_predictor(config)
+            _use_gpu(config, precision, device, tensorrt)
+        try:
+            self._predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} "
+                f"({reason}): export or copy the model again"
+            ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
 
@@ -175,6 +175,52 @@ class _Program:
         self._input.copy_from_cpu(np.ascontiguousarray(array))
         self._predictor.run()
         return self._output.copy_to_cpu()
+
+
+def _use_cpu(config, precision: str, threads: int) -> None:
+    from paddle.base import core
+
+    if precision == "fp16":
+        raise UserError("precision fp16 on cpu: expected a GPU; use fp32, bf16 or int8 here")
+    if precision == "bf16" and not core.supports_bfloat16():
+        raise UserError(
+            "precision bf16: this CPU has neither AVX512-BF16 nor AMX; use fp32 or int8"
+        )
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_mkldnn()
+    config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
+    if precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+
+
+def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
+    import paddle
+    from paddle import inference
+
+    match = re.fullmatch(r"gpu(?::([0-9]+))?", device)
+    if not match:
+        raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
+    number = int(match[1] or 0)
+    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if number >= count:
+        raise UserError(f"device {device}: this Paddle sees {count} GPUs; use device cpu")
+    if precision not in ("fp32", "fp16"):
+        raise UserError(f"precision {precision} on {device}: expected fp32 or fp16 on a GPU")
+    config.enable_use_gpu(256, number)  # MiB of memory to begin with
+    if tensorrt:
+        if inference.get_trt_compile_version() == (0, 0, 0):
+            raise UserError("tensorrt: this Paddle was built without TensorRT; leave it off")
+        types = inference.PrecisionType
+        config.enable_tensorrt_engine(
+            workspace_size=1 << 30,
+            max_batch_size=1,  # of static shapes only
+            min_subgraph_size=3,
+            precision_mode=types.Half if precision == "fp16" else types.Float32,
+            use_static=False,
+            use_calib_mode=False,
+        )
+        config.enable_tuned_tensorrt_dynamic_shape()  # ranges are taken from what runs
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+"""Export a model: `python tools/export.py -c configs/demo.yaml -w output/demo --save-dir DIR`."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ernie_vil2 import cli, runtime
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = cli.parser("Export a model for Paddle Inference and Paddle Serving.")
+    add = parser.add_argument
+    add(
+        "-w",
+        "--weights",
+        required=True,
+        help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, or official .pdparams",
+    )
+    add("--save-dir", required=True, metavar="DIR", help="folder to write, or to replace")
+    add(
+        "--precision",
+        nargs="+",
+        choices=("fp32", "bf16", "fp16", "int8"),
+        default=["fp32"],
+        help="fp32 always; bf16 and int8 for CPUs, fp16 for GPUs",
+    )
+    add("--onnx", action="store_true", help="write ONNX programs too")
+    add("--preprocess", action="store_true", help="image program takes uint8 pixels [B, S, S, 3]")
+    add("--prompts", metavar="FILE", help="zero-shot templates, one a line with {} for the label")
+    add("--records", type=cli.positive, default=200, help="of DataLoader.Eval to compare on (200)")
+    add("--calibration", type=cli.positive, default=64, help="of DataLoader.Train for int8 (64)")
+    add("--min-cosine", type=float, default=0.99, help="with fp32's embeddings (0.99)")
+    add("--max-recall-drop", type=float, default=0.01, help="of the mean recall, in 0..1 (0.01)")
+    return parser
+
+
+def main(argv=None) -> int:
+    args = arguments().parse_args(argv)
+    from ernie_vil2.config import load_config
+
+    config = load_config(args.config, args.override)
+    target = Path(args.save_dir)
+    check_target(target)
+    runtime.prepare()
+
+    from ernie_vil2.data.tokenize import Tokenizer
+    from ernie_vil2.export.inference import export
+    from ernie_vil2.models.convert import check_vocabulary, load, own_vocabulary
+    from ernie_vil2.serving.artefact import PROMPTS
+    from ernie_vil2.serving.predictor import Predictor
+
+    prompts = read_prompts(args.prompts) if args.prompts else PROMPTS
+    model = load(args.weights, config)
+    tokenizer = Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)})
+    check_vocabulary(model, tokenizer, trained=True)
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        artefact = export(
+            model,
+            tokenizer,
+            draft,
+            config.Transform.mean,
+            config.Transform.std,
+            prompts,
+            args.preprocess,
+            config.Transform.size,
+            source=Path(args.weights).name,
+        )
+        difference = Predictor(artefact).verify()
+        print(f"fp32: largest difference from the model {max(difference.values()):.1e}")
+        replace(target, draft)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    print(f"exported to {target}")
+    return 0
+
+
+def check_target(target: Path) -> None:
+    """Refuse to replace what is no exported model."""
+    from ernie_vil2.serving.artefact import DESCRIPTION
+
+    if target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION).is_file():
+        raise cli.UserError(f"{target} holds other files: name a new folder for --save-dir")
+
+
+def read_prompts(path: str) -> list:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise cli.UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    from ernie_vil2.serving.artefact import check_prompts
+
+    return check_prompts([line.strip() for line in lines if line.strip()], path)
+
+
+def replace(target: Path, draft: Path) -> None:
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
