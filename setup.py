@@ -39,5 +39,7 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle>=2.6.2,<3.4"],
         "gpu": ["paddlepaddle-gpu>=2.6.2,<3.4"],
+        "serve": ["fastapi>=0.115", "uvicorn", "python-multipart", "prometheus_client"],
+        "onnx": ["onnx", "onnxruntime", "paddle2onnx>=1.3,<2"],
     },
 )
