@@ -71,13 +71,68 @@ def main(argv=None) -> int:
             config.Transform.size,
             source=Path(args.weights).name,
         )
-        difference = Predictor(artefact).verify()
+        difference = Predictor(artefact, verify=False).verify()
         print(f"fp32: largest difference from the model {max(difference.values()):.1e}")
+        add_precisions(artefact, [name for name in args.precision if name != "fp32"], config, args)
+        if args.onnx:
+            difference = write_onnx(artefact)
+            print(f"ONNX: largest difference from the model {max(difference.values()):.1e}")
+        write_paddle_serving(artefact)
         replace(target, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     print(f"exported to {target}")
     return 0
+
+
+def add_precisions(artefact, precisions: list, config, args) -> None:
+    """Make them and, where they run here, compare them with fp32; they join the description."""
+    import paddle
+
+    from ernie_vil2.export.measure import Measure, calibration
+    from ernie_vil2.export.quantize import quantize
+
+    if not precisions:
+        return
+    if config.DataLoader.Eval is None:
+        raise cli.UserError(
+            f"{args.config} has no DataLoader.Eval to compare {', '.join(precisions)} with fp32 on"
+        )
+    seed, dataset = config.Global.seed, config.DataLoader.Eval.dataset
+    limits = args.min_cosine, args.max_recall_drop
+    measure = Measure(artefact, dataset, args.records, *limits, seed)
+    for precision in precisions:
+        if precision == "int8":
+            data = calibration(artefact, config.DataLoader.Train.dataset, args.calibration, seed)
+            for tower, batches in data.items():
+                quantize(artefact.folder / "fp32", artefact.folder / "int8", tower, batches)
+        artefact.precisions[precision] = {"min_cosine": args.min_cosine}
+        if precision == "fp16" and not paddle.device.cuda.device_count():
+            print("fp16: not compared with fp32, since there is no GPU here")
+            continue
+        found = artefact.precisions[precision] = measure(precision)
+        print(
+            f"{precision}: lowest cosine with fp32 {found['image_cosine']:.4f} (image), "
+            f"{found['text_cosine']:.4f} (text); mean recall {found['mean_recall']:.1%}, fp32's "
+            f"{found['mean_recall_fp32']:.1%}, on {found['records']} records"
+        )
+    artefact.save()
+
+
+def write_onnx(artefact) -> dict:
+    from ernie_vil2.export.onnx import check_onnx, to_onnx
+
+    to_onnx(artefact.folder / "fp32", artefact.folder / "onnx")
+    return check_onnx(artefact.folder / "onnx", artefact)
+
+
+def write_paddle_serving(artefact) -> None:
+    from ernie_vil2.export.serving import write_serving
+
+    if (artefact.folder / "fp32" / "image.pdmodel").is_file():
+        write_serving(artefact.folder)
+    else:
+        print("no folders for Paddle Serving, which reads programs of Paddle 2.6 only")
 
 
 def check_target(target: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import paddle
 from paddle.io import Subset
 
-from ernie_vil2.data.records import build_reader
+from ernie_vil2.data.records import BadRecord, build_reader
+from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
@@ -82,6 +85,25 @@ class Measure:
             embeddings.image_embeds, embeddings.text_embeds, embeddings.image_of_text, bootstrap=0
         )
         return report["mean_recall"]
+
+
+def calibration(artefact: Artefact, dataset, records: int, seed: int = 0) -> dict[str, list]:
+    """What the programs are fed for random records of a data set: {"image": batches, "text": ...}.
+
+    dataset: the node of `DataLoader.Train.dataset`. Each text is a batch, as long as it is; rows
+    that cannot be read are left out. Raises UserError if none can.
+    """
+    reader = build_reader(**dataset)
+    transform, tokenizer = artefact.transform(), artefact.tokenizer()
+    images, texts = [], []
+    for row in np.random.default_rng(seed).permutation(len(reader))[:records]:
+        with suppress(BadRecord, ImageError):
+            record = reader[int(row)]
+            images.append(transform(record.image)[None])
+            texts.extend(tokenizer([caption], pad_to="longest") for caption in record.captions)
+    if not images:
+        raise UserError(f"none of {records} records can be read: int8 needs some to calibrate on")
+    return {"image": images, "text": texts}
 
 
 class _AsModel:

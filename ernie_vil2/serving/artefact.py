@@ -156,8 +156,8 @@ class Artefact:
                 f"{self.folder} has no precision {precision}: expected one of "
                 f"{', '.join(self.precisions)}, or export it with --precision {precision}"
             )
-        # bfloat16 is a way to run fp32's program
-        stem = self.folder / ("fp32" if precision == "bf16" else precision) / tower
+        # bfloat16 and float16 are ways to run fp32's program
+        stem = self.folder / ("int8" if precision == "int8" else "fp32") / tower
         for suffix in (".pdmodel", ".json"):
             program, weights = stem.with_suffix(suffix), stem.with_suffix(".pdiparams")
             if program.is_file() and weights.is_file():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,11 @@ from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
+# Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
+_BF16 = {
+    *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
+    *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
+}
 _BUCKET = 8  # tokens; text lengths are rounded up to a multiple of it
 
 
@@ -161,7 +168,8 @@ class _Program:
         else:
             _use_gpu(config, precision, device, tensorrt)
         try:
-            self._predictor = inference.create_predictor(config)
+            with _quiet():
+                self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -186,12 +194,17 @@ def _use_cpu(config, precision: str, threads: int) -> None:
         raise UserError(
             "precision bf16: this CPU has neither AVX512-BF16 nor AMX; use fp32 or int8"
         )
+    if precision == "int8" and not core.supports_vnni():
+        raise UserError("precision int8: this CPU has no AVX512-VNNI; use fp32")
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
     config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
     if precision == "bf16":
         config.enable_mkldnn_bfloat16()
+        config.set_bfloat16_op(_BF16)
+    if precision == "int8":
+        config.switch_ir_optim(False)  # the exporter had it done
 
 
 def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
@@ -207,20 +220,36 @@ def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
         raise UserError(f"device {device}: this Paddle sees {count} GPUs; use device cpu")
     if precision not in ("fp32", "fp16"):
         raise UserError(f"precision {precision} on {device}: expected fp32 or fp16 on a GPU")
-    config.enable_use_gpu(256, number)  # MiB of memory to begin with
+    half = precision == "fp16"
+    types = inference.PrecisionType
+    # MiB of memory to begin with
+    config.enable_use_gpu(256, number, types.Half if half else types.Float32)
     if tensorrt:
         if inference.get_trt_compile_version() == (0, 0, 0):
             raise UserError("tensorrt: this Paddle was built without TensorRT; leave it off")
-        types = inference.PrecisionType
         config.enable_tensorrt_engine(
             workspace_size=1 << 30,
             max_batch_size=1,  # of static shapes only
             min_subgraph_size=3,
-            precision_mode=types.Half if precision == "fp16" else types.Float32,
+            precision_mode=types.Half if half else types.Float32,
             use_static=False,
             use_calib_mode=False,
         )
         config.enable_tuned_tensorrt_dynamic_shape()  # ranges are taken from what runs
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on standard error: bfloat16's passes print whatever they are told."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:
