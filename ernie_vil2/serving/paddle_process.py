@@ -1,0 +1,170 @@
+"""The process of the Paddle Serving service, and the one that watches over it.
+
+Paddle Serving kills its own process group when an op cannot start, and leaves its children behind
+when it is stopped; so it runs in a session of its own, which ends as one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging.handlers
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from ernie_vil2.errors import UserError
+
+DRAIN_SECONDS = 20
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def watch(folder, settings, host: str, http_port: int, rpc_port: int, log_dir) -> int:
+    """Run the service until SIGTERM or SIGINT; returns the exit code.
+
+    Raises UserError: what kept it from starting, in one line.
+    """
+    for port in (http_port, rpc_port):
+        _check_port(host, port)
+    log_dir = Path(log_dir).resolve()
+    log_dir.mkdir(parents=True, exist_ok=True)
+    output = log_dir / "output.log"
+    arguments = [str(Path(folder).resolve()), str(Path(settings).resolve()), host]
+    environment = {
+        **os.environ,
+        "SERVING_LOG_PATH": str(log_dir),
+        "SERVING_HOME": str(log_dir),
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # for Paddle Serving's old modules
+        # each connection has a thread, and each heap that they share keeps what it once needed
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    with open(output, "wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", __name__, *arguments, str(http_port), str(rpc_port)],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    stopping = threading.Event()
+
+    def stop(*_):
+        stopping.set()
+        child.terminate()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        line = child.stdout.readline()  # one, when it is ready or cannot start
+        message = json.loads(line) if line else {}
+        if "ready" in message:
+            print(message["ready"], flush=True)
+        child.wait()
+    finally:
+        with suppress(ProcessLookupError):  # its children too
+            os.killpg(child.pid, signal.SIGKILL)
+    if stopping.is_set():
+        return 0
+    if "error" in message:
+        raise UserError(message["error"])
+    last = output.read_text(errors="replace").strip().splitlines()[-1:]
+    print(f"error: the service ended ({child.returncode}): {' '.join(last)}", file=sys.stderr)
+    print(f"see {output}", file=sys.stderr)
+    return 1
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"port {port} of {host} cannot be listened on ({error.strerror}): choose another"
+        ) from None
+
+
+def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, report) -> None:
+    """The service itself; `report` gets one JSON line: {"ready": ...}."""
+    from ernie_vil2 import runtime
+
+    runtime.prepare()
+    from ernie_vil2.serving.artefact import Artefact
+    from ernie_vil2.serving.paddle_settings import load_settings
+
+    artefact = Artefact.open(folder)
+    settings, limits = load_settings(settings, artefact.folder, rpc_port)
+    try:
+        from ernie_vil2.serving.paddle_http import PATH, Front
+        from ernie_vil2.serving.paddle_service import EmbeddingService
+    except ImportError as error:
+        raise UserError(
+            f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"
+        ) from None
+    _quieten()
+    service = EmbeddingService(artefact, settings, limits)
+    front = Front(host, http_port, service.servicer, limits, settings["worker_num"])
+    rpc = service.start_grpc(f"{host}:{rpc_port}")
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    line = f"ready: http://{host}:{http_port}{PATH}, gRPC at {host}:{rpc_port}"
+    report.write(json.dumps({"ready": line}) + "\n")
+    report.flush()
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    children = len(multiprocessing.active_children())  # with is_thread_op: false
+    while not stop.wait(1):
+        if len(multiprocessing.active_children()) < children:
+            raise RuntimeError("a process of Paddle Serving has died")
+    stopped = rpc.stop(DRAIN_SECONDS)
+    front.drain(DRAIN_SECONDS)
+    stopped.wait(DRAIN_SECONDS)
+
+
+def _quieten() -> None:
+    """Of Paddle Serving's logs: only warnings, at most 50 MB; else some lines of each request."""
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    for handler in root.handlers:
+        if isinstance(handler, logging.handlers.RotatingFileHandler):
+            handler.maxBytes, handler.backupCount = 10_000_000, 4
+    # warns of each request that passes an op without a model
+    logging.getLogger("paddle_serving_server.pipeline.operator").setLevel(logging.ERROR)
+
+
+def _die(args) -> None:
+    """Without one of its threads the service would let every request wait for ever."""
+    traceback.print_exception(args.exc_type, args.exc_value, args.exc_traceback)
+    os._exit(1)
+
+
+def _main() -> None:
+    report = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # Paddle Serving prints
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder, settings, host, http_port, rpc_port = sys.argv[1:]
+    code = 0
+    threading.excepthook = _die
+    try:
+        serve(folder, settings, host, int(http_port), int(rpc_port), report)
+    except (UserError, SystemExit) as error:  # Paddle Serving leaves over its settings
+        report.write(json.dumps({"error": str(error)}) + "\n")
+        report.flush()
+        code = 2
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # its threads never end
+
+
+if __name__ == "__main__":
+    _main()

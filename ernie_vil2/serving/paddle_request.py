@@ -1,0 +1,156 @@
+"""What clients send to the Paddle Serving service, checked and prepared item by item."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+
+import numpy as np
+from paddle_serving_server import pipeline
+
+from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.serving.artefact import TOWERS, Artefact
+from ernie_vil2.serving.paddle_settings import Limits
+
+BAD_REQUEST, TOO_LARGE = 51, 52  # err_no; 51 to 99 are a service's own in Paddle Serving
+_KEYS = ("images", "image", "texts", "text", "similarity")
+
+
+class RequestError(UserError):
+    """A request of which no part can be answered; `code` is the answer's err_no."""
+
+    def __init__(self, message: str, code: int = BAD_REQUEST):
+        super().__init__(message)
+        self.code = code
+
+
+class ItemError(UserError):
+    """One image or text that cannot be embedded."""
+
+
+class Request(pipeline.RequestOp):
+    """Reads `{"key": [...], "value": [...]}`, in which every value is a string.
+
+    images: a JSON list of base64-encoded image files; image: one of them, as it is.
+    texts: a JSON list of strings; text: one string, as it is.
+    similarity: "true" for the cosines of each image with each text as well.
+
+    Gives a job: for each tower its rows (`image`: what the program takes, `text`: int64
+    [n, max_len]), `<tower>_count` items asked for and `<tower>_errors` {index: message}.
+    """
+
+    def __init__(self, artefact: Artefact, limits: Limits):
+        super().__init__()
+        self.limits, self.max_len = limits, artefact.max_len
+        self.transform, self.tokenizer = artefact.transform(), artefact.tokenizer()
+        size = artefact.image_size
+        shape, dtype = ([3, size, size], np.float32)
+        if artefact.preprocess:
+            shape, dtype = ([size, size, 3], np.uint8)
+        self.no_images = np.zeros([0, *shape], dtype)
+
+    def unpack_request_package(self, request):
+        try:
+            return self.prepare(request), request.logid, None, ""
+        except RequestError as error:
+            return {}, request.logid, error.code, str(error)
+
+    def prepare(self, request) -> dict:
+        # Paddle Serving would unpickle a tensor's bytes, and so run what a client wrote there
+        if request.tensors:
+            raise RequestError('tensors are not taken: expected strings in "key" and "value"')
+        if len(request.key) != len(request.value):
+            raise RequestError(
+                f"{len(request.key)} keys and {len(request.value)} values: expected as many"
+            )
+        values = dict(zip(request.key, request.value))
+        for key in values:
+            if key not in _KEYS:
+                raise RequestError(f'key "{key[:60]}"{did_you_mean(key[:60], _KEYS)}')
+        if len(values) != len(request.key):
+            raise RequestError(f"a key is given twice: {', '.join(request.key)}")
+
+        images, texts = (self.items(values, tower) for tower in TOWERS)
+        if not images and not texts:
+            raise RequestError('nothing to embed: expected the key "images" or "texts"')
+        similarity = values.get("similarity", "false").lower()
+        if similarity not in ("true", "false"):
+            raise RequestError(f'similarity "{similarity[:20]}": expected "true" or "false"')
+        if similarity == "true" and not (images and texts):
+            raise RequestError("similarity needs images and texts")
+
+        rows, image_errors = self.each(self.pixels, images)
+        texts_read, text_errors = self.each(self.text, texts)
+        return {
+            "image": np.stack(rows) if rows else self.no_images,
+            "image_count": len(images),
+            "image_errors": image_errors,
+            "text": self.tokenizer(texts_read),
+            "text_count": len(texts),
+            "text_errors": text_errors,
+            "similarity": similarity == "true",
+        }
+
+    def items(self, values: dict, tower: str) -> list:
+        """What a request holds under `images` and `image`, or `texts` and `text`."""
+        items, most = [], getattr(self.limits, f"{tower}s")
+        if f"{tower}s" in values:
+            # a list of millions of empty lists would take gigabytes
+            if values[f"{tower}s"].count(",") > self.limits.commas:
+                raise RequestError(f"{tower}s has more than {self.limits.commas} commas", TOO_LARGE)
+            try:
+                items = json.loads(values[f"{tower}s"])
+            except (ValueError, RecursionError) as error:
+                raise RequestError(f"{tower}s is no JSON: {str(error)[:100]}") from None
+            if not isinstance(items, list):
+                raise RequestError(f"{tower}s is {kind(items)}: expected a JSON list of strings")
+        if tower in values:
+            items = [*items, values[tower]]
+        if len(items) > most:
+            raise RequestError(
+                f"{len(items)} {tower}s, at most {most} in a request: send them in parts",
+                TOO_LARGE,
+            )
+        return items
+
+    def each(self, read, items: list) -> tuple[list, dict[int, str]]:
+        """What could be read of the items, and the others' errors by index."""
+        good, errors = [], {}
+        for index, item in enumerate(items):
+            try:
+                if not isinstance(item, str):
+                    raise ItemError(f"is {kind(item)}, expected a string")
+                good.append(read(item))
+            except (ItemError, ImageError) as error:
+                errors[index] = str(error)
+        return good, errors
+
+    def pixels(self, item: str) -> np.ndarray:
+        try:
+            data = base64.b64decode(item, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ItemError(f"not base64: {error}") from None
+        if not data:
+            raise ItemError("empty: expected a base64-encoded image file")
+        return self.transform(data)
+
+    def text(self, item: str) -> str:
+        if not item.strip():
+            raise ItemError("empty: expected a text")
+        if "\0" in item:
+            raise ItemError("holds a NUL character")
+        if len(item) > self.limits.text_chars:
+            raise ItemError(f"{len(item)} characters, at most {self.limits.text_chars}")
+        try:
+            item.encode()
+        except UnicodeEncodeError:
+            raise ItemError("no valid Unicode: holds half of a surrogate pair") from None
+        return item
+
+
+def kind(value) -> str:
+    """What a JSON value is, for messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

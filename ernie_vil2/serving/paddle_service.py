@@ -1,0 +1,203 @@
+"""A Paddle Serving 0.9 Pipeline WebService: base64 images and strings in, embeddings out.
+
+A request travels request -> route -> image -> text -> answer. `request` checks and prepares each
+item in the thread of the call; `route` lets what has no image overtake those that wait for the
+image tower; `image` and `text` run the towers through Paddle Serving's own `local_predictor`, the
+items of several requests in one batch; `answer` writes embeddings and each bad item's error.
+The protocol is described in `Request` (paddle_request.py) and `Answer`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from concurrent import futures
+
+import grpc
+import numpy as np
+from paddle_serving_server import pipeline
+from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
+from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
+from paddle_serving_server.pipeline.proto import pipeline_service_pb2_grpc
+from paddle_serving_server.web_service import WebService
+
+from ernie_vil2.errors import UserError
+from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
+from ernie_vil2.serving.paddle_request import Request
+from ernie_vil2.serving.paddle_settings import Limits
+
+NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
+_UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
+_BUCKET = 8  # tokens; text lengths are rounded up to a multiple of it
+_EXACT = 1e-5  # of numbers of L2-normalised embeddings in fp32
+
+
+class Route(pipeline.Op):
+    """Sends what has no image past the image tower."""
+
+    def check_jumping(self, input_data):
+        return all(data.dictdata["image_count"] == 0 for data in input_data.values())
+
+
+class Tower(pipeline.Op):
+    """One tower's program, named "image" or "text", over the rows of several requests.
+
+    rows: most of one run; embed_dim: numbers of an embedding.
+    """
+
+    def __init__(self, name: str, input_ops: list, feed: str, rows: int, embed_dim: int):
+        super().__init__(name=name, input_ops=input_ops)
+        self.feed, self.rows, self.embed_dim = feed, rows, embed_dim
+
+    def preprocess(self, input_dicts, data_id=0, log_id=0):
+        (job,) = input_dicts.values()
+        return {self.feed: job[self.name]}, False, None, ""
+
+    def process(self, feed_batch, typical_logid=0):
+        rows = feed_batch[0][self.feed]
+        embeds = np.zeros([len(rows), self.embed_dim], np.float32)
+        for part, width in self.parts(rows):
+            feed = rows[part] if width is None else rows[part, :width]
+            result, code, message = super().process([{self.feed: feed}], typical_logid)
+            if code != 0:
+                return None, code, message
+            (embeds[part],) = result.values()
+        if not np.isfinite(embeds).all():
+            return None, _UNKNOWN, f"{self.name} embeddings are not finite"
+        return {f"{self.name}_embeds": embeds}, 0, ""
+
+    def parts(self, rows: np.ndarray):
+        """Indices of rows that run together, and their width in tokens if they are texts.
+
+        Texts of like length run together, so that a short one does not pay for a long one's width.
+        """
+        if self.name == "image":
+            order, widths = np.arange(len(rows)), None
+        else:
+            lengths = np.max((rows != 0) * np.arange(1, rows.shape[1] + 1), axis=1, initial=1)
+            widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, rows.shape[1])
+            order = np.argsort(widths, kind="stable")
+        for start in range(0, len(order), self.rows):
+            part = order[start : start + self.rows]
+            yield part, None if widths is None else widths[part].max()
+
+    def postprocess(self, input_data, fetch_data, data_id=0, log_id=0):
+        (job,) = input_data.values()
+        done = {key: value for key, value in job.items() if key != self.name}
+        return {**done, **fetch_data}, None, ""
+
+
+class Answer(pipeline.ResponseOp):
+    """Writes err_no, err_msg, and in key and value, each value as JSON:
+
+    image_embeds, text_embeds: a list of lists of numbers, null for a bad item.
+    image_errors, text_errors: a list of strings, null for a good item.
+    similarity: the cosine of each image (rows) with each text, null for a bad one.
+    logit_scale: the model's factor on cosines.
+    """
+
+    def __init__(self, input_ops: list, logit_scale: float):
+        super().__init__(input_ops)
+        self.logit_scale = logit_scale
+
+    def pack_response_package(self, channeldata):
+        if channeldata.error_code != 0:
+            return super().pack_response_package(channeldata)
+        job, answer = channeldata.parse(), {}
+        for tower in TOWERS:
+            count, errors = job[f"{tower}_count"], job[f"{tower}_errors"]
+            if count:
+                embeds = job[f"{tower}_embeds"]
+                answer[f"{tower}_embeds"] = _json_rows(embeds, count, errors)
+                answer[f"{tower}_errors"] = json.dumps([errors.get(i) for i in range(count)])
+        if job["similarity"]:
+            table = job["image_embeds"] @ job["text_embeds"].T
+            full = np.full([len(table), job["text_count"]], np.nan, np.float32)
+            full[:, [i for i in range(job["text_count"]) if i not in job["text_errors"]]] = table
+            rows = _json_rows(full, job["image_count"], job["image_errors"])
+            answer["similarity"] = rows.replace("nan", "null")
+        answer["logit_scale"] = json.dumps(self.logit_scale)
+        return messages.Response(key=list(answer), value=list(answer.values()))
+
+
+def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
+    """float32 rows as JSON, null where there is an error; nine digits keep each number's value."""
+    good = iter(rows.tolist())
+    texts = (
+        "null" if i in errors else f"[{','.join(map('{:.9g}'.format, next(good)))}]"
+        for i in range(count)
+    )
+    return f"[{','.join(texts)}]"
+
+
+class EmbeddingService(WebService):
+    """The service of one artefact; see paddle_settings.py for its settings.
+
+    `servicer.inference(request, None)` answers a request of this process; `start_grpc` others'.
+    Raises UserError if its embeddings are not the trained model's.
+    """
+
+    def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
+        super().__init__(NAME)
+        self.artefact, self.settings, self.limits = artefact, settings, limits
+        self.prepare_pipeline_config(yml_dict=settings)
+        self.servicer = PipelineServicer(NAME, self._server._response_op, settings)
+        self.verify()
+
+    def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
+        request = Request(self.artefact, self.limits)
+        last = self.get_pipeline_response(request)
+        self._server.set_response_op(Answer([last], self.artefact.logit_scale))
+        self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)
+
+    def get_pipeline_response(self, read_op):
+        width, rows = self.artefact.embed_dim, self.limits.rows
+        route = Route(name="route", input_ops=[read_op])
+        image = Tower("image", [route], "pixel_values", rows, width)
+        text = Tower("text", [image], "input_ids", rows, width)
+        route.set_jump_to_ops([image])
+        return text
+
+    def start_grpc(self, address: str) -> grpc.Server:
+        """Answer Paddle Serving's pipeline clients at "host:port"."""
+        workers = self.settings["worker_num"]
+        server = grpc.server(
+            futures.ThreadPoolExecutor(workers),
+            options=[
+                ("grpc.max_receive_message_length", self.limits.body_mb << 20),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ],
+            maximum_concurrent_rpcs=workers + self.limits.waiting,
+        )
+        pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(self.servicer, server)
+        if not server.add_insecure_port(address):
+            raise UserError(f"{address} cannot be listened on: another host or port is needed")
+        server.start()
+        return server
+
+    def verify(self) -> None:
+        """Embed the golden inputs as a request would, and compare."""
+        golden = self.artefact.golden()
+        images = [base64.b64encode(image).decode() for image in golden.images]
+        for tower, items, expected in (
+            ("image", images, golden.image_embeds),
+            ("text", golden.texts, golden.text_embeds),
+        ):
+            for item, row in zip(items, expected):
+                if not item:  # a text that the model can embed and this service refuses
+                    continue
+                answer = self.servicer.inference(messages.Request(key=[tower], value=[item]), None)
+                if answer.err_no:
+                    raise UserError(f"the {tower} tower does not run: {answer.err_msg}")
+                values = dict(zip(answer.key, answer.value))
+                found = np.array(json.loads(values[f"{tower}_embeds"]), np.float32)
+                local = self.settings["op"][tower]["local_service_conf"]
+                exact = local.get("precision", "fp32") == "fp32"
+                difference = np.abs(found - row).max()
+                if not (difference <= _EXACT if exact else cosines(found, row[None]).min() >= 0.99):
+                    raise UserError(
+                        f"{self.artefact.folder} gives other {tower} embeddings than the trained "
+                        f"model (difference {difference:.2g}): it is damaged, or this device "
+                        "cannot run it; export it again"
+                    )

@@ -1,0 +1,104 @@
+"""The YAML of the Paddle Serving service, checked before anything of Paddle Serving is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from ernie_vil2 import runtime
+from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.serving.artefact import TOWERS
+
+_DAG = ("is_thread_op", "retry", "use_profile", "tracer", "channel_size")
+_OP = ("concurrency", "batch_size", "auto_batching_timeout", "local_service_conf")
+_LOCAL = (
+    *("thread_num", "device_type", "devices", "mem_optim", "ir_optim", "precision"),
+    *("use_mkldnn", "mkldnn_cache_capacity", "mkldnn_op_list", "mkldnn_bf16_op_list"),
+    *("min_subgraph_size", "use_calib"),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service takes: all are refused with a clear answer beyond it.
+
+    body_mb: MiB of a request; bodies_mb: of all requests over HTTP together; images, texts: in a
+    request; text_chars: characters of a text; rows: most that run through a tower at a time;
+    waiting: requests beyond those in work; seconds: for a client to send its request.
+    """
+
+    body_mb: int = 32
+    bodies_mb: int = 256
+    images: int = 64
+    texts: int = 512
+    text_chars: int = 2000
+    rows: int = 32
+    waiting: int = 64
+    seconds: int = 30
+
+    @property
+    def commas(self) -> int:
+        """No permitted JSON has more."""
+        return self.texts * (self.text_chars + 4) + self.images + 100
+
+
+def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
+    """Paddle Serving's own settings for an artefact, and ours.
+
+    Raises UserError: no such file, an unknown key, threads that would share one predictor.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    _check_keys(path, settings, "the file", ("worker_num", "dag", "op", "limits"))
+    limits = settings.pop("limits", None) or {}
+    _check_keys(path, limits, "limits", [field.name for field in fields(Limits)])
+    limits = Limits(**limits)
+    for name, value in [*asdict(limits).items(), ("worker_num", settings.get("worker_num", 1))]:
+        if type(value) is not int or value < 1:
+            raise UserError(f"{name} {value!r} in {path}: expected a whole number above 0")
+
+    settings.update(rpc_port=rpc_port, build_dag_each_worker=False)
+    dag = settings.setdefault("dag", {})
+    _check_keys(path, dag, "dag", _DAG)
+    dag.setdefault("is_thread_op", True)
+    ops = settings.setdefault("op", {})
+    _check_keys(path, ops, "op", TOWERS)
+    for tower in TOWERS:
+        op = ops.setdefault(tower, {})
+        _check_keys(path, op, f"op.{tower}", _OP)
+        if dag["is_thread_op"] and op.get("concurrency", 1) != 1:
+            raise UserError(
+                f"op.{tower}.concurrency {op['concurrency']} in {path}: threads would share one "
+                "predictor, which is for one at a time; expected 1, or dag.is_thread_op: false"
+            )
+        if op.get("batch_size", 1) > 1 and op.get("auto_batching_timeout", 0) < 1:
+            raise UserError(
+                f"op.{tower}.auto_batching_timeout in {path}: expected at least 1 (ms) with a "
+                "batch_size above 1, else a request waits until the batch is full"
+            )
+        local = op.setdefault("local_service_conf", {})
+        _check_keys(path, local, f"op.{tower}.local_service_conf", _LOCAL)
+        if local.get("thread_num") is None:
+            local["thread_num"] = runtime.usable_cores()
+        model = Path(folder) / "serving_server" / tower
+        if not (model / "serving_server_conf.prototxt").is_file():
+            raise UserError(
+                f"{model} holds no serving_server_conf.prototxt: export the model with Paddle 2.6"
+            )
+        local.update(client_type="local_predictor", model_config=str(model))
+    ops["route"] = {"concurrency": 1}
+    return settings, limits
+
+
+def _check_keys(path, section, name: str, known) -> None:
+    if not isinstance(section, dict):
+        raise UserError(f"{name} in {path} is {type(section).__name__}: expected keys and values")
+    for key in section:
+        if key not in known:
+            raise UserError(f'{name} in {path} has "{key}"{did_you_mean(key, known)}')
