@@ -19,3 +19,7 @@ sed 's/^paddlepaddle==/paddlepaddle-gpu==/' requirements.in | compile requiremen
 # Paddle 3 appeared after the day that the other packages are held at
 sed 's/^paddlepaddle==.*/paddlepaddle==3.3.1/' requirements.in | compile requirements-paddle3.txt \
   --exclude-newer-package paddlepaddle=2026-11-01 --exclude-newer-package safetensors=2026-11-01
+
+# Paddle Serving's own packages ask for ones that no longer install, so they stay out of the resolution
+grep -v '^paddle-serving' requirements-serving.in | compile requirements-serving.txt
+grep '^paddle-serving' requirements-serving.in >> requirements-serving.txt

@@ -25,6 +25,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
 from ernie_vil2.serving.paddle_request import Request
 from ernie_vil2.serving.paddle_settings import Limits
+from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
@@ -141,6 +142,9 @@ class EmbeddingService(WebService):
         super().__init__(NAME)
         self.artefact, self.settings, self.limits = artefact, settings, limits
         self.prepare_pipeline_config(yml_dict=settings)
+        for tower in self.towers:
+            # Paddle wants a set here, of which Paddle Serving's YAML knows nothing
+            tower._local_service_handler._mkldnn_bf16_op_list = BF16_OPERATORS
         self.servicer = PipelineServicer(NAME, self._server._response_op, settings)
         self.verify()
 
@@ -155,6 +159,7 @@ class EmbeddingService(WebService):
         route = Route(name="route", input_ops=[read_op])
         image = Tower("image", [route], "pixel_values", rows, width)
         text = Tower("text", [image], "input_ids", rows, width)
+        self.towers = image, text
         route.set_jump_to_ops([image])
         return text
 

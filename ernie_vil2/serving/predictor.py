@@ -20,7 +20,7 @@ from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
 # Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
-_BF16 = {
+BF16_OPERATORS = {
     *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
     *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
 }
@@ -202,7 +202,7 @@ def _use_cpu(config, precision: str, threads: int) -> None:
     config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
     if precision == "bf16":
         config.enable_mkldnn_bfloat16()
-        config.set_bfloat16_op(_BF16)
+        config.set_bfloat16_op(BF16_OPERATORS)
     if precision == "int8":
         config.switch_ir_optim(False)  # the exporter had it done
 
