@@ -72,6 +72,24 @@ def test_the_command(run, tmp_path, capsys):
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
+@pytest.mark.skipif(paddle.__version__ >= "3", reason="Paddle 3 has no int8 programs")
+def test_a_precision_that_loses_too_much_is_refused(run, tmp_path, capsys):
+    config, checkpoint, _ = run
+    options = ["-c", config, "-w", checkpoint, "--save-dir", tmp_path / "exported"]
+    options += ["--precision", "int8"]
+    assert run_tool(*options, "--min-cosine", "1") == 2
+    assert "leave int8 out of --precision" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+    # an untrained model's recall is chance: all that can be asked is that it is measured
+    assert run_tool(*options, "--min-cosine", "0.9", "--max-recall-drop", "1") == 0
+    measured = Artefact.open(tmp_path / "exported").precisions["int8"]
+    assert 0.9 < measured["text_cosine"] < 1 and measured["records"] == 16
+    assert Predictor(tmp_path / "exported", "int8").verify()["image"] > 1e-6
+    assert run_tool(*options, "--max-recall-drop", "-1") == 2
+    assert "the mean recall is" in capsys.readouterr().err
+
+
 def test_other_files_are_not_replaced(run, tmp_path, capsys):
     config, checkpoint, _ = run
     (tmp_path / "thesis.tex").write_text("")

@@ -19,6 +19,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from paddle.base import core
 from shapes import COLORS, SHAPES, draw
 
 from ernie_vil2.data.tokenize import Tokenizer
@@ -405,6 +406,22 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
 
 
 # --- What keeps it from starting ------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not core.supports_bfloat16(), reason="this CPU has no bfloat16")
+def test_bfloat16(artefact, images, expected, tmp_path):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    for tower in ("image", "text"):
+        settings["op"][tower]["local_service_conf"]["precision"] = "bf16"
+    (tmp_path / "bf16.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "bf16.yml")
+    assert not service.error, service.error
+    _, values, _ = service.ask(images=encoded(images), texts=TEXTS)
+    for tower, embeds in zip(("image", "text"), expected):
+        found = np.array(values[f"{tower}_embeds"])
+        assert np.sum(found * embeds, axis=1).min() > 0.99
+        assert np.abs(found - embeds).max() > 1e-5  # it is not float32 that ran
+    assert service.stop() == 0
 
 
 def test_a_damaged_model_does_not_start(artefact, tmp_path):

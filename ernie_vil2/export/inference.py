@@ -15,7 +15,8 @@ from paddle.static import InputSpec
 
 import ernie_vil2
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import MEAN, STD
+from ernie_vil2.data.transforms import MEAN, STD, eval_transform
+from ernie_vil2.export.towers import ImageProgram, TextProgram
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.serving.artefact import (
     GOLDEN,
@@ -34,43 +35,26 @@ GOLDEN_TEXTS = (
 )
 
 
-class ImageProgram(nn.Layer):
-    """`encode_image` of a model, behind the normalisation of pixels if `mean` and `std` are given.
+class PixelProgram(nn.Layer):
+    """`ImageProgram` behind the normalisation of pixels.
 
-    forward: float32 [B, 3, S, S], or with them uint8 [B, S, S, 3] in RGB -> float32 [B, D].
+    forward: uint8 [B, S, S, 3], RGB -> float32 [B, D], L2-normalised.
     """
 
-    def __init__(
-        self, model: DualEncoder, mean: Sequence | None = None, std: Sequence | None = None
-    ):
+    def __init__(self, model: DualEncoder, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        self.model = model
-        self.normalise = mean is not None
-        if self.normalise:
-            # (v / 255 - mean) / std
-            scale = 1 / (255 * np.asarray(std, np.float64))
-            shift = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
-            for name, values in (("scale", scale), ("shift", shift)):
-                values = values.reshape(1, 3, 1, 1).astype("float32")
-                self.register_buffer(name, paddle.to_tensor(values))
+        self.program = ImageProgram(model)
+        # (v / 255 - mean) / std
+        scale = 1 / (255 * np.asarray(std, np.float64))
+        shift = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
+        for name, values in (("scale", scale), ("shift", shift)):
+            values = values.reshape(1, 3, 1, 1).astype("float32")
+            self.register_buffer(name, paddle.to_tensor(values))
 
     def forward(self, pixel_values):
-        if self.normalise:
-            # [B, S, S, 3] -> [B, 3, S, S]
-            pixel_values = pixel_values.astype("float32").transpose([0, 3, 1, 2])
-            pixel_values = pixel_values * self.scale + self.shift
-        return self.model.encode_image(pixel_values)
-
-
-class TextProgram(nn.Layer):
-    """`encode_text` of a model. forward: int64 [B, L], padded with 0 -> float32 [B, D]."""
-
-    def __init__(self, model: DualEncoder):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids):
-        return self.model.encode_text(input_ids)
+        # [B, S, S, 3] -> [B, 3, S, S]
+        pixel_values = pixel_values.astype("float32").transpose([0, 3, 1, 2])
+        return self.program(pixel_values * self.scale + self.shift)
 
 
 def export(
@@ -131,7 +115,7 @@ def export(
             "float32",
         )
     )
-    image = ImageProgram(model, *((mean, std) if preprocess else ()))
+    image = PixelProgram(model, mean, std) if preprocess else ImageProgram(model)
     _save(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
     text = InputSpec([None, None], "int64", "input_ids")
     _save(TextProgram(model), folder / "fp32" / "text", text)
@@ -159,15 +143,10 @@ def weights_hash(model: nn.Layer) -> str:
 def make_golden(model: DualEncoder, artefact: Artefact) -> Golden:
     """Drawn pictures and fixed texts with what the model itself, not its program, makes of them."""
     images = [_png(*size, seed) for seed, size in enumerate(((97, 160), (160, 120), (64, 64)))]
-    transform = Artefact.transform(artefact)
-    if artefact.preprocess:
-        program = ImageProgram(model, artefact.mean, artefact.std)
-        pixels = paddle.to_tensor(np.stack([transform(image) for image in images]))
-        image_embeds = program(pixels)
-    else:
-        image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
-    ids = artefact.tokenizer()(list(GOLDEN_TEXTS))
-    text_embeds = model.encode_text(paddle.to_tensor(ids))
+    # not the program's own normalisation, whose proof these are
+    transform = eval_transform(artefact.image_size, artefact.mean, artefact.std)
+    image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
+    text_embeds = model.encode_text(paddle.to_tensor(artefact.tokenizer()(list(GOLDEN_TEXTS))))
     return Golden(images, list(GOLDEN_TEXTS), image_embeds.numpy(), text_embeds.numpy())
 
 

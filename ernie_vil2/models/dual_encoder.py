@@ -82,11 +82,11 @@ class DualEncoder(nn.Layer):
 
     def encode_image(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         """float32 [B, 3, H, W], normalised pixels -> float32 [B, D], L2-normalised."""
-        return _project(self.image_tower(pixel_values), self.image_projection)
+        return project(self.image_tower(pixel_values), self.image_projection)
 
     def encode_text(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         """int64 [B, L], padded with 0 -> float32 [B, D], L2-normalised."""
-        return _project(self.text_tower(input_ids), self.text_projection)
+        return project(self.text_tower(input_ids), self.text_projection)
 
     @property
     def logit_scale(self) -> paddle.Tensor:
@@ -110,7 +110,7 @@ class DualEncoder(nn.Layer):
         return 0
 
 
-def _project(features: paddle.Tensor, projection: nn.Layer | None) -> paddle.Tensor:
+def project(features: paddle.Tensor, projection: nn.Layer | None) -> paddle.Tensor:
     if projection is not None:
         features = projection(features)  # [B, C] -> [B, D]
     # Mixed precision would normalise in half precision and return it; a static graph has none.

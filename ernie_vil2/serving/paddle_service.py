@@ -29,7 +29,7 @@ from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
-_BUCKET = 8  # tokens; text lengths are rounded up to a multiple of it
+_BUCKET = 4  # tokens; text lengths are rounded up to a multiple of it
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings in fp32
 
 
@@ -121,6 +121,16 @@ class Answer(pipeline.ResponseOp):
         return messages.Response(key=list(answer), value=list(answer.values()))
 
 
+class _GivenZero(int):
+    """0, which Paddle Serving passes on to Paddle only if it seems to be above 0.
+
+    With any other capacity oneDNN keeps a copy of all weights for each of the last input shapes.
+    """
+
+    def __gt__(self, other) -> bool:
+        return True
+
+
 def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
     """float32 rows as JSON, null where there is an error; nine digits keep each number's value."""
     good = iter(rows.tolist())
@@ -142,9 +152,10 @@ class EmbeddingService(WebService):
         super().__init__(NAME)
         self.artefact, self.settings, self.limits = artefact, settings, limits
         self.prepare_pipeline_config(yml_dict=settings)
-        for tower in self.towers:
-            # Paddle wants a set here, of which Paddle Serving's YAML knows nothing
-            tower._local_service_handler._mkldnn_bf16_op_list = BF16_OPERATORS
+        for tower in self.towers:  # what Paddle Serving's YAML cannot say
+            handler = tower._local_service_handler
+            handler._mkldnn_bf16_op_list = BF16_OPERATORS  # Paddle wants a set
+            handler._mkldnn_cache_capacity = _GivenZero()
         self.servicer = PipelineServicer(NAME, self._server._response_op, settings)
         self.verify()
 

@@ -15,7 +15,7 @@ _DAG = ("is_thread_op", "retry", "use_profile", "tracer", "channel_size")
 _OP = ("concurrency", "batch_size", "auto_batching_timeout", "local_service_conf")
 _LOCAL = (
     *("thread_num", "device_type", "devices", "mem_optim", "ir_optim", "precision"),
-    *("use_mkldnn", "mkldnn_cache_capacity", "mkldnn_op_list"),
+    *("use_mkldnn", "mkldnn_op_list"),
     *("min_subgraph_size", "use_calib"),
 )
 

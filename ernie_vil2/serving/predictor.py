@@ -24,7 +24,7 @@ BF16_OPERATORS = {
     *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
     *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
 }
-_BUCKET = 8  # tokens; text lengths are rounded up to a multiple of it
+_BUCKET = 4  # tokens; text lengths are rounded up to a multiple of it
 
 
 class Predictor:
@@ -199,8 +199,10 @@ def _use_cpu(config, precision: str, threads: int) -> None:
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
-    config.set_mkldnn_cache_capacity(64)  # shapes whose kernels are kept
+    # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
+    config.set_mkldnn_cache_capacity(0)
     if precision == "bf16":
+        config.delete_pass("self_attention_fuse_pass")  # its kernel is float32's
         config.enable_mkldnn_bfloat16()
         config.set_bfloat16_op(BF16_OPERATORS)
     if precision == "int8":

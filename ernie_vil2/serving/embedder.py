@@ -1,0 +1,92 @@
+"""Lists of texts and images to embeddings, each item by itself, through the Batcher."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import cv2
+import numpy as np
+
+from ernie_vil2 import runtime
+from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.serving.batcher import Batcher
+from ernie_vil2.serving.inputs import prepare_image, prepare_texts
+from ernie_vil2.serving.limits import Limits
+from ernie_vil2.serving.metrics import Metrics
+from ernie_vil2.serving.schemas import ItemError
+
+Row = np.ndarray  # float32 [D], L2-normalised
+
+
+class Embedder:
+    """Tokenises and decodes in a few threads, so that the event loop stays free, and lets the
+    batcher's thread run the model.
+
+    load: gives the Predictor; called in the batcher's thread. max_batch: its batch size.
+    """
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        load: Callable,
+        limits: Limits,
+        metrics: Metrics,
+        max_batch: int = 8,
+        max_wait: float = 0.005,
+        max_queue: int = 512,
+    ):
+        self.limits = limits
+        self.metrics = metrics
+        # The Predictor runs texts of like length together: the more it sees, the less padding.
+        batches = {"image": max_batch, "text": 4 * max_batch}
+        self.batcher = Batcher(partial(_load, load), batches, max_wait, max_queue, metrics.on_batch)
+        self._tokenizer = artefact.tokenizer()
+        self._transform = artefact.transform()
+        # One image per thread is faster than OpenCV's threads on each.
+        self._pool = ThreadPoolExecutor(
+            min(4, runtime.usable_cores()), "prepare", initializer=cv2.setNumThreads, initargs=(0,)
+        )
+
+    def close(self, timeout: float) -> None:
+        self.batcher.close(timeout)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def in_pool(self, function: Callable, *args):
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    async def texts(self, texts: list[str]) -> list[Row | ItemError]:
+        prepared = await self.in_pool(prepare_texts, texts, self._tokenizer, self.limits)
+        return await self._embed("text", prepared)
+
+    async def images(self, images: list[str | bytes]) -> list[Row | ItemError]:
+        """images: encoded files, or base64 of them."""
+        prepared = await asyncio.gather(
+            *(self.in_pool(prepare_image, image, self._transform, self.limits) for image in images)
+        )
+        return await self._embed("image", prepared)
+
+    async def _embed(self, kind: str, prepared: list[np.ndarray | ItemError]) -> list:
+        good = [item for item in prepared if not isinstance(item, ItemError)]
+        for item in prepared:
+            if isinstance(item, ItemError):
+                self.metrics.item_errors.labels(kind, item.code).inc()
+        rows = iter(await asyncio.wrap_future(self.batcher.submit(kind, good)))
+        return [item if isinstance(item, ItemError) else next(rows) for item in prepared]
+
+
+def _load(load: Callable) -> Mapping[str, Callable[[list], np.ndarray]]:
+    predictor = load()
+
+    def finite(embed: Callable, items: list) -> list[Row]:
+        rows = embed(np.stack(items))
+        if not np.isfinite(rows).all():  # JSON has no such numbers
+            raise FloatingPointError("the model gave infinite or undefined numbers")
+        return list(rows)
+
+    return {
+        "image": partial(finite, predictor.embed_pixels),
+        "text": partial(finite, predictor.embed_ids),
+    }

@@ -1,0 +1,127 @@
+"""A model behind HTTP: how every request is read, admitted, timed and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+
+from pydantic import BaseModel
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.serving.batcher import QueueFull
+from ernie_vil2.serving.embedder import Embedder
+from ernie_vil2.serving.inputs import FORM, JSON, read_fields, validate
+from ernie_vil2.serving.limits import ApiKeys, Bodies, Limits, client_gone
+from ernie_vil2.serving.metrics import Metrics
+from ernie_vil2.serving.schemas import ApiError, ItemError
+
+
+class Service:
+    """An application's state: model, limits, and whether requests are taken.
+
+    load: gives the Predictor of `artefact`; called in a thread of its own, once the application
+    has started. The other arguments are `Embedder`'s.
+
+    Attributes: `draining`: set it to refuse new requests.
+    """
+
+    def __init__(
+        self,
+        artefact: Artefact,
+        load: Callable,
+        limits: Limits,
+        keys: ApiKeys,
+        **batching,
+    ):
+        self.artefact = artefact
+        self.limits = limits
+        self.keys = keys
+        self.metrics = Metrics()
+        self.bodies = Bodies(limits)
+        self.embedder = Embedder(artefact, load, limits, self.metrics, **batching)
+        self.batcher = self.embedder.batcher
+        self.draining = False
+        self.metrics.buffered.set_function(lambda: self.bodies.held)
+        self.metrics.queued.set_function(lambda: self.batcher.waiting)
+        self.metrics.admitted.set_function(lambda: self.batcher.admitted)
+        self.metrics.ready.set_function(lambda: self.batcher.ready and not self.draining)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
+        return self.metrics.in_flight
+
+    def check_ready(self) -> None:
+        """Raises ApiError 503."""
+        if self.draining:
+            headers = {"Connection": "close", "Retry-After": "1"}
+            raise ApiError(503, "draining", "the server is shutting down", headers=headers)
+        if not self.batcher.ready:
+            message = "the model is being loaded"
+            raise ApiError(503, "loading", message, headers={"Retry-After": "1"})
+
+    async def answer(
+        self,
+        request: Request,
+        model: type[BaseModel],
+        count: Callable[[BaseModel], int],
+        work: Callable[[BaseModel], Awaitable[tuple[dict, list]]],
+    ) -> Response:
+        """Read, check, admit and do one request, within its time.
+
+        count: how many items it puts into the queue; work: gives the answer and, of each item,
+        its embedding or ItemError.
+        """
+        self.check_ready()
+        with_images = "images" in model.model_fields
+        kinds = (JSON, FORM) if with_images else (JSON,)
+        limit = self.limits.body_bytes if with_images else self.limits.text_body_bytes
+        with self.bodies.hold(request, limit) as chunks:
+            fields = await read_fields(request, chunks, kinds)
+            return await self._within_time(request, self._do(model, fields, count, work))
+
+    async def _do(self, model, fields, count, work) -> Response:
+        parsed = await self.embedder.in_pool(validate, model, fields, self.limits)
+        del fields
+        items = count(parsed)
+        if items > self.limits.items:
+            message = f"{items} items, at most {self.limits.items} are taken"
+            raise ApiError(422, "too_many_items", message)
+        try:
+            with self.batcher.admit(items):
+                answer, outcomes = await work(parsed)
+        except QueueFull as full:
+            headers = {"Retry-After": str(min(60, math.ceil(full.retry_after)))}
+            raise ApiError(429, "queue_full", str(full), headers=headers) from None
+        status = 200
+        if all(isinstance(outcome, ItemError) for outcome in outcomes):
+            status, answer = 422, {"error": outcomes[0].at(0), **answer}
+        content = await self.embedder.in_pool(to_json, answer)
+        return Response(content, status, media_type=JSON)
+
+    async def _within_time(self, request: Request, work: Awaitable[Response]) -> Response:
+        """`work`'s result; it is cancelled when its time is up or the client has gone."""
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+        try:
+            done, _ = await asyncio.wait(
+                {task, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if task in done:
+                return task.result()
+            if gone in done:
+                raise client_gone()
+            message = f"no answer within {self.limits.seconds:g} s: the server is overloaded"
+            raise ApiError(504, "timeout", message, headers={"Retry-After": "1"})
+        finally:
+            task.cancel()
+            gone.cancel()
+            await asyncio.wait({task, gone})  # its place in the queue is free again
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

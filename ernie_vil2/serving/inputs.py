@@ -1,0 +1,191 @@
+"""From a request's body to texts and images: JSON and multipart forms, checked item by item."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import AsyncIterator, Callable
+from email.message import Message
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from ernie_vil2.data.tokenize import Tokenizer
+from ernie_vil2.data.transforms import FORMATS, ImageError
+from ernie_vil2.serving.limits import Limits
+from ernie_vil2.serving.schemas import ApiError, ItemError
+
+JSON, FORM = "application/json", "multipart/form-data"
+_PART_HEADERS = 8192  # bytes of all headers of a part of a form
+
+
+async def read_fields(
+    request: Request, chunks: AsyncIterator[bytes], kinds: tuple[str, ...]
+) -> bytearray | dict:
+    """The body as JSON text not yet parsed, or as a form's fields: name -> list of str or bytes.
+
+    Raises ApiError 400, 415.
+    """
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    kind = header.get_content_type() if header["content-type"] else "none"
+    charset = str(header.get_param("charset", "utf-8")).lower()
+    if kind not in kinds or charset not in ("utf-8", "utf8"):
+        message = f"Content-Type {header['content-type'][:80]!r}: expected {' or '.join(kinds)}"
+        raise ApiError(415, "media_type", message)
+    if kind == FORM:
+        return await _read_form(request, chunks)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+    return body
+
+
+async def _read_form(request: Request, chunks: AsyncIterator[bytes]) -> dict:
+    parser = _Form(request.headers, chunks)
+    try:
+        form = await parser.parse()
+        fields: dict[str, list] = {}
+        for name, value in form.multi_items():
+            value = value.file.read() if isinstance(value, UploadFile) else value
+            fields.setdefault(name, []).append(value)
+        return fields
+    except (MultiPartException, FormParserError) as error:
+        text = " ".join(str(getattr(error, "message", error)).split())
+        raise ApiError(400, "bad_form", f"no multipart form: {text[:200]}") from None
+    finally:
+        parser.close()
+
+
+class _Form(MultiPartParser):
+    """Starlette's parser, kept to memory, to UTF-8 and to short headers."""
+
+    max_file_size = 0  # of a file kept in memory: no limit here, the body has one
+
+    def close(self) -> None:
+        for file in self._files_to_close_on_error:
+            file.close()
+
+    def on_part_begin(self) -> None:
+        super().on_part_begin()
+        self._header_bytes = 0
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
+        super().on_header_field(data, start, end)
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
+        super().on_header_value(data, start, end)
+
+    def _count(self, length: int) -> None:
+        self._header_bytes += length
+        if self._header_bytes > _PART_HEADERS:
+            raise MultiPartException(f"a part's headers have more than {_PART_HEADERS} bytes")
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            try:
+                bytes(self._current_part.data).decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise MultiPartException(f"a field is not UTF-8: {error}") from None
+        super().on_part_end()
+
+
+def validate(model: type[BaseModel], fields: bytearray | dict, limits: Limits) -> BaseModel:
+    """The request, its form checked. Raises ApiError 400 (no JSON), 422 (another form)."""
+    try:
+        if isinstance(fields, dict):
+            return model.model_validate(_unlisted(model, fields))
+        if fields.count(b",") > limits.commas:
+            raise ApiError(422, "invalid_request", f"more than {limits.commas} values")
+        return model.model_validate_json(fields)
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+    first = errors[0]
+    place, message = list(first["loc"]), " ".join(first["msg"].split())
+    if first["type"] == "json_invalid":
+        raise ApiError(400, "invalid_json", message)
+    # a union's branches are named after the index
+    index = next((entry for entry in place if isinstance(entry, int)), None)
+    name = place[0] if place else "body"
+    name = name if index is None else f"{name}[{index}]"
+    others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    message = f"{str(name)[:80]}: {message}{others}"
+    raise ApiError(422, "invalid_request", message, index)
+
+
+def _unlisted(model: type[BaseModel], fields: dict) -> dict:
+    """A form's fields; one that is no list in the model stands for itself."""
+    properties = model.model_json_schema()["properties"]
+    return {
+        name: values[0]
+        if len(values) == 1 and properties.get(name, {}).get("type") == "string"
+        else values
+        for name, values in fields.items()
+    }
+
+
+# --- Items ----------------------------------------------------------------------------------------
+
+
+def check_text(text: str, limits: Limits) -> None:
+    """Raises ItemError."""
+    if len(text) > limits.text_chars:
+        message = f"{len(text)} characters, at most {limits.text_chars} are read"
+        raise ItemError("text_too_long", message)
+    if "\0" in text:
+        raise ItemError("bad_text", f"a NUL character at {text.index(chr(0))}")
+
+
+def prepare_texts(
+    texts: list[str], tokenizer: Tokenizer, limits: Limits
+) -> list[np.ndarray | ItemError]:
+    """Of each text its token ids, int64 [max_len], or why there are none."""
+    prepared: list[np.ndarray | ItemError] = []
+    for text in texts:
+        try:
+            check_text(text, limits)
+            ids = tokenizer([text])[0]
+            if np.count_nonzero(ids != tokenizer.pad_id) <= 2:  # [CLS] and [SEP]
+                raise ItemError("empty_text", "no token in the text")
+            prepared.append(ids)
+        except ItemError as error:
+            prepared.append(error)
+    return prepared
+
+
+def prepare_image(
+    image: str | bytes, transform: Callable[[bytes], np.ndarray], limits: Limits
+) -> np.ndarray | ItemError:
+    """What the image program takes for one image (bytes, or base64 of them), or why there is
+    nothing. Its pixels are counted before they are decoded."""
+    try:
+        if isinstance(image, str):
+            image = base64.b64decode(image, validate=True)
+        _check_pixels(image, limits)
+        return transform(image)
+    except ItemError as error:
+        return error
+    except ImageError as error:
+        return ItemError("bad_image", str(error))
+    except ValueError:  # binascii.Error, or characters that are not ASCII
+        return ItemError("bad_base64", "not base64 (RFC 4648, section 4, no data: prefix)")
+
+
+def _check_pixels(image: bytes, limits: Limits) -> None:
+    """Raises ItemError."""
+    try:
+        width, height = Image.open(io.BytesIO(image), formats=FORMATS).size
+    except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
+        raise ItemError("too_many_pixels", str(error)) from None
+    except Exception:  # what a damaged header makes Pillow raise is not documented
+        return  # `transform` says what is wrong with it
+    if width * height > limits.pixels:
+        message = f"{width} x {height} pixels, at most {limits.pixels} are decoded"
+        raise ItemError("too_many_pixels", message)
