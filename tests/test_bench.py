@@ -1,5 +1,6 @@
 """The tables of tools/bench.py, at tiny sizes: exact ways are exact in them, wrong ones wrong."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     runs = {
         name: bench(name, "--quick", "--json", folder / f"{name}.json")
-        for name in ("loss", "scale")
+        for name in ("loss", "scale", "inference")
     }
     found = {}
     for name, run in runs.items():
@@ -32,7 +33,7 @@ def results(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("command", ["loss", "scale"])
+@pytest.mark.parametrize("command", ["loss", "scale", "inference"])
 def test_markdown_says_what_was_run_where(results, command):
     printed, written = results[command]
     first = printed.splitlines()[0]
@@ -115,6 +116,39 @@ def test_processes_agree_with_one_and_with_float64(results):
         assert sharded[f"{kind}_bytes"] < 0.6 * alone[f"{kind}_bytes"]
 
 
+def test_every_implementation_is_timed_at_every_batch(results):
+    printed, written = results["inference"]
+    tables, batches = written["tables"], written["settings"]["batches"]
+    made = {row["name"] for row in tables["start"]}
+    expected = {f"ours, {precision}" for precision in made} | {"PaddleNLP, dygraph"}
+    if importlib.util.find_spec("onnxruntime"):
+        expected.add("ONNX Runtime, fp32")
+    else:
+        assert "ONNX Runtime, fp32: " in printed  # why not
+    assert "fp32" in made
+    for tower in ("image", "text"):
+        rates, latency = tables[f"{tower}_rates"], tables[f"{tower}_latency"]
+        names = [row["name"] for row in rates]
+        assert {name.partition(", max_length")[0].partition(", longest")[0] for name in names} == (
+            expected
+        )
+        assert [row["name"] for row in latency] == names
+        for rate, times in zip(rates, latency):
+            for batch in map(str, batches):
+                p50, p99 = times[batch]
+                assert 0 < p50 <= p99
+                assert rate[batch] >= 0.99 * int(batch) / p50  # the best is no slower than half
+        assert rates[0]["ratio"] == 1  # PaddleNLP's to itself
+    for row in tables["start"]:
+        assert 0 < row["seconds"] < 60
+    served = {(row["kind"], row["batch"]) for row in tables.get("server", [])}
+    if importlib.util.find_spec("fastapi"):
+        assert served == {("images", 4), ("texts", 4)}
+        assert all(row["share"] > 0 for row in tables["server"])
+    else:
+        assert not served and "no server to measure" in printed
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
@@ -122,6 +156,8 @@ def test_processes_agree_with_one_and_with_float64(results):
         (["loss", "--small-global", "100"], "--small-global 100 records cannot be shared out"),
         (["loss", "--json", "nowhere/x.json"], "--json nowhere/x.json: there is no such folder"),
         (["scale", "--processes", "2", "4"], "--processes [2, 4]: expected 1"),
+        (["inference", "--seconds", "0"], "--seconds 0.0: expected a number above 0"),
+        (["inference", "-w", "nowhere"], "--weights nowhere: there is no such file or folder"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Tables that show what is exact, and what it costs: `python tools/bench.py loss`, `... scale`."""
+"""Tables of what is exact, what it costs, how fast it is: `python tools/bench.py loss`."""
 
 import argparse
 import sys
@@ -14,18 +14,20 @@ LOSS = """The loss alone, on one process with a simulated gather: errors against
 time of the plain and the chunked path and of what other programs compute."""
 SCALE = """The real towers and trainer: memory and time of a step by local batch, and steps on 1, 2
 and 4 processes over gloo against one process and against float64."""
+INFERENCE = """Images/s, texts/s and latency of PaddleNLP's ErnieViLModel, of our export in each
+precision and of ONNX Runtime, in turns; the start of a process; the HTTP server."""
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__)
-    commands = result.add_subparsers(dest="command", required=True, metavar="loss|scale")
+    commands = result.add_subparsers(dest="command", required=True, metavar="loss|scale|inference")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers there")
     common.add_argument("--quick", action="store_true", help="tiny sizes: a try of the command")
 
     def command(name: str, about: str):
         added = commands.add_parser(name, description=about, parents=[common], help=about)
-        return added, lambda flag, **named: added.add_argument(flag, **named)
+        return added, lambda *flags, **named: added.add_argument(*flags, **named)
 
     loss, add = command("loss", LOSS)
     add("--rows", type=cli.positive, default=1024, metavar="B", help="local rows (1024)")
@@ -97,6 +99,24 @@ def parser() -> argparse.ArgumentParser:
             "processes": [1, 2],
         }
     )
+
+    inference, add = command("inference", INFERENCE)
+    add("-w", "--weights", type=Path, help="what tools/export.py takes (a base model, random)")
+    add("-c", "--config", type=Path, help="of official weights: a configuration with their Arch")
+    add(
+        "--batches",
+        type=cli.positive,
+        nargs="+",
+        default=[1, 8, 32, 64],
+        metavar="B",
+        help="images or texts of a run (1 8 32 64)",
+    )
+    add("--server-batches", type=cli.positive, nargs="+", default=[8, 32], help="(8 32)")
+    add("--rounds", type=cli.positive, default=3, help="in which all take turns (3)")
+    add("--seconds", type=float, default=1.0, help="of runs of one kind in a round (1)")
+    inference.set_defaults(
+        quick_sizes={"batches": [1, 3], "server_batches": [4], "rounds": 1, "seconds": 0.02}
+    )
     return result
 
 
@@ -107,7 +127,9 @@ def main(argv=None) -> int:
     del options.quick_sizes
     if options.json and not options.json.absolute().parent.is_dir():
         raise UserError(f"--json {options.json}: there is no such folder, make it first")
-    check_loss(options) if options.command == "loss" else check_scale(options)
+    {"loss": check_loss, "scale": check_scale, "inference": check_inference}[options.command](
+        options
+    )
     if not sys.platform.startswith("linux"):
         raise UserError("memory is read from /proc: run it on Linux")
     runtime.prepare()
@@ -118,8 +140,10 @@ def main(argv=None) -> int:
     report = Report(settings)
     if options.command == "loss":
         from benchmarks import loss as bench
-    else:
+    elif options.command == "scale":
         from benchmarks import scale as bench
+    else:
+        from benchmarks import inference as bench
     bench.run(report, options)
     if options.json:
         report.write(options.json)
@@ -149,6 +173,15 @@ def check_scale(options) -> None:
             f"--processes {options.processes}: expected 1, which the others are compared with, "
             "then some of 2, 4 and 8"
         )
+
+
+def check_inference(options) -> None:
+    if not 0 < options.seconds < 600:
+        raise UserError(f"--seconds {options.seconds}: expected a number above 0 and below 600")
+    for name in ("weights", "config"):
+        path = getattr(options, name)
+        if path and not path.exists():
+            raise UserError(f"--{name} {path}: there is no such file or folder")
 
 
 if __name__ == "__main__":
