@@ -23,13 +23,13 @@ from paddle_serving_server.web_service import WebService
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
+from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_request import Request
 from ernie_vil2.serving.paddle_settings import Limits
 from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
-_BUCKET = 4  # tokens; text lengths are rounded up to a multiple of it
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings in fp32
 
 
@@ -72,15 +72,11 @@ class Tower(pipeline.Op):
 
         Texts of like length run together, so that a short one does not pay for a long one's width.
         """
-        if self.name == "image":
-            order, widths = np.arange(len(rows)), None
+        if self.name == "text":
+            yield from by_length(rows, self.rows)
         else:
-            lengths = np.max((rows != 0) * np.arange(1, rows.shape[1] + 1), axis=1, initial=1)
-            widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, rows.shape[1])
-            order = np.argsort(widths, kind="stable")
-        for start in range(0, len(order), self.rows):
-            part = order[start : start + self.rows]
-            yield part, None if widths is None else widths[part].max()
+            for start in range(0, len(rows), self.rows):
+                yield slice(start, start + self.rows), None
 
     def postprocess(self, input_data, fetch_data, data_id=0, log_id=0):
         (job,) = input_data.values()

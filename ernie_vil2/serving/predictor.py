@@ -16,6 +16,7 @@ from ernie_vil2 import runtime
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
+from ernie_vil2.serving.buckets import by_length
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
@@ -24,7 +25,6 @@ BF16_OPERATORS = {
     *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
     *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
 }
-_BUCKET = 4  # tokens; text lengths are rounded up to a multiple of it
 
 
 class Predictor:
@@ -101,14 +101,8 @@ class Predictor:
         Texts of like length run together, so that a short one does not pay for a long one's width.
         """
         embeds = np.empty([len(ids), self.embed_dim], np.float32)
-        lengths = np.max((ids != 0) * np.arange(1, ids.shape[1] + 1), axis=1, initial=1)
-        longest = max(self.artefact.max_len, ids.shape[1])
-        widths = np.minimum(-(-lengths // _BUCKET) * _BUCKET, longest)
-        ids = np.pad(ids, [(0, 0), (0, longest - ids.shape[1])])
-        order = np.argsort(widths, kind="stable")
-        for part in _slices(len(order), self.batch_size):
-            rows = order[part]
-            embeds[rows] = self._programs["text"](ids[rows, : widths[rows].max()])
+        for rows, width in by_length(ids, self.batch_size):
+            embeds[rows] = self._programs["text"](ids[rows, :width])
         return embeds
 
     def verify(self) -> dict[str, float]:
