@@ -608,6 +608,13 @@ def test_a_model_that_fails_its_golden_vectors_ends_it(tiny_artefact, tmp_path):
     assert result.returncode == 2
     assert "gives other text embeddings" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+    assert run_tool(folder, "--verify").returncode == 2
+
+
+def test_verify(tiny_artefact):
+    result = run_tool(tiny_artefact, "--verify")
+    assert result.returncode == 0
+    assert "fp32, text: as trained, largest difference" in result.stdout
 
 
 def run_tool(*args):

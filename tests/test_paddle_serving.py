@@ -408,6 +408,12 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
 # --- What keeps it from starting ------------------------------------------------------------------
 
 
+def test_verify(artefact, tmp_path):
+    service = Service(artefact, tmp_path, "--verify")
+    assert not service.error, service.error
+    assert service.process.wait(60) == 0
+
+
 @pytest.mark.skipif(not core.supports_bfloat16(), reason="this CPU has no bfloat16")
 def test_bfloat16(artefact, images, expected, tmp_path):
     settings = yaml.safe_load(DEFAULTS.read_text())

@@ -76,6 +76,9 @@ def main(argv=None) -> int:
         metavar="FILE",
         help="keys that clients must show, one a line ($ERNIE_VIL2_API_KEY, else none)",
     )
+    parser.add_argument(
+        "--verify", action="store_true", help="only compare with the golden vectors; serve nothing"
+    )
     parser.add_argument("--access-log", action="store_true", help="log every request")
     args = parser.parse_args(argv)
     if args.max_items > args.max_queue:
@@ -83,7 +86,17 @@ def main(argv=None) -> int:
             f"--max-items {args.max_items} is above --max-queue {args.max_queue}: "
             "such a request would never find room"
         )
-    return _serve(args)
+    return _verify(args) if args.verify else _serve(args)
+
+
+def _verify(args) -> int:
+    runtime.prepare()
+    from ernie_vil2.serving.predictor import Predictor
+
+    predictor = Predictor(args.artefact, args.precision, args.device, args.threads, verify=False)
+    for tower, difference in predictor.verify().items():
+        print(f"{args.precision}, {tower}: as trained, largest difference {difference:.1e}")
+    return 0
 
 
 def _serve(args) -> int:

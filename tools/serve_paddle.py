@@ -24,9 +24,13 @@ def main(argv=None):
         "--config", default=ROOT / "configs" / "paddle_serving.yml", help="settings and limits"
     )
     parser.add_argument("--log-dir", default="log/paddle_serving", help="Paddle Serving's logs")
+    parser.add_argument(
+        "--verify", action="store_true", help="start, compare with the golden vectors, and end"
+    )
     args = parser.parse_args(argv)
+    ports = args.http_port, args.rpc_port
     return paddle_process.watch(
-        args.folder, args.config, args.host, args.http_port, args.rpc_port, args.log_dir
+        args.folder, args.config, args.host, *ports, args.log_dir, args.verify
     )
 
 

@@ -25,8 +25,10 @@ DRAIN_SECONDS = 20
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def watch(folder, settings, host: str, http_port: int, rpc_port: int, log_dir) -> int:
-    """Run the service until SIGTERM or SIGINT; returns the exit code.
+def watch(
+    folder, settings, host: str, http_port: int, rpc_port: int, log_dir, verify: bool = False
+) -> int:
+    """Run the service until SIGTERM or SIGINT, or until it is ready; returns the exit code.
 
     Raises UserError: what kept it from starting, in one line.
     """
@@ -67,6 +69,8 @@ def watch(folder, settings, host: str, http_port: int, rpc_port: int, log_dir) -
         message = json.loads(line) if line else {}
         if "ready" in message:
             print(message["ready"], flush=True)
+            if verify:  # that is what it does before
+                stop()
         child.wait()
     finally:
         with suppress(ProcessLookupError):  # its children too
