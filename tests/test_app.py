@@ -18,10 +18,10 @@ from PIL import Image
 from server_process import ROOT, Process
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.app import create_app, short_floats
 from ernie_vil2.serving.artefact import Artefact
-from ernie_vil2.serving.http_service import Service
-from ernie_vil2.serving.limits import KEY_VARIABLE, ApiKeys, Limits
+from ernie_vil2.serving.http.app import create_app, short_floats
+from ernie_vil2.serving.http.limits import KEY_VARIABLE, ApiKeys, Limits
+from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.predictor import Predictor
 
 JSON_TYPE = {"content-type": "application/json"}

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from ernie_vil2.serving.batcher import Batcher, QueueFull
+from ernie_vil2.serving.http.batcher import Batcher, QueueFull
 
 
 class Recorder:

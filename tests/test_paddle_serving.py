@@ -460,7 +460,7 @@ def test_a_damaged_model_does_not_start(artefact, tmp_path):
 )
 def test_settings_that_cannot_work(artefact, tmp_path, change, message):
     from ernie_vil2.errors import UserError
-    from ernie_vil2.serving.paddle_settings import load_settings
+    from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     path = tmp_path / "settings.yml"
     path.write_text(yaml.safe_dump(change))

@@ -101,12 +101,12 @@ def _verify(args) -> int:
 
 def _serve(args) -> int:
     runtime.prepare()
-    from ernie_vil2.serving.app import create_app
     from ernie_vil2.serving.artefact import Artefact
-    from ernie_vil2.serving.http_service import Service
-    from ernie_vil2.serving.limits import ApiKeys, Limits
+    from ernie_vil2.serving.http.app import create_app
+    from ernie_vil2.serving.http.limits import ApiKeys, Limits
+    from ernie_vil2.serving.http.server import listen, serve
+    from ernie_vil2.serving.http.service import Service
     from ernie_vil2.serving.predictor import Predictor
-    from ernie_vil2.serving.server import listen, serve
 
     log = _log()
     limits = Limits(

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from ernie_vil2 import cli  # noqa: E402
-from ernie_vil2.serving import paddle_process  # noqa: E402
+from ernie_vil2.serving.paddle_serving import process  # noqa: E402
 
 
 def main(argv=None):
@@ -29,9 +29,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     ports = args.http_port, args.rpc_port
-    return paddle_process.watch(
-        args.folder, args.config, args.host, *ports, args.log_dir, args.verify
-    )
+    return process.watch(args.folder, args.config, args.host, *ports, args.log_dir, args.verify)
 
 
 if __name__ == "__main__":

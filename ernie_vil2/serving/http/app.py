@@ -17,12 +17,12 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 import ernie_vil2
-from ernie_vil2.serving import schemas
-from ernie_vil2.serving.embedder import Row
-from ernie_vil2.serving.http_service import Service
-from ernie_vil2.serving.inputs import FORM, JSON, check_text
-from ernie_vil2.serving.metrics import Measured
-from ernie_vil2.serving.schemas import ApiError, ItemError
+from ernie_vil2.serving.http import schemas
+from ernie_vil2.serving.http.embedder import Row
+from ernie_vil2.serving.http.inputs import FORM, JSON, check_text
+from ernie_vil2.serving.http.metrics import Measured
+from ernie_vil2.serving.http.schemas import ApiError, ItemError
+from ernie_vil2.serving.http.service import Service
 
 DESCRIPTION = """Embeddings of texts and images in one space, their similarity, and zero-shot
 classification. Every error has one form: `{"error": {"code", "message", "index"}}`. Images are

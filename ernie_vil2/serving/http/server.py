@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.schemas import ApiError
+from ernie_vil2.serving.http.schemas import ApiError
 
 log = logging.getLogger(__name__)
 

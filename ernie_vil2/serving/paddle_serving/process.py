@@ -22,7 +22,7 @@ from pathlib import Path
 from ernie_vil2.errors import UserError
 
 DRAIN_SECONDS = 20
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def watch(
@@ -101,13 +101,13 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
 
     runtime.prepare()
     from ernie_vil2.serving.artefact import Artefact
-    from ernie_vil2.serving.paddle_settings import load_settings
+    from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     artefact = Artefact.open(folder)
     settings, limits = load_settings(settings, artefact.folder, rpc_port)
     try:
-        from ernie_vil2.serving.paddle_http import PATH, Front
-        from ernie_vil2.serving.paddle_service import EmbeddingService
+        from ernie_vil2.serving.paddle_serving.front import PATH, Front
+        from ernie_vil2.serving.paddle_serving.service import EmbeddingService
     except ImportError as error:
         raise UserError(
             f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"

@@ -16,9 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
 
-from ernie_vil2.serving.paddle_request import BAD_REQUEST, TOO_LARGE, kind
-from ernie_vil2.serving.paddle_service import NAME
-from ernie_vil2.serving.paddle_settings import Limits
+from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE, kind
+from ernie_vil2.serving.paddle_serving.service import NAME
+from ernie_vil2.serving.paddle_serving.settings import Limits
 
 PATH = f"/{NAME}/prediction"
 _CLOSED = 3001  # Paddle Serving's err_no while it stops

@@ -4,7 +4,7 @@ A request travels request -> route -> image -> text -> answer. `request` checks 
 item in the thread of the call; `route` lets what has no image overtake those that wait for the
 image tower; `image` and `text` run the towers through Paddle Serving's own `local_predictor`, the
 items of several requests in one batch; `answer` writes embeddings and each bad item's error.
-The protocol is described in `Request` (paddle_request.py) and `Answer`.
+The protocol is described in `Request` (request.py) and `Answer`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from paddle_serving_server.web_service import WebService
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
 from ernie_vil2.serving.buckets import by_length
-from ernie_vil2.serving.paddle_request import Request
-from ernie_vil2.serving.paddle_settings import Limits
+from ernie_vil2.serving.paddle_serving.request import Request
+from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
@@ -138,7 +138,7 @@ def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
 
 
 class EmbeddingService(WebService):
-    """The service of one artefact; see paddle_settings.py for its settings.
+    """The service of one artefact; see settings.py for its settings.
 
     `servicer.inference(request, None)` answers a request of this process; `start_grpc` others'.
     Raises UserError if its embeddings are not the trained model's.

@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_vil2.serving.artefact import Artefact
-from ernie_vil2.serving.batcher import QueueFull
-from ernie_vil2.serving.embedder import Embedder
-from ernie_vil2.serving.inputs import FORM, JSON, read_fields, validate
-from ernie_vil2.serving.limits import ApiKeys, Bodies, Limits, client_gone
-from ernie_vil2.serving.metrics import Metrics
-from ernie_vil2.serving.schemas import ApiError, ItemError
+from ernie_vil2.serving.http.batcher import QueueFull
+from ernie_vil2.serving.http.embedder import Embedder
+from ernie_vil2.serving.http.inputs import FORM, JSON, read_fields, validate
+from ernie_vil2.serving.http.limits import ApiKeys, Bodies, Limits, client_gone
+from ernie_vil2.serving.http.metrics import Metrics
+from ernie_vil2.serving.http.schemas import ApiError, ItemError
 
 
 class Service:

@@ -12,7 +12,7 @@ from paddle_serving_server import pipeline
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.artefact import TOWERS, Artefact
-from ernie_vil2.serving.paddle_settings import Limits
+from ernie_vil2.serving.paddle_serving.settings import Limits
 
 BAD_REQUEST, TOO_LARGE = 51, 52  # err_no; 51 to 99 are a service's own in Paddle Serving
 _KEYS = ("images", "image", "texts", "text", "similarity")
