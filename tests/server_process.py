@@ -42,8 +42,9 @@ class Process:
     def connect(self) -> socket.socket:
         return socket.create_connection(self.address, timeout=20)
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, number=signal.SIGTERM) -> int:
+        self.http.close()
+        self.process.send_signal(number)
         return self.process.wait(20)
 
     def memory(self) -> int:

@@ -525,8 +525,7 @@ def start(tiny_artefact, tmp_path):
 
     yield start
     for server in started:
-        server.process.kill()
-        server.process.wait(10)
+        server.stop(signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

@@ -129,7 +129,16 @@ class Service:
 
     def stop(self, number=signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code; `error` is what it said."""
+        code = self.process.wait(60)
+        if not self.process.stderr.closed:
+            self.error = self.process.stderr.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +146,7 @@ def service(artefact, tmp_path_factory):
     service = Service(artefact, tmp_path_factory.mktemp("logs"))
     assert not service.error, service.error
     yield service
-    service.process.kill()  # a test that failed; else it is gone
+    service.stop(signal.SIGKILL)  # a test that failed; else it is gone
 
 
 @pytest.fixture(scope="module")
@@ -400,8 +409,8 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
     pids = service.processes()
     assert len(pids) >= 5
     os.kill(pids[-1], signal.SIGKILL)  # the service would never answer again
-    assert service.process.wait(60) == 1
-    assert "a process of Paddle Serving has died" in service.process.stderr.read()
+    assert service.wait() == 1
+    assert "a process of Paddle Serving has died" in service.error
     assert ended(pids)
 
 
@@ -411,7 +420,7 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
 def test_verify(artefact, tmp_path):
     service = Service(artefact, tmp_path, "--verify")
     assert not service.error, service.error
-    assert service.process.wait(60) == 0
+    assert service.wait() == 0
 
 
 @pytest.mark.skipif(not core.supports_bfloat16(), reason="this CPU has no bfloat16")
