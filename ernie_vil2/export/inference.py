@@ -107,15 +107,10 @@ def export(
             **{name: version(name) for name in ("paddlenlp", "paddleclas")},
         },
     )
-    shape, dtype = (
-        ([None, size, size, 3], "uint8")
-        if preprocess
-        else (
-            [None, 3, size, size],
-            "float32",
-        )
-    )
-    image = PixelProgram(model, mean, std) if preprocess else ImageProgram(model)
+    if preprocess:
+        image, shape, dtype = PixelProgram(model, mean, std), [None, size, size, 3], "uint8"
+    else:
+        image, shape, dtype = ImageProgram(model), [None, 3, size, size], "float32"
     _save(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
     text = InputSpec([None, None], "int64", "input_ids")
     _save(TextProgram(model), folder / "fp32" / "text", text)

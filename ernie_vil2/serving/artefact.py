@@ -20,6 +20,7 @@ from ernie_vil2.errors import UserError
 FORMAT = 1
 DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 TOWERS = ("image", "text")
+_EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
 # Of each template a text is made with a label in place of {}; a label's embedding is their mean.
 PROMPTS = ("{}", "一张{}的图片", "a photo of {}", "a picture of {}")
 
@@ -194,6 +195,29 @@ def check_prompts(prompts: list[str], where: str) -> list[str]:
         if prompt.count("{}") != 1:
             raise UserError(f"prompt template {prompt[:60]!r} in {where}: expected {{}} once")
     return prompts
+
+
+def check_golden(
+    where: str, tower: str, embeds: np.ndarray, expected: np.ndarray, min_cosine: float | None
+) -> float:
+    """The largest difference of a tower's embeddings [N, D] from its golden vectors.
+
+    where: what gave them, for the message; min_cosine: None demands a difference of at most 1e-5.
+    Raises UserError for others than the trained model's.
+    """
+    difference = float(np.abs(embeds - expected).max())
+    cosine = float(cosines(embeds, expected).min())
+    if min_cosine is None:
+        good, bound = difference <= _EXACT, f"a difference of at most {_EXACT}"
+    else:
+        good, bound = cosine >= min_cosine, f"a cosine of at least {min_cosine}"
+    if not good:  # NaN too
+        raise UserError(
+            f"{where} gives other {tower} embeddings than the trained model (difference "
+            f"{difference:.2g}, cosine {cosine:.6f}; expected {bound}): it is damaged, or this "
+            "device cannot run it; export it again, or use another precision"
+        )
+    return difference
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

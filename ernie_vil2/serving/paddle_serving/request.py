@@ -43,7 +43,7 @@ class Request(pipeline.RequestOp):
 
     def __init__(self, artefact: Artefact, limits: Limits):
         super().__init__()
-        self.limits, self.max_len = limits, artefact.max_len
+        self.limits = limits
         self.transform, self.tokenizer = artefact.transform(), artefact.tokenizer()
         size = artefact.image_size
         shape, dtype = ([3, size, size], np.float32)

@@ -22,7 +22,7 @@ from paddle_serving_server.pipeline.proto import pipeline_service_pb2_grpc
 from paddle_serving_server.web_service import WebService
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.artefact import TOWERS, Artefact, cosines
+from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
 from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_serving.request import Request
 from ernie_vil2.serving.paddle_serving.settings import Limits
@@ -30,7 +30,6 @@ from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
-_EXACT = 1e-5  # of numbers of L2-normalised embeddings in fp32
 
 
 class Route(pipeline.Op):
@@ -205,11 +204,5 @@ class EmbeddingService(WebService):
                 values = dict(zip(answer.key, answer.value))
                 found = np.array(json.loads(values[f"{tower}_embeds"]), np.float32)
                 local = self.settings["op"][tower]["local_service_conf"]
-                exact = local.get("precision", "fp32") == "fp32"
-                difference = np.abs(found - row).max()
-                if not (difference <= _EXACT if exact else cosines(found, row[None]).min() >= 0.99):
-                    raise UserError(
-                        f"{self.artefact.folder} gives other {tower} embeddings than the trained "
-                        f"model (difference {difference:.2g}): it is damaged, or this device "
-                        "cannot run it; export it again"
-                    )
+                least = None if local.get("precision", "fp32") == "fp32" else 0.99
+                check_golden(str(self.artefact.folder), tower, found, row[None], least)
