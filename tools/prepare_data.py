@@ -1,76 +1,14 @@
+#!/usr/bin/env python
 """Make the demo set (emoji) or a vocabulary from your own texts (vocab)."""
 
-import argparse
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+# so that it runs from a clone, without installing
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ernie_vil2 import cli  # noqa: E402
-from ernie_vil2.errors import UserError  # noqa: E402
-
-
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    emoji = commands.add_parser("emoji", help="the demo set: emoji drawn by three makers")
-    emoji.add_argument("--out", required=True, metavar="DIR", help="folder to write")
-    emoji.add_argument(
-        "--languages", nargs="+", default=["zh", "en"], metavar="LANG", help="of zh and en"
-    )
-    emoji.add_argument("--limit", type=cli.positive, metavar="N", help="only the first N emoji")
-    emoji.add_argument(
-        "--packages", metavar="DIR", help="folder that holds the npm tarballs: download nothing"
-    )
-    emoji.add_argument(
-        "--cache",
-        default=str(ROOT / "data" / ".cache"),
-        metavar="DIR",
-        help="where downloads are kept (default: %(default)s)",
-    )
-    emoji.set_defaults(run=emoji_command)
-
-    vocab = commands.add_parser("vocab", help="a WordPiece vocabulary from your texts")
-    vocab.add_argument("--out", required=True, metavar="FILE", help="vocabulary to write")
-    vocab.add_argument(
-        "--size", type=cli.positive, default=8000, help="tokens at most (%(default)s)"
-    )
-    vocab.add_argument(
-        "--input",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="official TSV files (.tsv: captions and tags), or plain text",
-    )
-    vocab.set_defaults(run=vocab_command)
-    return parser
-
-
-def emoji_command(args: argparse.Namespace) -> None:
-    from ernie_vil2.data import emoji
-
-    print(emoji.prepare(args.out, args.cache, args.packages, args.languages, args.limit))
-
-
-def vocab_command(args: argparse.Namespace) -> None:
-    from ernie_vil2.data import vocab
-
-    texts = (text for path in args.input for text in vocab.read_texts(path))
-    tokens = vocab.build_vocab(texts, args.size)
-    try:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}") from error
-    print(f"{len(tokens)} tokens in {args.out}")
-
-
-def main(argv=None) -> None:
-    args = arguments().parse_args(argv)
-    args.run(args)
-
+from ernie_vil2 import cli
+from ernie_vil2.commands.prepare_data import main
 
 if __name__ == "__main__":
     sys.exit(cli.run(main))

@@ -1,0 +1,174 @@
+"""Serve an exported model over HTTP: `python tools/serve.py DIR`."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+
+from ernie_vil2 import cli, runtime
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
+        "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
+    )
+    whole, seconds = cli.positive, _seconds
+    parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="0: any free one (%(default)s)")
+    parser.add_argument("--precision", default="fp32", help="one that was exported")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1")
+    parser.add_argument("--threads", type=whole, help="of the CPU (all usable cores)")
+    parser.add_argument(
+        "--max-batch",
+        type=whole,
+        default=8,
+        help="images or texts of a run of the model (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-wait-ms",
+        type=seconds,
+        default=5,
+        help="that an item waits for others to join it (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-queue",
+        type=whole,
+        default=512,
+        help="items in work at a time; beyond: 429 (%(default)s)",
+    )
+    parser.add_argument("--max-items", type=whole, default=256, help="of a request (%(default)s)")
+    parser.add_argument(
+        "--max-text-chars", type=whole, default=2000, help="of a text (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-pixels", type=whole, default=50_000_000, help="of an image (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-body-mb", type=whole, default=32, help="MiB of a request (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-buffered-mb",
+        type=whole,
+        default=256,
+        help="MiB of all requests at a time (%(default)s)",
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, default=30, help="seconds to answer in (%(default)s)"
+    )
+    parser.add_argument(
+        "--body-timeout", type=seconds, default=60, help="seconds to send a body (%(default)s)"
+    )
+    parser.add_argument(
+        "--drain-timeout",
+        type=seconds,
+        default=60,
+        help="seconds to end in after SIGTERM (%(default)s)",
+    )
+    parser.add_argument(
+        "--api-key-file",
+        metavar="FILE",
+        help="keys that clients must show, one a line ($ERNIE_VIL2_API_KEY, else none)",
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="only compare with the golden vectors; serve nothing"
+    )
+    parser.add_argument("--access-log", action="store_true", help="log every request")
+    args = parser.parse_args(argv)
+    if args.max_items > args.max_queue:
+        raise cli.UserError(
+            f"--max-items {args.max_items} is above --max-queue {args.max_queue}: "
+            "such a request would never find room"
+        )
+    return _verify(args) if args.verify else _serve(args)
+
+
+def _verify(args) -> int:
+    runtime.prepare()
+    from ernie_vil2.serving.predictor import Predictor
+
+    predictor = Predictor(args.artefact, args.precision, args.device, args.threads, verify=False)
+    for tower, difference in predictor.verify().items():
+        print(f"{args.precision}, {tower}: as trained, largest difference {difference:.1e}")
+    return 0
+
+
+def _serve(args) -> int:
+    runtime.prepare()
+    from ernie_vil2.serving.artefact import Artefact
+    from ernie_vil2.serving.http.app import create_app
+    from ernie_vil2.serving.http.limits import ApiKeys, Limits
+    from ernie_vil2.serving.http.server import listen, serve
+    from ernie_vil2.serving.http.service import Service
+    from ernie_vil2.serving.predictor import Predictor
+
+    log = _log()
+    limits = Limits(
+        items=args.max_items,
+        text_chars=args.max_text_chars,
+        body_bytes=args.max_body_mb << 20,
+        buffered_bytes=args.max_buffered_mb << 20,
+        pixels=args.max_pixels,
+        body_seconds=args.body_timeout,
+        seconds=args.timeout,
+    )
+    artefact = Artefact.open(args.artefact)
+    artefact.program("image", args.precision)
+    keys = ApiKeys.read(args.api_key_file)
+
+    def load() -> Predictor:
+        return Predictor(
+            artefact, args.precision, args.device, args.threads, batch_size=args.max_batch
+        )
+
+    service = Service(
+        artefact,
+        load,
+        limits,
+        keys,
+        max_batch=args.max_batch,
+        max_wait=args.max_wait_ms / 1000,
+        max_queue=args.max_queue,
+    )
+    with listen(args.host, args.port) as listener:
+        importlib.import_module("paddle")  # takes SIGTERM for itself, so before the server does
+        host, port = listener.getsockname()[:2]
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.info("loading %s (%s); listening on http://%s", args.artefact, args.precision, where)
+        serve(create_app(service), service, listener, args.drain_timeout, args.access_log)
+    log.info("stopped")
+    if not service.batcher.close(0):
+        # The model's thread is inside Paddle, loading or hanging; an ordinary end would crash it.
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+def _log() -> logging.Logger:
+    """Our log and uvicorn's, on stderr; Paddle sets the root logger to warnings."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    for name, level in (
+        ("ernie_vil2", logging.INFO),
+        ("uvicorn.error", logging.WARNING),
+        ("uvicorn.access", logging.INFO),
+        ("python_multipart", logging.ERROR),  # its warnings are a client's to cause
+    ):
+        log = logging.getLogger(name)
+        log.setLevel(level)
+        log.addHandler(handler)
+        log.propagate = False
+    return logging.getLogger("ernie_vil2")
+
+
+def _seconds(text: str) -> float:
+    """The `type` of an argument that is a time of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time of 0 or more")
+    return value

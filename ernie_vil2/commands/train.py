@@ -1,0 +1,46 @@
+"""Train what a configuration describes: `python tools/train.py -c configs/base.yaml`."""
+
+from pathlib import Path
+
+from ernie_vil2 import cli, runtime
+
+
+def main(argv=None) -> int:
+    parser = cli.parser("Train a model on multi-view image-text pairs.")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--resume",
+        metavar="auto|FOLDER",
+        help="auto: go on from the newest checkpoint in Global.output_dir, or start; "
+        "or a folder checkpoints/step_*",
+    )
+    start.add_argument(
+        "--doctor",
+        action="store_true",
+        help="instead of training, check what a long run relies on, and measure what it will take",
+    )
+    args = parser.parse_args(argv)
+    from ernie_vil2.config import load_config
+
+    config = load_config(args.config, args.override)  # mistakes show before paddle is loaded
+    settings = runtime.prepare()
+
+    from ernie_vil2 import distributed
+    from ernie_vil2.faults import Diverged
+    from ernie_vil2.runlog import log, start_logging
+    from ernie_vil2.trainer import Interrupted, Trainer
+
+    distributed.init(config.Global.device)
+    if args.doctor:
+        from ernie_vil2.doctor.examine import examine
+
+        return examine(config)
+    start_logging(Path(config.Global.output_dir), distributed.is_main())
+    for line in settings:
+        log.info(line)
+    try:
+        Trainer(config, resume=args.resume).train()
+    except (Interrupted, Diverged) as stop:
+        log.warning(stop)
+        return 1
+    return 0
