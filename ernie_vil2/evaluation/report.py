@@ -65,13 +65,12 @@ def format_table(report: dict) -> str:
             recall, interval, chance = _cells(report[direction], name)
             cells.append(f"{recall:>6}  {interval:>13}  {chance:>6}")
         rows.append([_spoken(name), *cells])
-    for name in ("median_rank", "queries", "candidates"):
+    for name in _number_names(report):
         rows.append([_spoken(name), *[f"{_number(report[d][name]):>6}" for d in _DIRECTIONS]])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(
-        [*lines, f"mean recall of both directions: {_percent(report['mean_recall'])} %"]
-    )
+    both = f"mean recall of both directions: {_percent(report['mean_recall'])} %"
+    return "\n".join([*lines, both, *_remarks(report)])
 
 
 def write_page(
@@ -113,6 +112,19 @@ def _recall_names(report: dict) -> list[str]:
     return [*(name for name in report["text_to_image"] if name.startswith("R@")), "mean_recall"]
 
 
+def _number_names(report: dict) -> list[str]:
+    names = ("mrr", "median_rank", "queries", "candidates")
+    return [name for name in names if name in report["text_to_image"]]
+
+
+def _remarks(report: dict) -> list[str]:
+    """How was counted, and what was left out, a line each."""
+    lines = [f"protocol: {report['protocol']}"] if "protocol" in report else []
+    if report.get("bad_records"):
+        lines.append(f"bad records left out: {report['bad_records']}")
+    return lines
+
+
 def _cells(scores: dict, name: str) -> tuple[str, str, str]:
     """Recall, its interval and chance, in percent."""
     interval = "-".join(map(_percent, scores["interval"].get(name, [])))
@@ -124,11 +136,13 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float) -> str:
+    if 0 < value < 1:  # of a rank or a count there is none
+        return f"{value:.3f}"
     return f"{value:.1f}".removesuffix(".0")
 
 
 def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+    return "MRR" if name == "mrr" else name.replace("_", " ")
 
 
 def _table(report: dict) -> str:
@@ -141,11 +155,12 @@ def _table(report: dict) -> str:
             interval = f"<small>95 %: {interval.replace('-', '–')}</small>" if interval else ""
             row += f"<td><b>{recall} %</b>{interval}<small>chance: {chance}</small></td>"
         rows.append(row)
-    for name in ("median_rank", "queries", "candidates"):
+    for name in _number_names(report):
         cells = "".join(f"<td>{_number(report[direction][name])}</td>" for direction in _DIRECTIONS)
         rows.append(f'<th scope="row">{_spoken(name)}</th>{cells}')
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     both = f"Mean recall of both directions: <b>{escape(_percent(report['mean_recall']))} %</b>"
+    both = "<br>".join([both, *map(escape, _remarks(report))])
     return (
         f"<p>{both}</p>\n<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     )
