@@ -52,7 +52,7 @@ class ImageQuery:
 
 def write_json(path: str | os.PathLike, report: dict) -> None:
     """The report of `evaluate_retrieval` as JSON; the file appears whole or not at all."""
-    _write(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def format_table(report: dict) -> str:
@@ -93,10 +93,11 @@ def write_page(
         cards = [card(query) for query in queries if isinstance(query, kind)]
         if cards:
             body += [f"<h2>{heading}</h2>", *cards]
-    _write(path, _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body)))
+    write_text(path, _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body)))
 
 
-def _write(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """A file, and its folder if missing; it appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
