@@ -72,4 +72,7 @@ def test_a_bad_row_is_found_beforehand(bad, source):
     with pytest.raises(UserError, match=f"^{source}: .*--skip-bad"):
         check_rows(Rows(records(65, bad), transform, 64, 1))
     check_rows(Rows(records(65), transform, 64))
+    alone = [Record("a", b"1", (), (), "set:1"), Record("", b"", ("text",), (), "set:2")]
+    with pytest.raises(UserError, match="no pair to score"):
+        check_rows(Rows(alone, transform, 64))
     assert not multiprocessing.active_children()

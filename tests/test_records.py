@@ -179,6 +179,10 @@ def test_folder(tmp_path):
     for row, (_, reason) in enumerate(wrong, start=2):
         error = bad(reader, row)
         assert reason in error.reason and error.source == f"{path}:{row + 1}", error
+    empty = 2 + wrong.index(({**image, "captions": []}, "captions is empty"))
+    distractor = reader.evaluation()[empty]
+    assert (distractor.captions, distractor.image) == ((), png(1))
+    assert bad(reader, empty)  # for training still
 
 
 def test_chinese_clip(tmp_path):
@@ -272,6 +276,8 @@ def test_karpathy_splits(tmp_path):
     assert [test[0].id, test[1].id] == ["1", "77"] and test[0].image == png(1)
     assert test[0].captions == tuple(f"test {n}" for n in range(5))
     assert len(test) == 4 and [bad(test, i).source[-2:] for i in (2, 3)] == [":5", ":6"]
+    distractor = test.evaluation()[3]
+    assert (distractor.id, distractor.captions, distractor.image) == ("1", (), png(1))
     train = build_reader(**options, split=["train", "restval"])
     assert [train[0].id, train[1].id, len(train)] == ["0", "2", 3]
     assert len(build_reader(**options)) == 6

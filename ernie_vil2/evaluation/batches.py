@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -92,18 +92,25 @@ class Rows:
 
 
 def check_rows(rows: Rows) -> None:
-    """Read and decode all rows, each rank its share; UserError on every rank for a bad one."""
-    first_bad = None
+    """Read and decode all rows, each rank its share.
+
+    Raises UserError, on every rank, for a bad row, and where no text stands with an image.
+    """
+    first_bad, pairs = None, False
     with contextlib.closing(iter(rows)) as batches:
         for batch in batches:
+            pairs = pairs or any(row.image_id and row.captions for row in batch["rows"])
             if batch["bad"]:
                 first_bad = batch["bad"][0]
                 break
-    refuse_bad(distributed.all_gather_objects(first_bad))
+    first_bad, pairs = zip(*distributed.all_gather_objects((first_bad, pairs)))
+    refuse_bad(first_bad)
+    if not any(pairs):
+        raise UserError("no text of DataLoader.Eval has an image: there is no pair to score")
 
 
-def refuse_bad(bad: list) -> None:
-    """UserError for the first BadRecord of a list, whose other items are None."""
+def refuse_bad(bad: Sequence) -> None:
+    """UserError for the first BadRecord of a sequence, whose other items are None."""
     for error in filter(None, bad):
         raise UserError(
             f"{error}: an evaluation leaves nothing out; mend or remove it, or set "

@@ -92,7 +92,9 @@ def check_image_of_text(
     if len(bad):
         raise UserError(f"image_of_text has {bad[0]}: expected 0 to {images - 1}")
     if not len(columns):
-        raise UserError("image_of_text names no image: there is no pair to score")
+        raise UserError(
+            "no text has an image (image_of_text names none): there is no pair to score"
+        )
     return _distinct(np.repeat(np.arange(texts), count), columns, images)
 
 
