@@ -250,6 +250,7 @@ SCHEMA = section(
         sample_views=integer(NOT_NEGATIVE, 4),
         pretrained=nullable(string(None)),
         pretrained_partial=boolean(False),
+        pretrained_other_vocab=boolean(False),
     ),
     Arch=section(
         embed_dim=nullable(integer(POSITIVE, None)),
@@ -450,6 +451,11 @@ def check_together(tree: dict, where: str) -> None:
     if img_size not in (None, size):
         expected = f"Transform.size, {size}: set both to the same"
         raise wrong(where, "Arch.Image.img_size", img_size, expected)
+
+    longest = tree["Arch"]["Text"].get("max_position_embeddings")
+    if longest and tree["Tokenizer"]["max_len"] > longest:
+        expected = f"at most Arch.Text.max_position_embeddings, {longest}"
+        raise wrong(where, "Tokenizer.max_len", tree["Tokenizer"]["max_len"], expected)
 
     best, ks = tree["Metric"]["best"], tree["Metric"]["ks"]
     recalls = [*(f"R@{k}" for k in ks), "mean_recall"]

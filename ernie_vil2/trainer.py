@@ -36,7 +36,12 @@ from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.faults import Diverged, Faults
-from ernie_vil2.models.convert import check_vocabulary, load_weights
+from ernie_vil2.models.convert import load_weights
+from ernie_vil2.models.vocabulary import (
+    check_pretrained_vocabulary,
+    check_resumed_vocabulary,
+    check_vocabulary,
+)
 from ernie_vil2.objective import backward
 from ernie_vil2.optim import EMA, build_scheduler
 from ernie_vil2.parallel import build_parallel
@@ -169,15 +174,18 @@ class Trainer:
         return distributed.all_gather_objects(newest)[0]
 
     def _start_anew(self) -> None:
-        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
-            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
         weights = self.config.Global.pretrained
         if weights:
+            check_vocabulary(self.model, self.tokenizer, trained=True)
+            if not self.config.Global.pretrained_other_vocab:
+                check_pretrained_vocabulary(weights, self.tokenizer)
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
-            check_vocabulary(self.model, self.tokenizer, trained=True)
+        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
+            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
 
     def _resume(self, folder: Path) -> None:
+        check_resumed_vocabulary(folder, self.tokenizer)
         state = self._restore(folder)
         if "faults" in state:
             self.faults.load_state_dict(state["faults"])
