@@ -16,6 +16,7 @@ import paddle
 from tqdm import tqdm
 
 from ernie_vil2 import checkpoint, distributed, training_state
+from ernie_vil2.bad_share import BadShare
 from ernie_vil2.build import (
     batch_norms,
     build_amp,
@@ -97,6 +98,7 @@ class Trainer:
         )
         self.ema = self._build_ema()
         self.faults = Faults(self.output / "faults.jsonl", config.Faults.spike, config.Faults.skips)
+        self.bad_share = BadShare(config.Faults.bad_share, len(self.reader), self.ledger.path)
         self.checkpoints = self._build_checkpoints()
 
         self.step = 0
@@ -283,6 +285,7 @@ class Trainer:
                 if self.faults.hopeless:
                     self._roll_back()
                     continue
+                self.bad_share.check()
                 self.watchdog.beat(f"step {self.step + 1}")
                 bar.update(self.step - bar.n)
                 if not failed:
@@ -302,6 +305,7 @@ class Trainer:
                     self._save()
                 if self._due(every.eval_interval):
                     self._evaluate()
+        self.bad_share.check(at_end=True)
         if self.saved_at != self.step:  # first, since an evaluation may take long
             self._save()
         if self.evaluated_at != self.step >= every.eval_interval:
@@ -345,7 +349,10 @@ class Trainer:
         losses["gradient_norm"] = norm
         # one small reduction a step, so that all ranks judge and stop alike
         stopping = float(self.stop_signal is not None)
-        loss, stopping = distributed.mean([float(losses["loss"]), stopping])
+        bad = sum(int((~b["valid"]).sum()) for batch in batches for b in batch)
+        loss, stopping, bad = distributed.mean([float(losses["loss"]), stopping, float(bad)])
+        world_size = distributed.world_size()
+        self.bad_share.add(round(bad * world_size), self.batch_size * self.merge * world_size)
         # under float16 an infinite gradient is the scaler's business, which lowers its scale
         scaling = self.scaler.is_enable() and math.isfinite(loss)
         fault = self.faults.judge(loss, 0.0 if scaling else float(norm))
