@@ -64,5 +64,6 @@ class BadShare:
                     examples.setdefault(reason, source)
         except OSError:  # the ledger could not be written
             return ""
-        common = [f"{n} x {reason} ({examples[reason]})" for reason, n in reasons.most_common(_REASONS)]
-        return "".join([" (", ", ".join(common), ")"]) if common else ""
+        common = reasons.most_common(_REASONS)
+        parts = [f"{count} x {reason} ({examples[reason]})" for reason, count in common]
+        return f" ({', '.join(parts)})" if parts else ""

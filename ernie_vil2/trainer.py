@@ -230,7 +230,8 @@ class Trainer:
         """Run to the last step.
 
         Ctrl-C and SIGTERM end the run after the step at hand and a checkpoint, as `Interrupted`.
-        Raises Diverged where steps keep failing after as many rollbacks as are allowed.
+        Raises Diverged where steps keep failing after as many rollbacks as are allowed, and Unsaved
+        where the last checkpoint could not be written.
         """
         log.info(
             "%d records, %d steps of %d pairs, %.1f steps an epoch",
@@ -258,6 +259,7 @@ class Trainer:
                 self.run_log.close()
         if self.ledger.count:
             log.warning("%d bad records were skipped: %s", self.ledger.count, self.ledger.path)
+        self.checkpoints.check_saved()
         log.info("done: %d steps, checkpoints in %s", self.step, self.output / "checkpoints")
 
     def _stop(self, number: int, frame) -> None:
@@ -297,6 +299,7 @@ class Trainer:
                 if stop:
                     self._save()
                     self._stay_while_any_writes()
+                    self.checkpoints.check_saved()
                     raise Interrupted(
                         f"stopped at step {self.step}; --resume auto goes on from here"
                     )

@@ -26,6 +26,7 @@ def main(argv=None) -> int:
     settings = runtime.prepare()
 
     from ernie_vil2 import distributed
+    from ernie_vil2.checkpoint_writer import Unsaved
     from ernie_vil2.faults import Diverged
     from ernie_vil2.runlog import log, start_logging
     from ernie_vil2.trainer import Interrupted, Trainer
@@ -40,7 +41,7 @@ def main(argv=None) -> int:
         log.info(line)
     try:
         Trainer(config, resume=args.resume).train()
-    except (Interrupted, Diverged) as stop:
+    except (Interrupted, Diverged, Unsaved) as stop:
         log.warning(stop)
         return 1
     return 0
