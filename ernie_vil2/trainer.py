@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 import paddle
@@ -48,7 +48,13 @@ log = logging.getLogger("ernie_vil2")
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM ended the run, after a checkpoint was saved."""
+    """Ctrl-C, SIGTERM or SIGHUP ended the run, after a checkpoint was saved."""
+
+
+def _stop_signals() -> list:
+    # nohup has SIGHUP ignored, so that a run outlives its terminal
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 class Trainer:
@@ -56,10 +62,16 @@ class Trainer:
 
     resume: None starts anew; "auto" goes on from output_dir's newest checkpoint where there is one;
     a folder goes on from that checkpoint.
+    on_stop: called when a signal ends the run, which then still saves.
     """
 
-    def __init__(self, config: Config, resume: Optional[str] = None):
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        resume: Optional[str] = None,
+        on_stop: Optional[Callable[[], None]] = None,
+    ):
+        self.config, self.on_stop = config, on_stop
         self.output = Path(config.Global.output_dir)
         self.seed = config.Global.seed
         self._main = distributed.is_main()
@@ -229,9 +241,9 @@ class Trainer:
     def train(self) -> None:
         """Run to the last step.
 
-        Ctrl-C and SIGTERM end the run after the step at hand and a checkpoint, as `Interrupted`.
-        Raises Diverged where steps keep failing after as many rollbacks as are allowed, and Unsaved
-        where the last checkpoint could not be written.
+        Ctrl-C, SIGTERM and SIGHUP end the run after the step at hand and a checkpoint, as
+        `Interrupted`. Raises Diverged where steps keep failing after as many rollbacks as are
+        allowed, and Unsaved where the last checkpoint could not be written.
         """
         log.info(
             "%d records, %d steps of %d pairs, %.1f steps an epoch",
@@ -242,7 +254,7 @@ class Trainer:
         )
         if self.run_log and self.config.Global.sample_views:
             self._draw_views(self.config.Global.sample_views)
-        handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.signal(s, self._stop) for s in _stop_signals()}
         failing = True
         try:
             self._loop()
@@ -264,6 +276,8 @@ class Trainer:
 
     def _stop(self, number: int, frame) -> None:
         self.stop_signal = number
+        if self.on_stop:
+            self.on_stop()
 
     def _loop(self) -> None:
         every = self.config.Global
