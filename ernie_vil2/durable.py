@@ -51,14 +51,45 @@ def _checksum(content: Mapping) -> str:
 
 def replace_text(path: Path, text: str) -> None:
     """Put a text in place of a file's, whole or not at all."""
+    with replaced(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Inside, a draft beside `path` is to be written; then it takes the file's place.
+
+    Whatever fails, `path` stays as it was, and no draft is left. An OSError names `path`, also
+    where the system names none, as it does not for a full disk.
+    """
     draft = path.with_name(f".{path.name}")
     try:
-        draft.write_text(text, encoding="utf-8")
-        sync(draft)
-        os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
+        with naming(path):
+            yield draft
+            sync(draft)
+            os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an OSError that names no path name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def check_room(folder: Path) -> None:
+    """Raise OSError unless a MiB can be written to `folder`: better now than in an hour."""
+    with replaced(folder / ".room") as draft:
+        draft.write_bytes(b"\0" * (1 << 20))
+    (folder / ".room").unlink()
 
 
 def sync(path: Path) -> None:

@@ -404,6 +404,7 @@ SCHEMA = section(
         spike=nullable(number(("above 1", lambda x: x > 1), None)),
         skips=integer(POSITIVE, 5),
         rollbacks=integer(NOT_NEGATIVE, 3),
+        bad_share=nullable(number(PROBABILITY, 0.5)),
     ),
     DataLoader=section(
         Train=section(
