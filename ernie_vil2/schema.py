@@ -421,11 +421,14 @@ SCHEMA = section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
                 num_workers=integer(NOT_NEGATIVE, 2),
+                worker_timeout=nullable(number(POSITIVE, 600.0)),
+                skip_bad=boolean(False),
             )
         ),
     ),
     Metric=section(
         ks=listof(integer(POSITIVE), SOME_SET, [1, 5, 10]),
+        protocol=choice("strict", "official", "chinese_clip", default="strict"),
         bootstrap=integer(NOT_NEGATIVE, 1000),
         block=integer(POSITIVE, 1024),
         best=string("mean_recall"),  # one of those that `check_together` makes of ks

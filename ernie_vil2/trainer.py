@@ -188,6 +188,8 @@ class Trainer:
         return distributed.all_gather_objects(newest)[0]
 
     def _start_anew(self) -> None:
+        if self.evaluator and self.config.Global.eval_interval:
+            self.evaluator.check()  # now, and not when hours of training hang on it
         weights = self.config.Global.pretrained
         if weights:
             check_vocabulary(self.model, self.tokenizer, trained=True)
@@ -319,12 +321,7 @@ class Trainer:
                 if self._due(every.histogram_interval):
                     self._histograms()
                 if stop:
-                    self._save()
-                    self._stay_while_any_writes()
-                    self.checkpoints.check_saved()
-                    raise Interrupted(
-                        f"stopped at step {self.step}; --resume auto goes on from here"
-                    )
+                    self._leave()
                 # weights of a run that is failing are none to come back to
                 if self._due(every.save_interval) and not failed:
                     self._save()
@@ -333,8 +330,16 @@ class Trainer:
         self.bad_share.check(at_end=True)
         if self.saved_at != self.step:  # first, since an evaluation may take long
             self._save()
-        if self.evaluated_at != self.step >= every.eval_interval:
+        if every.eval_interval and self.evaluated_at != self.step:
             self._evaluate()
+
+    def _leave(self) -> None:
+        """Save, and end the run as a signal asked for."""
+        if self.saved_at != self.step:
+            self._save()
+        self._stay_while_any_writes()
+        self.checkpoints.check_saved()
+        raise Interrupted(f"stopped at step {self.step}; --resume auto goes on from here")
 
     def _stay_while_any_writes(self) -> None:
         # paddle.distributed.launch kills the ranks that are left 3 s after the first has failed.
@@ -518,12 +523,18 @@ class Trainer:
                 self.run_log.histograms(self.step, trainable(self.objective))
 
     def _evaluate(self) -> None:
-        self.evaluated_at = self.step
         if not self.evaluator:
             return
         self.model.eval()
         with self._averaged():
-            embeddings = self.evaluator.embed(self.model, lambda: self.watchdog.beat("evaluation"))
+            embeddings = self.evaluator.embed(
+                self.model,
+                lambda: self.watchdog.beat("evaluation"),
+                lambda: self.stop_signal is not None,
+            )
+        if embeddings is None:  # a resume evaluates this step
+            self._leave()
+        self.evaluated_at = self.step
         metric = self._score(embeddings) if self.run_log else None
         metric = distributed.all_gather_objects(metric)[0]
         best = self.best is None or metric > self.best
@@ -547,6 +558,9 @@ class Trainer:
         }
         recalls["eval/mean_recall"] = report["mean_recall"]
         self.run_log.scalars(self.step, recalls)
+        if report["bad_records"]:
+            where = self.evaluator.ledger.path
+            log.warning("%d bad rows were left out, see %s", report["bad_records"], where)
         log.info(
             "step %d: %s", self.step, ", ".join(f"{n[5:]} {v:.2%}" for n, v in recalls.items())
         )

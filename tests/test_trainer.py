@@ -359,6 +359,86 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert max(metrics(out)) == saved + 1
 
 
+def test_a_short_run_ends_with_an_evaluation_and_has_a_best(tmp_path):
+    out = train(write_run(tmp_path), "Global.max_steps=2", "Global.eval_interval=1000")
+    assert list(metrics(out, "eval/mean_recall")) == [2]
+    assert (out / "checkpoints" / "best").resolve().name == "step_00000002"
+
+    out = train(write_run(tmp_path), "Global.max_steps=1", "Global.eval_interval=0")
+    assert "eval/mean_recall" not in (out / "metrics.jsonl").read_text().splitlines()[-1]
+    assert not (out / "checkpoints" / "best").exists()
+
+
+def test_a_bad_evaluation_row_is_told_before_the_first_step(tmp_path, capsys):
+    config = write_run(tmp_path)
+    out = train(config, "Global.max_steps=1")
+    steps = (out / "metrics.jsonl").read_text()
+    rows = (tmp_path / "test.tsv").read_text().splitlines()
+    rows[11] = rows[11][:300]
+    (tmp_path / "test.tsv").write_text("\n".join(rows) + "\n")
+    for workers in (0, 2):
+        train(config, f"DataLoader.Eval.num_workers={workers}", code=2)
+        (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+        assert "test.tsv:12:" in message and "skip_bad" in message
+    assert (out / "metrics.jsonl").read_text() == steps
+    assert not (out / "checkpoints.1").exists()  # the last run's are where they were
+
+    train(config, "Global.max_steps=1", "Global.eval_interval=0")
+    out = train(config, "DataLoader.Eval.skip_bad=true")
+    (line,) = (out / "eval" / "bad_records.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"].endswith("test.tsv:12")
+    assert "1 bad rows were left out" in (out / "train.log").read_text()
+
+
+def slow_evaluation(folder: Path, *overrides) -> tuple:
+    """A run in a process group of its own, in its first evaluation: (process, workers' ids)."""
+    pids = folder / "pids"
+    overrides = [
+        *("Global.eval_interval=1", "Global.max_steps=3", "DataLoader.Eval.batch_size=1"),
+        *("DataLoader.Eval.num_workers=2", "DataLoader.Train.num_workers=2", *overrides),
+    ]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "tests" / "slow_evaluation.py"), str(pids)),
+            *("-c", str(write_run(folder)), "-o", *overrides),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    metrics_file = folder / "out" / "metrics.jsonl"
+    while not metrics_file.is_file() or not metrics_file.stat().st_size:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    before = len(pids.read_text().splitlines())
+    while len(lines := pids.read_text().splitlines()) < before + 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, {*map(int, lines[before:])}
+
+
+def test_sigterm_to_the_group_in_an_evaluation_saves_and_leaves(tmp_path):
+    process, workers = slow_evaluation(tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "--resume auto" in err and "Traceback" not in err and "SystemError" not in err
+    latest = tmp_path / "out" / "checkpoints" / "latest"
+    assert latest.resolve().name == "step_00000001"
+    assert json.loads((latest / "state.json").read_text())["evaluated_at"] is None
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_killed_evaluation_worker_costs_nothing(tmp_path):
+    process, workers = slow_evaluation(tmp_path, "Global.max_steps=1")
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "restarted" in err
+    assert list(metrics(tmp_path / "out", "eval/mean_recall")) == [1]
+
+
 @pytest.mark.parametrize("tool", ["train", "eval", "convert", "prepare_data"])
 def test_help_is_quick(tool):
     start = time.perf_counter()
