@@ -333,6 +333,14 @@ def test_checkpoint_of_another_model(run, tmp_path, capsys):
         assert "projection" in message
 
 
+def test_bare_resume_is_auto(run, tmp_path):
+    config, out = run
+    copy = shutil.copytree(out, tmp_path / "copy", symlinks=True)
+    argv = ["--resume", "-c", str(config), "-o", f"Global.output_dir={copy}", "Global.max_steps=5"]
+    assert cli.run(train_tool.main, argv) == 0
+    assert list(metrics(copy)) == [*metrics(out), 5]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     config = write_run(tmp_path)
