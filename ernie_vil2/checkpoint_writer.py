@@ -19,6 +19,10 @@ log = logging.getLogger("ernie_vil2")
 _PATIENCE = 10.0  # seconds that a failing run waits for other ranks' files
 
 
+class Unsaved(Exception):
+    """A run is over, and its last checkpoint could not be written."""
+
+
 class CheckpointWriter:
     """Writes `folder`/step_*; every process of a run has one and calls it at the same steps.
 
@@ -64,6 +68,7 @@ class CheckpointWriter:
         self.token = token or f"{os.getpid()}-{time.time_ns()}"
         self.failed = 0  # checkpoints and amendments that the disk refused
         self.last: Path | None = None  # the newest that was published
+        self._refused: tuple[int, OSError] | None = None  # the newest of all that was not: its step
         self._number = 0  # of calls of save, which is the same on all ranks
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -142,6 +147,23 @@ class CheckpointWriter:
             self.time_limit = min(self.time_limit, _PATIENCE)
         self.wait()
 
+    def check_saved(self) -> None:
+        """Raise Unsaved, with what is lost, where the last call of `save` wrote nothing.
+
+        Rank 0 knows of all ranks; the others raise nothing.
+        """
+        self.wait()
+        if self.rank != 0 or self._refused is None:
+            return
+        step, error = self._refused
+        newest = checkpoint.find_latest(self.folder)
+        lost = f"what was learned after {newest.name}" if newest else "all that was learned"
+        raise Unsaved(
+            f"the checkpoint of step {step} could not be written to {self.folder} ({error}): "
+            f"{lost} is lost; make it writable, with room, and --resume auto goes on from "
+            f"{newest.name if newest else 'the start'}"
+        )
+
     # -- on the thread ---------------------------------------------------------------------------
 
     def _run(self, weights: dict, training: dict, step: int, state: str, best: bool) -> None:
@@ -151,8 +173,10 @@ class CheckpointWriter:
                 self._write(draft, weights, training, state)
                 if self.rank == 0:
                     self.last = checkpoint.publish(draft, self.folder, step)
+                self._refused = None
             except OSError as error:
                 self.failed += 1
+                self._refused = step, error
                 self._give_up(draft, step, error)
                 return
             if self.rank == 0:

@@ -1,11 +1,16 @@
 """What every command-line tool shares: `-c`, `-o`, exit codes."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Callable, Optional
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.os_errors import explain
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -34,16 +39,54 @@ def positive(text: str) -> int:
 def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> int:
     """Call `main(argv)` and return the exit code: 0 done, 2 the user's mistake (one line), 1 else.
 
-    Anything that is not a `UserError` keeps its traceback, which Python turns into exit code 1.
+    What the operating system refuses is one line too. Anything else keeps its traceback, which
+    Python turns into exit code 1.
     """
+    with _interrupts() as interrupted:
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            return _say(f"error: {error}", 2)
+        except BrokenPipeError:  # the reader of our output went away, as in `... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        except OSError as error:
+            explained = explain(error)
+            if explained is None:
+                raise
+            return _say(f"error: {explained[0]}", explained[1])
+        except BaseException as error:
+            # within an import Ctrl-C may come out as another error, and half-imported modules
+            if interrupted or isinstance(error, KeyboardInterrupt):
+                return _say("interrupted", 1)
+            raise
+
+
+def _say(line: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # stderr may be a file on the full disk
+        print(line, file=sys.stderr)
+    return code
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list]:
+    """Inside, Ctrl-C is a KeyboardInterrupt as ever; the list is not empty once there was one."""
+    seen: list = []
+
+    def interrupt(number, frame):
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    # not where a caller has a handler of its own, or another thread may not set one
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield seen
+        return
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        return main(argv) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # the reader of our output went away, as in `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -9,13 +9,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
 from ernie_vil2 import checkpoint, distributed, training_state
+from ernie_vil2.bad_share import BadShare
 from ernie_vil2.build import (
     batch_norms,
     build_amp,
@@ -36,7 +37,12 @@ from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.faults import Diverged, Faults
-from ernie_vil2.models.convert import check_vocabulary, load_weights
+from ernie_vil2.models.convert import load_weights
+from ernie_vil2.models.vocabulary import (
+    check_pretrained_vocabulary,
+    check_resumed_vocabulary,
+    check_vocabulary,
+)
 from ernie_vil2.objective import backward
 from ernie_vil2.optim import EMA, build_scheduler
 from ernie_vil2.parallel import build_parallel
@@ -47,7 +53,13 @@ log = logging.getLogger("ernie_vil2")
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM ended the run, after a checkpoint was saved."""
+    """Ctrl-C, SIGTERM or SIGHUP ended the run, after a checkpoint was saved."""
+
+
+def _stop_signals() -> list:
+    # nohup has SIGHUP ignored, so that a run outlives its terminal
+    hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
 
 
 class Trainer:
@@ -55,10 +67,16 @@ class Trainer:
 
     resume: None starts anew; "auto" goes on from output_dir's newest checkpoint where there is one;
     a folder goes on from that checkpoint.
+    on_stop: called when a signal ends the run, which then still saves.
     """
 
-    def __init__(self, config: Config, resume: Optional[str] = None):
-        self.config = config
+    def __init__(
+        self,
+        config: Config,
+        resume: Optional[str] = None,
+        on_stop: Optional[Callable[[], None]] = None,
+    ):
+        self.config, self.on_stop = config, on_stop
         self.output = Path(config.Global.output_dir)
         self.seed = config.Global.seed
         self._main = distributed.is_main()
@@ -97,6 +115,7 @@ class Trainer:
         )
         self.ema = self._build_ema()
         self.faults = Faults(self.output / "faults.jsonl", config.Faults.spike, config.Faults.skips)
+        self.bad_share = BadShare(config.Faults.bad_share, len(self.reader), self.ledger.path)
         self.checkpoints = self._build_checkpoints()
 
         self.step = 0
@@ -171,15 +190,18 @@ class Trainer:
     def _start_anew(self) -> None:
         if self.evaluator and self.config.Global.eval_interval:
             self.evaluator.check()  # now, and not when hours of training hang on it
-        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
-            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
         weights = self.config.Global.pretrained
         if weights:
+            check_vocabulary(self.model, self.tokenizer, trained=True)
+            if not self.config.Global.pretrained_other_vocab:
+                check_pretrained_vocabulary(weights, self.tokenizer)
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
-            check_vocabulary(self.model, self.tokenizer, trained=True)
+        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
+            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
 
     def _resume(self, folder: Path) -> None:
+        check_resumed_vocabulary(folder, self.tokenizer)
         state = self._restore(folder)
         if "faults" in state:
             self.faults.load_state_dict(state["faults"])
@@ -229,8 +251,9 @@ class Trainer:
     def train(self) -> None:
         """Run to the last step.
 
-        Ctrl-C and SIGTERM end the run after the step at hand and a checkpoint, as `Interrupted`.
-        Raises Diverged where steps keep failing after as many rollbacks as are allowed.
+        Ctrl-C, SIGTERM and SIGHUP end the run after the step at hand and a checkpoint, as
+        `Interrupted`. Raises Diverged where steps keep failing after as many rollbacks as are
+        allowed, and Unsaved where the last checkpoint could not be written.
         """
         log.info(
             "%d records, %d steps of %d pairs, %.1f steps an epoch",
@@ -241,7 +264,7 @@ class Trainer:
         )
         if self.run_log and self.config.Global.sample_views:
             self._draw_views(self.config.Global.sample_views)
-        handlers = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {s: signal.signal(s, self._stop) for s in _stop_signals()}
         failing = True
         try:
             self._loop()
@@ -258,10 +281,13 @@ class Trainer:
                 self.run_log.close()
         if self.ledger.count:
             log.warning("%d bad records were skipped: %s", self.ledger.count, self.ledger.path)
+        self.checkpoints.check_saved()
         log.info("done: %d steps, checkpoints in %s", self.step, self.output / "checkpoints")
 
     def _stop(self, number: int, frame) -> None:
         self.stop_signal = number
+        if self.on_stop:
+            self.on_stop()
 
     def _loop(self) -> None:
         every = self.config.Global
@@ -285,6 +311,7 @@ class Trainer:
                 if self.faults.hopeless:
                     self._roll_back()
                     continue
+                self.bad_share.check()
                 self.watchdog.beat(f"step {self.step + 1}")
                 bar.update(self.step - bar.n)
                 if not failed:
@@ -300,6 +327,7 @@ class Trainer:
                     self._save()
                 if self._due(every.eval_interval):
                     self._evaluate()
+        self.bad_share.check(at_end=True)
         if self.saved_at != self.step:  # first, since an evaluation may take long
             self._save()
         if every.eval_interval and self.evaluated_at != self.step:
@@ -310,6 +338,7 @@ class Trainer:
         if self.saved_at != self.step:
             self._save()
         self._stay_while_any_writes()
+        self.checkpoints.check_saved()
         raise Interrupted(f"stopped at step {self.step}; --resume auto goes on from here")
 
     def _stay_while_any_writes(self) -> None:
@@ -350,7 +379,10 @@ class Trainer:
         losses["gradient_norm"] = norm
         # one small reduction a step, so that all ranks judge and stop alike
         stopping = float(self.stop_signal is not None)
-        loss, stopping = distributed.mean([float(losses["loss"]), stopping])
+        bad = sum(int((~b["valid"]).sum()) for batch in batches for b in batch)
+        loss, stopping, bad = distributed.mean([float(losses["loss"]), stopping, float(bad)])
+        world_size = distributed.world_size()
+        self.bad_share.add(round(bad * world_size), self.batch_size * self.merge * world_size)
         # under float16 an infinite gradient is the scaler's business, which lowers its scale
         scaling = self.scaler.is_enable() and math.isfinite(loss)
         fault = self.faults.judge(loss, 0.0 if scaling else float(norm))

@@ -19,6 +19,13 @@ EXIT_CODE = 1  # as any failure that is not the user's mistake: a restart may he
 REPORT_SECONDS = 10  # the message itself may hang, where stderr or train.log is what is stuck
 
 
+def end_now(code: int) -> None:
+    """End this process without clean-up, which could wait for what hangs."""
+    for child in multiprocessing.active_children():  # loader processes, which may hang too
+        child.kill()
+    os._exit(code)
+
+
 class Watchdog:
     """A thread that ends this process when `beat` was not called for `limit` seconds.
 
@@ -85,9 +92,7 @@ class Watchdog:
         report = threading.Thread(target=self._report, args=(message,), daemon=True)
         report.start()
         report.join(REPORT_SECONDS)
-        for child in multiprocessing.active_children():  # loader processes, which may hang too
-            child.kill()
-        os._exit(EXIT_CODE)  # no clean-up: it could wait for what hangs
+        end_now(EXIT_CODE)
 
     @staticmethod
     def _report(message: str) -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shapes import write_run
+from test_trainer import train
 
 from ernie_vil2 import checkpoint, checkpoint_writer
-from ernie_vil2.checkpoint_writer import CheckpointWriter
+from ernie_vil2.checkpoint_writer import CheckpointWriter, Unsaved
 from ernie_vil2.config import Config
+from ernie_vil2.trainer import Trainer
 from ernie_vil2.weights import LazyTensors, read_safetensors, write_safetensors
 
 CONFIG = Config({"Global": {"seed": 1}})
@@ -302,6 +305,41 @@ def test_a_file_that_may_not_be_so_big(new_writer, logged):
         save(writer, 2, size=4096)
     assert writer.failed == 1 and names(writer.folder) == ["latest", "step_00000001"]
     assert "step_00000001 is untouched" in logged.text and "File too large" in logged.text
+
+
+def test_a_last_checkpoint_that_is_refused_is_told_with_what_is_lost(new_writer):
+    writer = new_writer()
+    writer.check_saved()  # nothing was to be saved
+    with file_size_limit(10000):
+        save(writer, 1, size=10**5)
+        with pytest.raises(Unsaved, match=r"step 1 .*: all that was learned is lost.*the start"):
+            writer.check_saved()
+        save(writer, 2)
+        writer.check_saved()  # the next one was written
+        save(writer, 3, size=10**5)
+    lost = "step 3 .*File too large.*: what was learned after step_00000002 is lost"
+    with pytest.raises(Unsaved, match=lost):
+        writer.check_saved()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, monkeypatch, stopped):
+    if stopped:
+        monkeypatch.setattr(Trainer, "_train_step", stopped_at_once(Trainer._train_step))
+    config = write_run(tmp_path)
+    with file_size_limit(50_000):
+        out = train(config, code=1)
+    log = (out / "train.log").read_text()
+    assert "all that was learned is lost" in log.splitlines()[-1]
+    assert "done:" not in log and "goes on from here" not in log
+
+
+def stopped_at_once(train_step):
+    def step(self, batches):
+        self._stop(signal.SIGTERM, None)
+        return train_step(self, batches)
+
+    return step
 
 
 def test_a_vocabulary_that_went_away(new_writer, tmp_path, logged):

@@ -215,6 +215,67 @@ def test_start_from_weights(run, tmp_path):
         np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
+def test_start_from_weights_of_another_resolution_and_length(run, tmp_path):
+    config, out = run
+    again = train(
+        config,
+        f"Global.output_dir={tmp_path}/again",
+        f"Global.pretrained={out}",
+        "LRScheduler.learning_rate=1.0e-30",
+        "Global.max_steps=1",
+        "Arch.Image.img_size=48",
+        "Transform.size=48",
+        "Arch.Text.max_position_embeddings=12",
+    )
+    text = (again / "train.log").read_text()
+    assert "pos_embed resized from 4 x 4 to 6 x 6 (bicubic)" in text
+    assert "position_embeddings.weight cut from 16 to the first 12" in text
+
+
+def test_start_from_damaged_weights(run, tmp_path, capsys):
+    config, out = run
+    shutil.copytree(out / "checkpoints" / "latest", tmp_path / "weights")
+    with open(tmp_path / "weights" / "model.safetensors", "r+b") as file:
+        file.seek(2000)
+        byte = file.read(1)
+        file.seek(2000)
+        file.write(bytes([byte[0] ^ 1]))
+    overrides = f"Global.output_dir={tmp_path}/again", f"Global.pretrained={tmp_path}/weights"
+    train(config, *overrides, code=2)
+    assert "weights is damaged (model.safetensors does not match" in capsys.readouterr().err
+
+
+@pytest.fixture
+def other_vocab(run, tmp_path):
+    """The run's vocabulary with two tokens swapped."""
+    words = (run[0].parent / "vocab.txt").read_text().split("\n")
+    words[6], words[7] = words[7], words[6]
+    (tmp_path / "other.txt").write_text("\n".join(words))
+    return f"Tokenizer.vocab_file={tmp_path}/other.txt"
+
+
+def test_start_with_another_vocabulary_only_when_asked_for(run, other_vocab, tmp_path, capsys):
+    config, out = run
+    overrides = [
+        other_vocab,
+        f"Global.output_dir={tmp_path}/again",
+        f"Global.pretrained={out}",
+        "Global.max_steps=1",
+    ]
+    train(config, *overrides, code=2)
+    message = capsys.readouterr().err
+    assert "other.txt is not the vocabulary of" in message and "2 rows differ" in message
+    train(config, *overrides, "Global.pretrained_other_vocab=true")
+
+
+def test_a_resume_refuses_another_vocabulary(run, other_vocab, tmp_path, capsys):
+    config, out = run
+    overrides = other_vocab, f"Global.output_dir={tmp_path}/again", "Global.max_steps=5"
+    train(config, *overrides, resume=out / "checkpoints" / "latest", code=2)
+    message = capsys.readouterr().err
+    assert "other.txt is not the vocabulary that" in message and "2 tokens differ" in message
+
+
 def test_a_broken_picture_is_skipped_in_training_and_an_error_in_evaluation(tmp_path, capsys):
     config = write_run(tmp_path)
     rows = (tmp_path / "train.tsv").read_text().splitlines()
@@ -245,6 +306,8 @@ def test_a_broken_picture_is_skipped_in_training_and_an_error_in_evaluation(tmp_
         (["Global.device=gpu"], "requirements-gpu.txt"),
         (["AMP.level=O1"], "O0"),
         (["Global.pretrained=nowhere"], "nowhere"),
+        (["Tokenizer.max_len=17"], "at most Arch.Text.max_position_embeddings, 16"),
+        (["Arch.Text.max_position_embeddings=null"], "max_position_embeddings not given"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, overrides, said):
@@ -268,6 +331,14 @@ def test_checkpoint_of_another_model(run, tmp_path, capsys):
         assert cli.run(main, argv) == 2
         (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
         assert "projection" in message
+
+
+def test_bare_resume_is_auto(run, tmp_path):
+    config, out = run
+    copy = shutil.copytree(out, tmp_path / "copy", symlinks=True)
+    argv = ["--resume", "-c", str(config), "-o", f"Global.output_dir={copy}", "Global.max_steps=5"]
+    assert cli.run(train_tool.main, argv) == 0
+    assert list(metrics(copy)) == [*metrics(out), 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ernie_vil2 import cli, runtime
+from ernie_vil2 import cli, launcher, runtime
 
 
 def main(argv=None) -> int:
@@ -10,9 +10,11 @@ def main(argv=None) -> int:
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume",
+        nargs="?",
+        const="auto",
         metavar="auto|FOLDER",
-        help="auto: go on from the newest checkpoint in Global.output_dir, or start; "
-        "or a folder checkpoints/step_*",
+        help="auto (also when left out): go on from the newest checkpoint in Global.output_dir, "
+        "or start; or a folder checkpoints/step_*",
     )
     start.add_argument(
         "--doctor",
@@ -20,12 +22,14 @@ def main(argv=None) -> int:
         help="instead of training, check what a long run relies on, and measure what it will take",
     )
     args = parser.parse_args(argv)
+    launcher.watch()
     from ernie_vil2.config import load_config
 
     config = load_config(args.config, args.override)  # mistakes show before paddle is loaded
     settings = runtime.prepare()
 
-    from ernie_vil2 import distributed
+    from ernie_vil2 import distributed, run_lock
+    from ernie_vil2.checkpoint_writer import Unsaved
     from ernie_vil2.faults import Diverged
     from ernie_vil2.runlog import log, start_logging
     from ernie_vil2.trainer import Interrupted, Trainer
@@ -35,12 +39,14 @@ def main(argv=None) -> int:
         from ernie_vil2.doctor.examine import examine
 
         return examine(config)
-    start_logging(Path(config.Global.output_dir), distributed.is_main())
-    for line in settings:
-        log.info(line)
-    try:
-        Trainer(config, resume=args.resume).train()
-    except (Interrupted, Diverged) as stop:
-        log.warning(stop)
-        return 1
+    output = Path(config.Global.output_dir)
+    with run_lock.held(output) as lock:
+        start_logging(output, distributed.is_main())
+        for line in settings:
+            log.info(line)
+        try:
+            Trainer(config, resume=args.resume, on_stop=lock.leaving).train()
+        except (Interrupted, Diverged, Unsaved) as stop:
+            log.warning(stop)
+            return 1
     return 0
