@@ -4,6 +4,7 @@ import base64
 import hashlib
 import importlib.util
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -196,16 +197,6 @@ def test_only_wanted_regular_files_are_read_from_a_tarball(tmp_path):
     assert npm.Package("@a/b-c", "2.0.0", "").filename == "a-b-c-2.0.0.tgz"
 
 
-def test_words_are_split_as_paddlenlp_does():
-    assert list(vocab.words("A Cat's\u00a0naïve\tÉCOLE 3.5$^n°1")) == [
-        *("a", "cat", "'", "s", "naive", "ecole", "3", ".", "5", "$", "^", "n", "°", "1")
-    ]
-    assert list(vocab.words("一只cat，在\u200b 树上x\u0000y\ufffd")) == [
-        *("一", "只", "cat", "，", "在", "树", "上", "xy")
-    ]
-    assert list(vocab.words("ひらがな 한")) == ["ひらかな", "\u1112\u1161\u11ab"]
-
-
 def test_vocab_from_text_and_tsv(main, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("Walking talking walking\n一只猫 walks\n", encoding="utf-8")
     (tmp_path / "b.tsv").write_text("the dog\tid\tzzzz\truns|跑\n" * 3, encoding="utf-8")
@@ -243,3 +234,114 @@ def test_vocab_endings_that_many_words_share():
     assert vocab.build_vocab(texts, 100) == vocab.build_vocab(texts, 100)
     with pytest.raises(UserError, match="no word"):
         vocab.build_vocab(["\n"], 100)
+
+
+@pytest.fixture
+def tokens_of(main, tmp_path):
+    """Makes a vocabulary of these files and options, and returns its tokens."""
+
+    def make(*arguments):
+        out = tmp_path / "made" / "vocab.txt"
+        assert cli.run(main, ["vocab", "--out", str(out), "--input", *map(str, arguments)]) == 0
+        return out.read_text(encoding="utf-8").splitlines()
+
+    return make
+
+
+SIGNS = ["5°C", "cafe→bar", "a😀b", "cd™", "5€", "x²+y²", "№5", "a\u200bb", "naïve​É", "µm", "한국"]
+
+
+@pytest.mark.parametrize("text", [*SIGNS, " ".join(SIGNS), "".join(SIGNS)])
+def test_nothing_is_unknown_under_a_vocabulary_made_of_it(tokens_of, tmp_path, text):
+    path = tmp_path / "texts.txt"
+    path.write_text(text, encoding="utf-8")
+    tokens_of(path)
+    tokenizer = Tokenizer(str(tmp_path / "made" / "vocab.txt"), max_len=100)
+    for given in (text, text[::-1]):
+        (ids,) = tokenizer([given])
+        assert tokenizer.unk_id not in ids[: (ids != 0).sum()], tokenizer.decode(ids)
+
+
+def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
+    clip = {"text_id": 7, "text": "一只猫 clip", "image_ids": [1]}
+    folder = {"image": "a/picture.png", "captions": ["zwei", "drei"], "tags": ["katze"], "id": "no"}
+    coco = {
+        "images": [{"id": 1, "file_name": "unread.png"}],
+        "annotations": [{"image_id": 1, "caption": "coco speaks"}],
+    }
+    sentences = [{"raw": "karpathy says", "tokens": ["unread"]}]
+    karpathy = {"images": [{"filename": "unread.png", "split": "val", "sentences": sentences}]}
+    for name, content in {
+        "train_texts.jsonl": json.dumps(clip),
+        "rows.jsonl": json.dumps(folder),
+        "captions_val.json": json.dumps(coco),
+        "dataset_flickr.json": json.dumps(karpathy),
+        "official.TSV": "the dog\tunread\tAAAA\truns|跑",
+        "prose.txt": "plain words",
+    }.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    words = {token for token in tokens_of(*tmp_path.glob("*.*")) if len(token) > 1}
+    words -= {token for token in words if token.startswith(("[", "##"))}
+    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words"
+    assert words == set(expected.split())
+
+
+@pytest.mark.parametrize(
+    "name,content,said",
+    [
+        ("train_imgs.tsv", b"1\tAAAA\n2\tAAAA\n", "2 columns, expected text, image id, base64"),
+        ("rows.jsonl", b'{"url": "x", "alt": "y"}\n', 'rows with "image" and "captions"'),
+        ("list.jsonl", b"[1, 2]\n", 'rows with "image" and "captions"'),
+        ("prose.jsonl", b"some words\n", 'rows with "image" and "captions"'),
+        ("config.json", b'{"a": [1]}', 'neither "annotations" nor "images"'),
+        ("list.json", b"[1]", "is no JSON object"),
+        ("prose.txt", b"a\xff", "is no text in UTF-8"),
+        ("prose.txt", b"a\0b", "is no text: it holds NUL"),
+        ("prose.txt", b"\n", "hold no word"),
+        ("train.parquet", b"PAR1", "expected .tsv, .jsonl, .json, or .txt"),
+        ("noname", b"words", "expected .tsv, .jsonl, .json, or .txt"),
+    ],
+)
+def test_vocab_refuses_what_it_cannot_read(main, tmp_path, capsys, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    out = tmp_path / "vocab.out"
+    assert cli.run(main, ["vocab", "--out", str(out), "--input", str(tmp_path / name)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+    assert not out.exists()
+
+
+def test_vocab_leaves_bad_rows_out_and_says_so(tokens_of, tmp_path, logged):
+    (tmp_path / "a.tsv").write_text("dog\tid\tAAAA\nunread\nthe cat\tid\tAAAA\n")
+    tokens = tokens_of(tmp_path / "a.tsv")
+    assert {"dog", "the", "cat"} <= set(tokens) and "unread" not in tokens
+    assert "1 of 3 rows are no records" in logged.text and "a.tsv:2" in logged.text
+
+
+def test_vocab_does_not_replace_its_own_input(main, tmp_path, capsys):
+    path = tmp_path / "texts.txt"
+    path.write_text("words")
+    (tmp_path / "link.txt").symlink_to(path)
+    for out in (path, tmp_path / "link.txt"):
+        assert cli.run(main, ["vocab", "--out", str(out), "--input", str(path)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is also an --input" in line and path.read_text() == "words"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ulimit")
+def test_vocab_of_words_and_lines_of_any_length(tmp_path):
+    """A word's endings are as many as its letters, so of a long one they took its square."""
+    path, out = tmp_path / "long.txt", tmp_path / "vocab.txt"
+    letters = "abcdefghij" * 3000
+    path.write_text(f"short {letters} words\n" + letters * 100 + " " + "word, " * 50_000)
+    run = (
+        "import resource, sys; from ernie_vil2.commands import prepare_data\n"
+        "from ernie_vil2.data import rows, texts, vocab  # loaded before it is measured\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak(); prepare_data.main(sys.argv[1:]); print((peak() - before) // 1024)"
+    )
+    command = [sys.executable, "-c", run, "vocab", "--out", str(out), "--input", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) < 60, done.stdout
+    tokens = out.read_text().splitlines()
+    assert {"short", "words", "word", ","} <= set(tokens) and max(map(len, tokens)) < 10

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ernie_vil2 import cli
+from ernie_vil2 import cli, durable
 from ernie_vil2.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="official TSV files (.tsv: captions and tags), or plain text",
+        help="what training reads (.tsv, .jsonl, .json: captions and tags), or plain text (.txt)",
     )
     vocab.set_defaults(run=vocab_command)
     return parser
@@ -53,13 +53,16 @@ def emoji_command(args: argparse.Namespace) -> None:
 
 
 def vocab_command(args: argparse.Namespace) -> None:
-    from ernie_vil2.data import vocab
+    from ernie_vil2.data import rows, texts, vocab
 
-    texts = (text for path in args.input for text in vocab.read_texts(path))
-    tokens = vocab.build_vocab(texts, args.size)
+    inputs, out = rows.files(args.input), Path(args.out)
+    if any(out.exists() and out.samefile(path) for path in inputs):
+        raise UserError(f"--out {out} is also an --input, which it would replace: name another")
+    parts = (text for path in inputs for text in texts.read_texts(path))
+    tokens = vocab.build_vocab(parts, args.size)
     try:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        durable.replace_text(out, "".join(f"{token}\n" for token in tokens))
     except OSError as error:
         raise UserError(f"cannot write {args.out}: {error.strerror}") from error
     print(f"{len(tokens)} tokens in {args.out}")

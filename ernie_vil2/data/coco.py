@@ -11,6 +11,23 @@ from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
 
 
+def coco_text(spans: index.Spans, row: int) -> Text:
+    """One of COCO's "annotations"."""
+    source, text = rows.element(spans, row, "annotations:")
+    caption = rows.text(text.get("caption"), '"caption"', source)
+    image_ids = [rows.identity(text.get("image_id"), '"image_id"', source)]
+    return Text(source, caption, image_ids, text_id(text.get("id")))
+
+
+def karpathy_captions(image: dict, source: str, at_least: int = 1) -> tuple:
+    """Those of one of Karpathy's "images"."""
+    sentences = image.get("sentences")
+    if not isinstance(sentences, list):
+        raise BadRecord(source, '"sentences" is no list')
+    raw = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
+    return rows.texts(raw, '"sentences"', source, at_least)
+
+
 class CocoReader(JoinedReader):
     """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
 
@@ -24,10 +41,7 @@ class CocoReader(JoinedReader):
         return rows.identity(image.get("id"), '"id"', source)
 
     def _text_row(self, row: int) -> Text:
-        source, text = rows.element(self._texts, row, "annotations:")
-        caption = rows.text(text.get("caption"), '"caption"', source)
-        image_ids = [rows.identity(text.get("image_id"), '"image_id"', source)]
-        return Text(source, caption, image_ids, text_id(text.get("id")))
+        return coco_text(self._texts, row)
 
     def _image(self, row: int) -> tuple:
         source, image = rows.element(self._images, row)
@@ -88,19 +102,19 @@ class KarpathyReader(Reader):
         if image.get("filepath"):
             path = rows.text(image["filepath"], '"filepath"', source) + "/" + path
         image_id = next((image[key] for key in ("cocoid", "imgid") if key in image), path)
-        sentences = image.get("sentences")
-        if not isinstance(sentences, list):
-            raise BadRecord(source, '"sentences" is no list')
-        raw = [
-            sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences
-        ]
+        captions = karpathy_captions(image, source, self._least_captions)
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),
-            captions=rows.texts(raw, '"sentences"', source, self._least_captions),
+            captions=captions,
             tags=(),
             source=source,
         )
+
+
+def coco_arrays(path: str) -> list:
+    """[images, annotations] as Spans; Karpathy's files have no annotations."""
+    return index.json_arrays(path, "images", "annotations")
 
 
 def coco_reader(annotations: str, root: str, split: Union[str, Sequence, None] = None) -> Reader:
@@ -111,7 +125,7 @@ def coco_reader(annotations: str, root: str, split: Union[str, Sequence, None] =
     """
     path, folder = rows.file(annotations), rows.folder(root)
     splits = [split] if isinstance(split, str) else list(split or [])
-    images, texts = index.json_arrays(path, "images", "annotations")
+    images, texts = coco_arrays(path)
     if len(texts) and splits:
         raise UserError(f"{path} holds COCO captions, which have no splits: leave split out")
     if len(texts):

@@ -65,7 +65,7 @@ class TsvReader(Reader):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def _get(self, position: int) -> Record:
+    def _columns(self, position: int) -> tuple:
         number = int(np.searchsorted(self._ends, position, side="right"))
         file = self._files[number]
         row = position - int(self._ends[number]) + len(file)
@@ -76,13 +76,27 @@ class TsvReader(Reader):
                 source, f"{len(columns)} columns, expected text, image id, base64 and maybe tags"
             )
         tags = rows.decode(columns[3], source) if len(columns) == 4 else ""
+        return (
+            source,
+            rows.text(rows.decode(columns[0], source), "text", source),
+            *columns[1:3],
+            tags,
+        )
+
+    def _get(self, position: int) -> Record:
+        source, caption, image_id, image, tags = self._columns(position)
         return Record(
-            id=rows.text(rows.decode(columns[1], source), "image id", source),
-            image=rows.from_base64(columns[2], source),
-            captions=(rows.text(rows.decode(columns[0], source), "text", source),),
+            id=rows.text(rows.decode(image_id, source), "image id", source),
+            image=rows.from_base64(image, source),
+            captions=(caption,),
             tags=tuple(tag.strip() for tag in tags.split(self._separator) if tag.strip()),
             source=source,
         )
+
+    def texts(self, position: int) -> tuple:
+        """What a record says, its image not read: the caption, and the tags as they stand there."""
+        _, caption, _, _, tags = self._columns(position)
+        return caption, tags
 
 
 class FolderReader(Reader):
@@ -101,19 +115,29 @@ class FolderReader(Reader):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _get(self, position: int) -> Record:
+    def _row(self, position: int) -> tuple:
         source, line = rows.line(self._rows, position)
         row = rows.json_object(line, source)
         captions = row["captions"] if "captions" in row else [row.get("caption")]
+        captions = rows.texts(captions, "captions", source, self._least_captions)
+        return source, row, captions, rows.texts(row.get("tags") or [], "tags", source)
+
+    def _get(self, position: int) -> Record:
+        source, row, captions, tags = self._row(position)
         path = rows.text(row.get("image"), '"image"', source)
         image_id = os.path.normpath(path) if row.get("id") is None else row["id"]
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),
-            captions=rows.texts(captions, "captions", source, self._least_captions),
-            tags=rows.texts(row.get("tags") or [], "tags", source),
+            captions=captions,
+            tags=tags,
             source=source,
         )
+
+    def texts(self, position: int) -> tuple:
+        """What a record says, its image not read: captions and tags."""
+        _, _, captions, tags = self._row(position)
+        return captions + tags
 
 
 class Text(NamedTuple):
@@ -233,6 +257,18 @@ class JoinedReader(Reader):
         return Record(image_id, image, captions, (), source, text_ids)
 
 
+def chinese_clip_text(spans: index.Spans, row: int) -> Text:
+    """A row of `*_texts.jsonl`; of a test set it may name no image."""
+    source, line = rows.line(spans, row)
+    parsed = rows.json_object(line, source)
+    ids = parsed.get("image_ids")
+    if not isinstance(ids, list):
+        raise BadRecord(source, '"image_ids" is no list of ids')
+    ids = [rows.identity(image_id, '"image_ids"', source) for image_id in ids]
+    text = rows.text(parsed.get("text"), '"text"', source)
+    return Text(source, text, ids, text_id(parsed.get("text_id")))
+
+
 class ChineseClipReader(JoinedReader):
     r"""Chinese-CLIP's layout: a record per image, with all its captions.
 
@@ -255,14 +291,7 @@ class ChineseClipReader(JoinedReader):
         return rows.text(rows.decode(image_id, source), "image id", source)
 
     def _text_row(self, row: int) -> Text:
-        source, line = rows.line(self._texts, row)
-        parsed = rows.json_object(line, source)
-        ids = parsed.get("image_ids")
-        if not isinstance(ids, list):
-            raise BadRecord(source, '"image_ids" is no list of ids')
-        ids = [rows.identity(image_id, '"image_ids"', source) for image_id in ids]
-        text = rows.text(parsed.get("text"), '"text"', source)
-        return Text(source, text, ids, text_id(parsed.get("text_id")))
+        return chinese_clip_text(self._texts, row)
 
     def _image(self, row: int) -> tuple:
         source, line = rows.line(self._images, row)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -83,24 +83,22 @@ class Tokenizer:
 
     def _encode(self, text: str, limit: int | None = None) -> list[int]:
         ids: list[int] = []
-        for word in text.translate(_CLEAN).split():
-            ids += self._word_ids(word)
+        for chunk in _chunks(text):
+            ids += self._chunk_ids(chunk)
             if limit is not None and len(ids) >= limit:
                 break
         return ids[:limit]
 
-    def _word_ids(self, word: str) -> list[int]:
-        """Ids of one whitespace-separated word, which no other word of the text can change."""
-        ids = self._cache.get(word)
+    def _chunk_ids(self, chunk: str) -> list[int]:
+        """Ids of what stands between white space, which nothing else in the text can change."""
+        ids = self._cache.get(chunk)
         if ids is None:
-            text = word
-            if self.lowercase:
-                text = unicodedata.normalize("NFD", text.lower()).translate(_STRIP_ACCENTS)
-            ids = [i for part in text.translate(_SPLIT).split() for i in self._wordpiece(part)]
-            if len(word) <= MAX_WORD:
+            parts = _words_of(chunk, self.lowercase)
+            ids = [i for word in parts for i in self._wordpiece(word)]
+            if len(chunk) <= MAX_WORD:
                 if len(self._cache) >= _CACHED_WORDS:
                     self._cache.clear()
-                self._cache[word] = ids
+                self._cache[chunk] = ids
         return ids
 
     def _wordpiece(self, word: str) -> list[int]:
@@ -118,6 +116,26 @@ class Tokenizer:
             ids.append(token)
             start, prefix = end, "##"
         return ids
+
+
+def words(text: str, lowercase: bool = True) -> Iterator[str]:
+    """The words of a text, which WordPiece then cuts into tokens: BERT's basic tokenizer.
+
+    Each ideograph and each punctuation mark is a word; other symbols belong to what they touch.
+    Lower-cased and without accents, unless `lowercase` is False. Control characters are dropped.
+    """
+    for chunk in _chunks(text):
+        yield from _words_of(chunk, lowercase)
+
+
+def _chunks(text: str) -> list[str]:
+    return text.translate(_CLEAN).split()
+
+
+def _words_of(chunk: str, lowercase: bool) -> list[str]:
+    if lowercase:
+        chunk = unicodedata.normalize("NFD", chunk.lower()).translate(_STRIP_ACCENTS)
+    return chunk.translate(_SPLIT).split()
 
 
 # --- Characters -----------------------------------------------------------------------------------
