@@ -7,6 +7,15 @@ from typing import Callable, Optional
 
 from ernie_vil2.errors import UserError
 
+# What an installation may lack: the package as it is imported -> the extras that bring it.
+EXTRAS = {
+    **dict.fromkeys(["paddle", "paddleclas", "paddlenlp"], "cpu or gpu"),
+    **dict.fromkeys(["safetensors", "tqdm", "visualdl"], "cpu or gpu"),
+    **dict.fromkeys(["fastapi", "h11", "prometheus_client", "python_multipart"], "serve"),
+    **dict.fromkeys(["pydantic", "starlette", "uvicorn"], "serve"),
+    **dict.fromkeys(["onnx", "onnxruntime", "paddle2onnx"], "onnx"),
+}
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with `-c FILE` and `-o Section.key=value ...`, several after one -o and -o again."""
@@ -40,6 +49,16 @@ def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = 
         return main(argv) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(
+            f"error: {package} is not installed: install ernie_vil2 with its extra "
+            f"{EXTRAS[package]}, or what requirements.txt lists",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
