@@ -8,38 +8,83 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie_vil2/__init__.py").read_text(), re.M)
 
+# Exactly this one: it is what the package is documented and tested for, and newer ones write other
+# files. paddlepaddle and paddlepaddle-gpu are two names of one package that overwrite each other's
+# files, so whoever installs chooses one by an extra.
+CPU, GPU = ["paddlepaddle==2.6.2"], ["paddlepaddle-gpu==2.6.2"]
+TRAIN = [
+    "paddlenlp>=2.8.1,<2.9",
+    "paddleclas>=2.6.0,<2.7",
+    "safetensors>=0.4",
+    "tqdm",
+    "visualdl>=2.5",
+    # what PaddleNLP 2.8 imports, where its newest releases break it
+    "aistudio-sdk<0.3",
+    "datasets<3.2",
+    "huggingface-hub<0.27",
+    "pyarrow<19",
+    "pip",
+]
+# serving/http/server.py builds on private parts of uvicorn and h11: these are the tested ones.
+HTTP = [
+    "fastapi>=0.115,<0.129",
+    "h11>=0.16,<0.17",
+    "starlette>=0.49.1,<0.50",
+    "uvicorn>=0.39,<0.40",
+    "python-multipart>=0.0.20",
+    "prometheus_client",
+]
+
 setup(
     name="ernie_vil2",
     version=VERSION.group(1),
     description="ERNIE-ViL 2.0 on PaddlePaddle: multi-view contrastive image-text pre-training",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"ernie_vil2": ["**/*.html", "**/*.css", "**/*.js"]},
-    python_requires=">=3.9",
-    install_requires=[
-        "paddlenlp>=2.8.1,<2.9",
-        "paddleclas>=2.6.0,<2.7",
-        "opencv-python",
-        "numpy>=1.24,<2",
-        "pillow",
-        "pyyaml>=6",
-        "safetensors>=0.4",
-        "tqdm",
-        "visualdl>=2.5",
-        # what PaddleNLP 2.8 and paddle import, where their newest releases break them
-        "aistudio-sdk<0.3",
-        "datasets<3.2",
-        "huggingface-hub<0.27",
-        "pyarrow<19",
-        "setuptools<80",
-        "pip",
+    license_files=["LICENSE"],
+    url="https://arxiv.org/abs/2209.15270",
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2209.15270",
+        "Official code": "https://github.com/PaddlePaddle/ERNIE/tree/ernie-kit-open-v1.0"
+        "/Research/ERNIE-ViL2",
+        "PaddlePaddle": "https://www.paddlepaddle.org.cn/en",
+    },
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.9",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
     ],
-    # Not above, as paddlepaddle and paddlepaddle-gpu are two names of one package that overwrite
-    # each other's files: whoever installs chooses one, as with PaddleNLP and PaddleClas.
+    packages=[*find_packages(include=["ernie_vil2", "ernie_vil2.*"]), "ernie_vil2.configs"],
+    package_dir={"ernie_vil2.configs": "configs"},
+    package_data={
+        "ernie_vil2": ["py.typed", "**/*.html", "**/*.css", "**/*.js"],
+        "ernie_vil2.configs": ["*.yaml", "*.yml"],
+    },
+    entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:console"]},
+    # PaddleClas 2.6 demands numpy 1.24.4, which cannot be built on Python 3.12. There a clone runs
+    # with the lock, which names another numpy: pip install --no-deps -r requirements.txt
+    python_requires=">=3.9,<3.12",
+    # what a server needs, beside Paddle and the HTTP stack
+    install_requires=[
+        "numpy>=1.24,<2",
+        "opencv-python>=4.6,<4.12",
+        "pillow>=9.1",
+        "protobuf>=3.20.2,<6",
+        "pyyaml>=6",
+        "setuptools<80",  # which Paddle imports
+    ],
     extras_require={
-        "cpu": ["paddlepaddle>=2.6.2,<3.4"],
-        "gpu": ["paddlepaddle-gpu>=2.6.2,<3.4"],
-        "serve": ["fastapi>=0.115", "uvicorn", "python-multipart", "prometheus_client"],
+        "cpu": [*CPU, *TRAIN],
+        "gpu": [*GPU, *TRAIN],
+        "train": TRAIN,  # beside a Paddle of one's own choice, such as 3.3.1
+        "serving": [*CPU, *HTTP],
+        "serving-gpu": [*GPU, *HTTP],
+        "serve": HTTP,  # the HTTP server beside one of the above
         "onnx": ["onnx", "onnxruntime", "paddle2onnx>=1.3,<2"],
     },
 )

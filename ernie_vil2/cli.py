@@ -12,6 +12,15 @@ from typing import Callable, Optional
 from ernie_vil2.errors import UserError
 from ernie_vil2.os_errors import explain
 
+# What an installation may lack: the package as it is imported -> the extras that bring it.
+EXTRAS = {
+    **dict.fromkeys(["paddle", "paddleclas", "paddlenlp"], "cpu or gpu"),
+    **dict.fromkeys(["safetensors", "tqdm", "visualdl"], "cpu or gpu"),
+    **dict.fromkeys(["fastapi", "h11", "prometheus_client", "python_multipart"], "serve"),
+    **dict.fromkeys(["pydantic", "starlette", "uvicorn"], "serve"),
+    **dict.fromkeys(["onnx", "onnxruntime", "paddle2onnx"], "onnx"),
+}
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with `-c FILE` and `-o Section.key=value ...`, several after one -o and -o again."""
@@ -59,7 +68,21 @@ def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = 
             # within an import Ctrl-C may come out as another error, and half-imported modules
             if interrupted or isinstance(error, KeyboardInterrupt):
                 return _say("interrupted", 1)
+            lacking = isinstance(error, ModuleNotFoundError) and _lacking(error)
+            if lacking:
+                return _say(f"error: {lacking}", 2)
             raise
+
+
+def _lacking(error: ModuleNotFoundError) -> Optional[str]:
+    """What an installation lacks, in one line; None for a module that should be there."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return (
+        f"{package} is not installed: install ernie_vil2 with its extra {EXTRAS[package]}, or "
+        "what requirements.txt lists"
+    )
 
 
 def _say(line: str, code: int) -> int:

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from pathlib import Path
 
 import yaml
 
@@ -29,6 +30,7 @@ from ernie_vil2.schema import (
 def load_config(path, overrides: Iterable = ()) -> Config:
     """Read a YAML file with its `_BASE_` files, apply `-o` overrides, fill in defaults, check.
 
+    path: a file, or the name of one that the package carries, see `locate`.
     overrides: strings "Section.key=VALUE", VALUE in YAML; in the key a number indexes a list.
     Raises UserError for whatever is wrong with the files or the overrides.
     """
@@ -133,9 +135,31 @@ def _parse_override(override: str) -> Dotted:
     return tree
 
 
-def _read_layers(path, above: tuple = ()) -> dict:
-    """The file over those it inherits from; each checked alone, so that an error names its file."""
-    path = os.fspath(path)
+def packaged() -> Path:
+    """The folder of the configurations that come with the package, or lie beside it in a clone."""
+    here = Path(__file__).resolve().parent
+    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+
+
+def locate(path: str, stated: str | None = None) -> str:
+    """`path` where it exists; else the packaged file that `stated`, by default the path, names.
+
+    `base`, `base.yaml` and `configs/base.yaml` all name the packaged base.yaml.
+    """
+    stated = os.path.normpath(path if stated is None else stated)
+    name = re.fullmatch(r"(?:configs/)?([\w-]+)(?:\.yaml)?", stated)
+    if name and not os.path.lexists(path):
+        candidate = packaged() / f"{name[1]}.yaml"
+        return str(candidate) if candidate.is_file() else path
+    return path
+
+
+def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
+    """The file over those it inherits from; each checked alone, so that an error names its file.
+
+    stated: how the file above names it.
+    """
+    path = locate(os.fspath(path), stated)
     if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
         chain = " -> ".join([*above, path])
         raise UserError(f"{path}: _BASE_ leads back to this file ({chain}); remove one of them")
@@ -147,7 +171,11 @@ def _read_layers(path, above: tuple = ()) -> dict:
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         named = f" (_BASE_ of {above[-1]})" if above else ""
-        raise UserError(f"{path}{named}: {reason}; expected a readable YAML file") from None
+        expected = "a readable YAML file"
+        if isinstance(error, FileNotFoundError):
+            names = sorted(file.stem for file in packaged().glob("*.yaml"))
+            expected += f", or the name of one that comes with the package: {', '.join(names)}"
+        raise UserError(f"{path}{named}: {reason}; expected {expected}") from None
     tree = _parse_yaml(text, path)
     if not isinstance(tree, dict):
         raise wrong(path, "", tree, SCHEMA.expected)
@@ -158,8 +186,8 @@ def _read_layers(path, above: tuple = ()) -> dict:
     SCHEMA.check(tree, "", path, whole=False)
     if base is None:
         return tree
-    base = os.path.normpath(os.path.join(os.path.dirname(path), base))
-    return _merge(_read_layers(base, (*above, path)), tree, SCHEMA)
+    at = os.path.normpath(os.path.join(os.path.dirname(path), base))
+    return _merge(_read_layers(at, (*above, path), base), tree, SCHEMA)
 
 
 def _merge(base, delta, kind: Kind | None, key: str = ""):

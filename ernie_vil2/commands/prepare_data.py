@@ -1,12 +1,20 @@
 """Make the demo set (emoji) or a vocabulary from your own texts (vocab)."""
 
 import argparse
+import os
 from pathlib import Path
 
 from ernie_vil2 import cli, durable
 from ernie_vil2.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: in a clone in its data folder, else where the user keeps others."""
+    if (ROOT / "setup.py").is_file():
+        return ROOT / "data" / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ernie_vil2"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -24,7 +32,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     emoji.add_argument(
         "--cache",
-        default=str(ROOT / "data" / ".cache"),
+        default=str(cache_folder()),
         metavar="DIR",
         help="where downloads are kept (default: %(default)s)",
     )

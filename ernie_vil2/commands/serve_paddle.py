@@ -4,12 +4,10 @@ python tools/serve_paddle.py DIR --http-port 18082 --rpc-port 18083
 """
 
 import argparse
-from pathlib import Path
 
 from ernie_vil2 import cli
+from ernie_vil2.config import packaged
 from ernie_vil2.serving.paddle_serving import process
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(argv=None):
@@ -19,7 +17,7 @@ def main(argv=None):
     parser.add_argument("--http-port", type=cli.positive, default=18082)
     parser.add_argument("--rpc-port", type=cli.positive, default=18083)
     parser.add_argument(
-        "--config", default=ROOT / "configs" / "paddle_serving.yml", help="settings and limits"
+        "--config", default=packaged() / "paddle_serving.yml", help="settings and limits"
     )
     parser.add_argument("--log-dir", default="log/paddle_serving", help="Paddle Serving's logs")
     parser.add_argument(
