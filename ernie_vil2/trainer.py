@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ernie_vil2 import checkpoint, distributed, training_state
+from ernie_vil2 import checkpoint, distributed, earlier_run, resume_changes, training_state
 from ernie_vil2.bad_share import BadShare
 from ernie_vil2.build import (
     batch_norms,
@@ -168,6 +168,8 @@ class Trainer:
     def _find_checkpoint(self, resume: Optional[str]) -> Optional[Path]:
         if resume is None:
             return None
+        if self._main:
+            checkpoint.restore_links(self.output / "checkpoints")
         if resume != "auto":
             if self._main:
                 checkpoint.check(Path(resume))
@@ -183,8 +185,9 @@ class Trainer:
         return distributed.all_gather_objects(newest)[0]
 
     def _start_anew(self) -> None:
-        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
-            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
+        if self._main and (aside := earlier_run.put_aside(self.output)):
+            kept = ", ".join(path.name for path in aside)
+            log.warning("what an earlier run left is kept in %s: %s", self.output, kept)
         weights = self.config.Global.pretrained
         if weights:
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
@@ -192,6 +195,9 @@ class Trainer:
             check_vocabulary(self.model, self.tokenizer, trained=True)
 
     def _resume(self, folder: Path) -> None:
+        resume_changes.check_vocabulary(folder, self.tokenizer)
+        for change in resume_changes.changes(folder, self.config) if self._main else ():
+            log.warning("not as in %s: %s", folder.name, change)
         state = self._restore(folder)
         if "faults" in state:
             self.faults.load_state_dict(state["faults"])
