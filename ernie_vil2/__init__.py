@@ -10,9 +10,10 @@ __version__ = "0.1.0"
 def load(weights, config=None, partial=False):
     """A trained model in eval mode; see `ernie_vil2.models.convert.load`.
 
-    weights: a checkpoint folder of ours, a PaddleNLP ErnieViLModel folder, or an official
-    ERNIE-ViL 2.0 `.pdparams`. config: a YAML path or a mapping that holds `Arch`, which the
-    official file needs. partial: load what fits. Raises `ernie_vil2.errors.UserError`.
+    weights: a checkpoint folder of ours, a PaddleNLP ErnieViLModel folder, a name that PaddleNLP
+    has released ("ernie_vil-2.0-base-zh"), or an official ERNIE-ViL 2.0 `.pdparams`. config: a
+    YAML path or a mapping that holds `Arch`, which the official file needs. partial: load what
+    fits. Raises `ernie_vil2.errors.UserError`.
     """
     from ernie_vil2.models import convert
 

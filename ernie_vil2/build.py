@@ -12,8 +12,8 @@ from ernie_vil2 import distributed, optim
 from ernie_vil2.config import Config
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
-from ernie_vil2.models.convert import check_vocabulary
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
+from ernie_vil2.models.vocabulary import check_max_len, check_vocabulary
 from ernie_vil2.objective import Objective
 
 log = logging.getLogger("ernie_vil2")
@@ -23,6 +23,7 @@ def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
     """Towers and loss, and those towers that do not learn."""
     model = build_model(config.Arch, config.Loss.logit_scale)
     check_vocabulary(model, tokenizer, trained=False)
+    check_max_len(model, tokenizer)
     loss = MultiViewContrastive(
         config.Loss.pairs,
         config.Loss.multi_positive,

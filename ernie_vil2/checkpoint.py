@@ -38,6 +38,7 @@ log = logging.getLogger("ernie_vil2")
 MANIFEST, STATE = "manifest.json", "state.json"
 _STEP = re.compile(r"step_(\d{8})(?:\.(\d+))?$")
 _SHARD = re.compile(r"training-(\d{5})-of-(\d{5})\.safetensors$")
+_WEIGHTS = ("model.safetensors", "config.yaml", "vocab.txt")  # what a model is made from
 _NOT_STATE = ("is_best", "checksum")  # what state.json holds beside the caller's state
 
 
@@ -67,6 +68,35 @@ def check(checkpoint: Path) -> None:
         f"{checkpoint} is no checkpoint to resume from ({_brief(problems)}): "
         f"name a whole folder checkpoints/step_*; {remedy}"
     )
+
+
+def check_weights(source: Path) -> None:
+    """Raise UserError, with what to use instead, where weights are not as they were written.
+
+    source: a folder, or a file in one. Of a folder with a manifest the model, its configuration and
+    its vocabulary have to be right; what only a resume needs may be missing. Without a manifest
+    there is nothing to compare with.
+    """
+    problems = _weights_problems(source)
+    if not problems:
+        return
+    folder = (source if source.is_dir() else source.parent).resolve()
+    good = (p for p in reversed(checkpoints(folder.parent)) if not _weights_problems(p))
+    instead = next(good, None)
+    remedy = f"{instead} is good" if instead else "copy it again from where it is whole"
+    raise UserError(f"{source} is damaged ({_brief(problems)}): {remedy}")
+
+
+def _weights_problems(source: Path) -> list[str]:
+    folder = source if source.is_dir() else source.parent
+    if not (folder / MANIFEST).exists():
+        return []
+    try:
+        files = read_json(folder / MANIFEST, sealed=True)["files"]
+    except (OSError, ValueError) as error:
+        return [_reason(MANIFEST, error)]
+    wanted = _WEIGHTS if source.is_dir() else {source.name}
+    return _file_problems(folder, {n: files[n] for n in files if n in wanted}, checksums=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -150,6 +180,14 @@ def _problems(checkpoint: Path, checksums: bool) -> list[str]:
         files = read_json(checkpoint / MANIFEST, sealed=True)["files"]
     except (OSError, ValueError) as error:
         return [*problems, _reason(MANIFEST, error)]
+    problems += _file_problems(checkpoint, files, checksums)
+    foreign = {path.name for path in training_files(checkpoint)} - set(files)
+    return problems + [f"{name} belongs to another checkpoint" for name in sorted(foreign)]
+
+
+def _file_problems(checkpoint: Path, files: Mapping, checksums: bool) -> list[str]:
+    """What is wrong with those files of a manifest."""
+    problems = []
     for name, entry in files.items():
         try:
             size = (checkpoint / name).stat().st_size
@@ -159,8 +197,7 @@ def _problems(checkpoint: Path, checksums: bool) -> list[str]:
                 problems.append(f"{name} does not match its checksum")
         except OSError as error:
             problems.append(_reason(name, error))
-    foreign = {path.name for path in training_files(checkpoint)} - set(files)
-    return problems + [f"{name} belongs to another checkpoint" for name in sorted(foreign)]
+    return problems
 
 
 def _problems_without_manifest(checkpoint: Path) -> list[str]:

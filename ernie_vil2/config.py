@@ -280,9 +280,19 @@ def _check_plain(value, key: str, where: str, parents: tuple = ()) -> None:
         for name, item in value.items():
             if not isinstance(name, str):
                 raise wrong(where, join(key, "(key)"), name, f'a string: "{name}" in quotes')
+            _check_text(name, join(key, "(key)"), where)
             _check_plain(item, join(key, name), where, (*parents, value))
     elif isinstance(value, list):
         for i, item in enumerate(value):
             _check_plain(item, join(key, i), where, (*parents, value))
-    elif not (value is None or isinstance(value, (bool, int, float, str))):
+    elif isinstance(value, str):
+        _check_text(value, key, where)
+    elif not (value is None or isinstance(value, (bool, int, float))):
         raise wrong(where, key, value, "a string, number, true, false, null, list or mapping")
+
+
+def _check_text(value: str, key: str, where: str) -> None:
+    """Refuse what no file name and no UTF-8 file can hold; YAML's escapes can spell it."""
+    if "\0" in value or re.search("[\ud800-\udfff]", value):
+        expected = "text without a null character or half a character"
+        raise wrong(where, key, value, expected)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from ernie_vil2.errors import UserError
 
 
 def sha256(path: Path) -> str:
@@ -105,3 +110,78 @@ def append(file: int, data: bytes) -> None:
     if os.write(file, data) < len(data):
         os.ftruncate(file, size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# ---- Beside, then in place -----------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write a file to, which takes `target`'s place when the block ends well.
+
+    Folders above are made; a link keeps its name. On an error nothing is left, and what stood there
+    stays. Raises UserError where the disk refuses.
+    """
+    with _beside(target) as (target, draft):
+        yield draft
+        sync(draft)
+        os.replace(draft, target)
+
+
+@contextlib.contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """An empty folder to write files to, which takes `target`'s place when the block ends well.
+
+    As `replacing`; files that only the old folder has stay there.
+    """
+    with _beside(target) as (target, draft):
+        draft.mkdir()
+        yield draft
+        new = [path.name for path in draft.iterdir()]
+        for path in (*draft.iterdir(), draft):
+            sync(path)
+        old = [path.name for path in target.iterdir()] if target.exists() else []
+        if not old:
+            os.rename(draft, target)
+        elif set(old) <= set(new):
+            exchange(draft, target)
+        else:
+            for name in new:
+                os.replace(draft / name, target / name)
+            sync(target)
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[tuple[Path, Path]]:
+    target = target.resolve()
+    draft = target.with_name(f".draft-{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield target, draft
+        sync(target.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            reason = "a folder above it is a file"
+        raise UserError(
+            f"{target} cannot be written ({reason}): name another place, or make room there"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Let two paths swap what they name, from one moment to the next where the system can."""
+    at_cwd, swap = -100, 2  # AT_FDCWD of <fcntl.h>, RENAME_EXCHANGE of <linux/fs.h>
+    libc = ctypes.CDLL(None, use_errno=True)
+    names = [os.fsencode(os.path.abspath(path)) for path in (one, other)]
+    if hasattr(libc, "renameat2"):
+        if libc.renameat2(at_cwd, names[0], at_cwd, names[1], swap) == 0:
+            return
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    aside = one.with_name(f"{one.name}.aside")
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import paddle
@@ -52,6 +53,15 @@ class Objective(nn.Layer):
         self.loss.clamp_temperatures()
 
 
+def joined_identities(micro_batches: Sequence[Mapping]) -> tuple[dict, paddle.Tensor]:
+    """Source -> int64 [B], and bool [B], of the batch that the micro-batches make."""
+    ids = {
+        source: paddle.concat([batch["ids"][source] for batch in micro_batches])
+        for source in micro_batches[0]["ids"]
+    }
+    return ids, paddle.concat([batch["valid"] for batch in micro_batches])
+
+
 def backward(parallel, micro_batches: list, seeds: list, scale, last: bool = True) -> dict:
     """Add the gradients of one batch to its parameters'; returns its losses and accuracies.
 
@@ -85,9 +95,7 @@ def backward(parallel, micro_batches: list, seeds: list, scale, last: bool = Tru
     embeds = {view: paddle.concat([part[view] for part in parts]) for view in parts[0]}
     for leaf in embeds.values():
         leaf.stop_gradient = False
-    ids, valid = (
-        paddle.concat([batch[key] for batch in micro_batches]) for key in ("ids", "valid")
-    )
+    ids, valid = joined_identities(micro_batches)
     losses = objective.score(embeds, ids, valid)
     scale(losses["loss"]).backward()
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import yaml
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
 from ernie_vil2.schema import join, show
 
@@ -54,25 +53,6 @@ def changes(checkpoint: Path, config: Mapping) -> list[str]:
         for key, was, now in _differences(before, config.to_dict(), "")
         if key not in _HARMLESS
     ]
-
-
-def check_vocabulary(checkpoint: Path, tokenizer: Tokenizer) -> None:
-    """Raise UserError where the checkpoint's ids stand for other tokens than the run's own."""
-    path = checkpoint / "vocab.txt"
-    if not path.exists() or (before := Tokenizer(path).vocab) == tokenizer.vocab:
-        return
-    token, was = min(before.items() - tokenizer.vocab.items(), key=_by_id, default=("", None))
-    if was is None:  # it has all of them, and more
-        token, _ = min(tokenizer.vocab.items() - before.items(), key=_by_id)
-    raise UserError(
-        f"{checkpoint} was trained with another vocabulary than {tokenizer.vocab_file}: {token!r} "
-        f"was token {show(was)} and is {show(tokenizer.vocab.get(token))}; to go on set "
-        f"Tokenizer.vocab_file={path}"
-    )
-
-
-def _by_id(item: tuple[str, int]) -> int:
-    return item[1]
 
 
 def _differences(before, now, key: str) -> Iterator[tuple]:

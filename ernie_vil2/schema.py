@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.hints import hint
 
 IMAGE_VIEWS = ("image1", "image2")
 TEXT_VIEWS = ("text1", "text2", "caption1", "caption2", "tags1", "tags2")
@@ -64,15 +65,21 @@ class Kind:
 
 @dataclass(frozen=True)
 class Leaf(Kind):
-    """One value, of one of `types` (a bool is no int), for which `valid` holds."""
+    """One value, of one of `types` (a bool is no int), for which `valid` holds.
+
+    spellings: of names that are read in any case, lower case -> as the program spells it.
+    """
 
     expected: str
     types: tuple
     valid: Callable
     default: Any = REQUIRED
     null: bool = False
+    spellings: Mapping | None = None
 
     def read(self, value, key, where, whole):
+        if self.spellings and isinstance(value, str):
+            value = self.spellings.get(value.lower(), value)
         if type(value) not in self.types or not self.valid(value):
             self.refuse(value, key, where)
         return float(value) if float in self.types else value
@@ -131,8 +138,8 @@ class Section(Kind):
         further = {name: item for name, item in value.items() if name not in self.fields}
         if further and not self.component:
             name = next(iter(further))
-            hint = did_you_mean(name, self.fields)
-            raise UserError(f"{where}: unknown key {join(key, name)}{hint}")
+            meant = hint(key, name, self.fields)
+            raise UserError(f"{where}: unknown key {join(key, name)}{meant}")
         known = {}
         for name, kind in self.fields.items():
             at = join(key, name)
@@ -158,15 +165,29 @@ def nullable(kind):
 
 
 # Limits: what is expected, in words, and the test of it.
+def between(low: int, high: int) -> tuple:
+    return f"from {low} to {high}", lambda x: low <= x <= high
+
+
 POSITIVE = ("above 0", lambda x: x > 0)
 ANY = ("that is finite", lambda x: True)
 NOT_NEGATIVE = ("of at least 0", lambda x: x >= 0)
 PROBABILITY = ("from 0 to 1", lambda x: 0 <= x <= 1)
 BELOW_ONE = ("from 0 to below 1", lambda x: 0 <= x < 1)
 SHARE = ("above 0 and at most 1", lambda x: 0 < x <= 1)
+SECONDS = ("above 0 and at most 31536000, a year", lambda x: 0 < x <= 31_536_000)
+
+# Upper bounds, far beyond any use: past them a number is a slip, which would end in a hang, in a
+# full memory or in an error of a library that has never heard of the key.
+MANY = 10**9  # steps, records
+WIDE = 10**6  # widths and lengths of a tower
+PIXELS = 16_384  # the side of a picture
 
 
-def integer(limits, default=REQUIRED) -> Leaf:
+def integer(limits, default=REQUIRED, most: int = MANY) -> Leaf:
+    """most: the upper bound of POSITIVE and NOT_NEGATIVE; other limits have one of their own."""
+    if limits in (POSITIVE, NOT_NEGATIVE):
+        limits = between(int(limits is POSITIVE), most)
     return Leaf(f"an integer {limits[0]}", (int,), limits[1], default)
 
 
@@ -188,7 +209,9 @@ def string(default=REQUIRED, expected="a string that is not empty", valid=str.st
 
 
 def choice(*options, default=REQUIRED) -> Leaf:
-    return string(default, f"one of {', '.join(options)}", lambda value: value in options)
+    """One of `options`, in any case: `adamw` is `AdamW`."""
+    leaf = string(default, f"one of {', '.join(options)}", lambda value: value in options)
+    return replace(leaf, spellings={option.lower(): option for option in options})
 
 
 def template(default) -> Leaf:
@@ -225,7 +248,8 @@ def listof(item: Kind, items, default=REQUIRED) -> ListOf:
 
 # ---- The configuration ---------------------------------------------------------------------------
 
-_SIZE = nullable(integer(POSITIVE, OPTIONAL))  # absent or null: what the name stands for
+_SIZE = nullable(integer(POSITIVE, OPTIONAL, WIDE))  # absent or null: what the name stands for
+_LAYERS = nullable(integer(POSITIVE, OPTIONAL, 10_000))
 _PATHS = Leaf(
     "a file, a pattern of files, or a list of them",
     (str, list),
@@ -238,7 +262,7 @@ SCHEMA = section(
     Global=section(
         output_dir=string("output"),
         device=choice("auto", "cpu", "gpu", default="auto"),
-        seed=integer(("from 0 to 4294967295", lambda x: 0 <= x < 2**32), 42),
+        seed=integer(between(0, 2**32 - 1), 42),
         epochs=integer(POSITIVE, 50),
         max_steps=nullable(integer(POSITIVE, None)),
         log_interval=integer(POSITIVE, 10),
@@ -247,34 +271,35 @@ SCHEMA = section(
         keep_checkpoints=integer(POSITIVE, 3),
         keep_every=integer(NOT_NEGATIVE, 0),
         histogram_interval=integer(NOT_NEGATIVE, 0),
-        sample_views=integer(NOT_NEGATIVE, 4),
+        sample_views=integer(NOT_NEGATIVE, 4, most=10_000),
         pretrained=nullable(string(None)),
         pretrained_partial=boolean(False),
+        pretrained_other_vocab=boolean(False),
     ),
     Arch=section(
-        embed_dim=nullable(integer(POSITIVE, None)),
+        embed_dim=nullable(integer(POSITIVE, None, WIDE)),
         Image=component(
             name=string(),
             pretrained=boolean(False),
-            img_size=nullable(integer(POSITIVE, 224)),
-            patch_size=_SIZE,
+            img_size=nullable(integer(POSITIVE, 224, PIXELS)),
+            patch_size=nullable(integer(POSITIVE, OPTIONAL, PIXELS)),
             embed_dim=_SIZE,
-            depth=_SIZE,
-            num_heads=_SIZE,
+            depth=_LAYERS,
+            num_heads=_LAYERS,
             mlp_ratio=nullable(number(POSITIVE, OPTIONAL)),
             qkv_bias=nullable(boolean(OPTIONAL)),
             epsilon=nullable(number(POSITIVE, OPTIONAL)),
-            out_dim=nullable(integer(POSITIVE, None)),
+            out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
         ),
         Text=component(
             name=string(),
             pretrained=boolean(False),
-            vocab_size=_SIZE,
+            vocab_size=nullable(integer(POSITIVE, OPTIONAL, 10**8)),
             hidden_size=_SIZE,
-            num_hidden_layers=_SIZE,
-            num_attention_heads=_SIZE,
+            num_hidden_layers=_LAYERS,
+            num_attention_heads=_LAYERS,
             intermediate_size=_SIZE,
             max_position_embeddings=_SIZE,
             hidden_dropout_prob=number(BELOW_ONE, 0.1),
@@ -287,7 +312,7 @@ SCHEMA = section(
     ),
     Tokenizer=section(
         vocab_file=string(),
-        max_len=integer(("of at least 3", lambda x: x >= 3), 48),
+        max_len=integer(between(3, 65536), 48),
         lowercase=boolean(True),
     ),
     Views=section(
@@ -309,18 +334,18 @@ SCHEMA = section(
         ),
     ),
     Transform=section(
-        size=integer(POSITIVE, 224),
+        size=integer(POSITIVE, 224, PIXELS),
         flip_prob=number(PROBABILITY, 0.5),
         jitter=section(
-            brightness=number(NOT_NEGATIVE, 0.4),
-            contrast=number(NOT_NEGATIVE, 0.4),
-            saturation=number(NOT_NEGATIVE, 0.4),
+            brightness=number(between(0, 10), 0.4),
+            contrast=number(between(0, 10), 0.4),
+            saturation=number(between(0, 10), 0.4),
             hue=number(("from 0 to 0.5", lambda x: 0 <= x <= 0.5), 0.1),
             prob=number(PROBABILITY, 0.8),
         ),
         gray_prob=number(PROBABILITY, 0.2),
         blur=section(
-            kernel=integer(("above 0 and odd", lambda x: x > 0 and x % 2), 5),
+            kernel=Leaf("an odd integer from 1 to 255", (int,), lambda x: 0 < x < 256 and x % 2, 5),
             sigma=listof(number(POSITIVE), RANGE, [0.1, 2.0]),
             prob=number(PROBABILITY, 0.5),
         ),
@@ -395,9 +420,9 @@ SCHEMA = section(
         decay=nullable(number(BELOW_ONE, None)),
     ),
     Distributed=section(
-        sharding=nullable(integer(("from 1 to 3", lambda x: 1 <= x <= 3), None)),
+        sharding=nullable(integer(between(1, 3), None)),
         gradient_merge=integer(POSITIVE, 1),
-        hang_timeout=nullable(number(POSITIVE, 1800.0)),
+        hang_timeout=nullable(number(SECONDS, 1800.0)),
     ),
     Faults=section(
         spike=nullable(number(("above 1", lambda x: x > 1), None)),
@@ -411,21 +436,24 @@ SCHEMA = section(
             batch_size=integer(POSITIVE, 128),
             global_batch_size=nullable(integer(POSITIVE, None)),
             micro_batch_size=nullable(integer(POSITIVE, None)),
-            num_workers=integer(NOT_NEGATIVE, 2),
-            worker_timeout=nullable(number(POSITIVE, 600.0)),
+            num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+            worker_timeout=nullable(number(SECONDS, 600.0)),
             shuffle=boolean(True),
         ),
         Eval=nullable(
             section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
-                num_workers=integer(NOT_NEGATIVE, 2),
+                num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+                worker_timeout=nullable(number(POSITIVE, 600.0)),
+                skip_bad=boolean(False),
             )
         ),
     ),
     Metric=section(
         ks=listof(integer(POSITIVE), SOME_SET, [1, 5, 10]),
-        bootstrap=integer(NOT_NEGATIVE, 1000),
+        protocol=choice("strict", "official", "chinese_clip", default="strict"),
+        bootstrap=integer(NOT_NEGATIVE, 1000, most=10**6),
         block=integer(POSITIVE, 1024),
         best=string("mean_recall"),  # one of those that `check_together` makes of ks
     ),
@@ -451,6 +479,11 @@ def check_together(tree: dict, where: str) -> None:
     if img_size not in (None, size):
         expected = f"Transform.size, {size}: set both to the same"
         raise wrong(where, "Arch.Image.img_size", img_size, expected)
+
+    longest = tree["Arch"]["Text"].get("max_position_embeddings")
+    if longest and tree["Tokenizer"]["max_len"] > longest:
+        expected = f"at most Arch.Text.max_position_embeddings, {longest}"
+        raise wrong(where, "Tokenizer.max_len", tree["Tokenizer"]["max_len"], expected)
 
     best, ks = tree["Metric"]["best"], tree["Metric"]["ks"]
     recalls = [*(f"R@{k}" for k in ks), "mean_recall"]

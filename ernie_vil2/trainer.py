@@ -37,7 +37,12 @@ from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.faults import Diverged, Faults
-from ernie_vil2.models.convert import check_vocabulary, load_weights
+from ernie_vil2.models.convert import load_weights
+from ernie_vil2.models.vocabulary import (
+    check_pretrained_vocabulary,
+    check_resumed_vocabulary,
+    check_vocabulary,
+)
 from ernie_vil2.objective import backward
 from ernie_vil2.optim import EMA, build_scheduler
 from ernie_vil2.parallel import build_parallel
@@ -185,17 +190,21 @@ class Trainer:
         return distributed.all_gather_objects(newest)[0]
 
     def _start_anew(self) -> None:
+        if self.evaluator and self.config.Global.eval_interval:
+            self.evaluator.check()  # now, and not when hours of training hang on it
+        weights = self.config.Global.pretrained
+        if weights:
+            check_vocabulary(self.model, self.tokenizer, trained=True)
+            if not self.config.Global.pretrained_other_vocab:
+                check_pretrained_vocabulary(weights, self.tokenizer)
+            load_weights(self.model, weights, self.config.Global.pretrained_partial)
+            log.info("start from the weights of %s", weights)
         if self._main and (aside := earlier_run.put_aside(self.output)):
             kept = ", ".join(path.name for path in aside)
             log.warning("what an earlier run left is kept in %s: %s", self.output, kept)
-        weights = self.config.Global.pretrained
-        if weights:
-            load_weights(self.model, weights, self.config.Global.pretrained_partial)
-            log.info("start from the weights of %s", weights)
-            check_vocabulary(self.model, self.tokenizer, trained=True)
 
     def _resume(self, folder: Path) -> None:
-        resume_changes.check_vocabulary(folder, self.tokenizer)
+        check_resumed_vocabulary(folder, self.tokenizer)
         for change in resume_changes.changes(folder, self.config) if self._main else ():
             log.warning("not as in %s: %s", folder.name, change)
         state = self._restore(folder)
@@ -317,12 +326,7 @@ class Trainer:
                 if self._due(every.histogram_interval):
                     self._histograms()
                 if stop:
-                    self._save()
-                    self._stay_while_any_writes()
-                    self.checkpoints.check_saved()
-                    raise Interrupted(
-                        f"stopped at step {self.step}; --resume auto goes on from here"
-                    )
+                    self._leave()
                 # weights of a run that is failing are none to come back to
                 if self._due(every.save_interval) and not failed:
                     self._save()
@@ -331,8 +335,16 @@ class Trainer:
         self.bad_share.check(at_end=True)
         if self.saved_at != self.step:  # first, since an evaluation may take long
             self._save()
-        if self.evaluated_at != self.step >= every.eval_interval:
+        if every.eval_interval and self.evaluated_at != self.step:
             self._evaluate()
+
+    def _leave(self) -> None:
+        """Save, and end the run as a signal asked for."""
+        if self.saved_at != self.step:
+            self._save()
+        self._stay_while_any_writes()
+        self.checkpoints.check_saved()
+        raise Interrupted(f"stopped at step {self.step}; --resume auto goes on from here")
 
     def _stay_while_any_writes(self) -> None:
         # paddle.distributed.launch kills the ranks that are left 3 s after the first has failed.
@@ -516,12 +528,18 @@ class Trainer:
                 self.run_log.histograms(self.step, trainable(self.objective))
 
     def _evaluate(self) -> None:
-        self.evaluated_at = self.step
         if not self.evaluator:
             return
         self.model.eval()
         with self._averaged():
-            embeddings = self.evaluator.embed(self.model, lambda: self.watchdog.beat("evaluation"))
+            embeddings = self.evaluator.embed(
+                self.model,
+                lambda: self.watchdog.beat("evaluation"),
+                lambda: self.stop_signal is not None,
+            )
+        if embeddings is None:  # a resume evaluates this step
+            self._leave()
+        self.evaluated_at = self.step
         metric = self._score(embeddings) if self.run_log else None
         metric = distributed.all_gather_objects(metric)[0]
         best = self.best is None or metric > self.best
@@ -545,6 +563,9 @@ class Trainer:
         }
         recalls["eval/mean_recall"] = report["mean_recall"]
         self.run_log.scalars(self.step, recalls)
+        if report["bad_records"]:
+            where = self.evaluator.ledger.path
+            log.warning("%d bad rows were left out, see %s", report["bad_records"], where)
         log.info(
             "step %d: %s", self.step, ", ".join(f"{n[5:]} {v:.2%}" for n, v in recalls.items())
         )

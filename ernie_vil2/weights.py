@@ -23,6 +23,7 @@ _SAFETENSORS_DTYPES = {
     **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
     "bool": "BOOL",
 }
+_PYTORCH_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save's older files begin with
 _SLICED = "UnpackBigParamInfor@@"  # paddle.save with protocol 2 or 3 cuts tensors above 1 GiB
 
 
@@ -38,12 +39,28 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     try:
         with open(path, "rb") as file:
-            return _arrays(_SafeUnpickler(file).load())
+            if file.read(4) == b"PK\x03\x04":  # torch.save's ZIP archive; Paddle writes none
+                raise pytorch_file(path)
+            file.seek(0)
+            content = _SafeUnpickler(file).load()
+        if content == _PYTORCH_MAGIC:
+            raise pytorch_file(path)
+        return _arrays(content)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged pickle fails in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path} is damaged or no file of Paddle weights: {reason}") from error
+
+
+def pytorch_file(path: str | os.PathLike) -> UserError:
+    """The refusal of a file that PyTorch wrote, whose matrices are transposed besides."""
+    return UserError(
+        f"{path} is a PyTorch file: expected weights of Paddle, an official .pdparams, or a folder "
+        "of PaddleNLP's or ours"
+    )
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:

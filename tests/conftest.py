@@ -1,5 +1,6 @@
 """Shared by all tests: where the official code's numbers are, and small real data."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -36,6 +37,25 @@ def fixtures_dir() -> Path:
             pytest.fail(f"REQUIRE_FIXTURES is set and {FIXTURES} is missing")
         pytest.skip("no ../shared/fixtures beside this clone")
     return FIXTURES
+
+
+@pytest.fixture
+def official(fixtures_dir):
+    """The official fixture: its file, a config for it, its numbers."""
+    import numpy as np
+
+    sizes = json.loads((fixtures_dir / "official_tiny" / "config.json").read_text())
+    drop = ("hidden_act", "initializer_range", "sent_type_vocab_size", "task_type_vocab_size")
+    text = {key: value for key, value in sizes["text"].items() if key not in drop}
+    config = {
+        "Arch": {
+            "embed_dim": None,
+            "Image": {"name": "CLIP_vit_base_patch16_224", **sizes["vision"]},
+            "Text": {"name": "ernie-3.0-base-zh", **text},
+        }
+    }
+    folder = fixtures_dir / "official_tiny"
+    return folder / "official.pdparams", config, np.load(folder / "io.npz")
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,11 @@ def main(output: str) -> None:
     rng = np.random.default_rng(1)
     pixels = rng.normal(size=[2, ROWS, 3, 16, 16]).astype("float32")
     tokens = rng.integers(3, 40, size=[2, ROWS, 8])
-    # equal images across ranks, equal texts within one, and a broken record on the last
-    ids = np.array([[1, 9], [2, 9], [3, 11], [4, 12], [1, 13], [6, 14], [7, 15], [8, 16]])
+    # equal images across ranks, equal texts within one, both, and a broken record on the last
+    ids = {
+        "image": np.array([1, 2, 3, 4, 1, 6, 2, 8]),
+        "text": np.array([9, 9, 11, 12, 13, 14, 9, 16]),
+    }
     valid = np.array([True] * (ROWS - 1) + [False])
 
     share = ROWS // distributed.world_size()
@@ -70,7 +73,7 @@ def main(output: str) -> None:
     losses = parallel(
         paddle.to_tensor(pixels[:, mine].reshape(-1, 3, 16, 16)),
         paddle.to_tensor(tokens[:, mine].reshape(-1, 8)),
-        paddle.to_tensor(ids[mine]),
+        {source: paddle.to_tensor(numbers[mine]) for source, numbers in ids.items()},
         paddle.to_tensor(valid[mine]),
     )
     losses["loss"].backward()

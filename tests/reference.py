@@ -12,19 +12,46 @@ def unit_rows(rows, dim, seed):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
-def positives(ids):
-    """bool [B, B]: which records agree in any column of ids [B, K]."""
-    ids = np.asarray(ids)
-    return (ids[:, None] == ids[None]).any(-1)
+TEXTS = ("text", "caption", "tags")
 
 
-def softmax_one_way(x, y, scale, same, valid):
+def relation(a, b, ids, i, j):
+    """Of view a of record i to view b of record j: 1 positive, -1 negative, 0 neither.
+
+    ids: source -> numbers [B]; a source that is missing holds no two equal records.
+    """
+
+    def same(source):
+        return source in ids and ids[source][i] == ids[source][j]
+
+    if i == j:
+        return 1
+    x, y = (view[:-1] for view in (a, b))
+    if x == y == "image":
+        if same("image"):
+            return 1
+        return 0 if any(same(text) for text in TEXTS) else -1
+    if "image" in (x, y):
+        text = y if x == "image" else x
+        return 1 if same("image") or same(text) else -1
+    if same(x) or same(y):
+        return 1
+    return 0 if same("image") else -1
+
+
+def relations(a, b, ids, rows):
+    """int [B, B], the matrix of `relation`."""
+    return np.array([[relation(a, b, ids, i, j) for j in range(rows)] for i in range(rows)])
+
+
+def softmax_one_way(x, y, scale, related, valid):
     """Cross-entropy of x's rows over y's: loss, accuracy, gradients of x, y and scale."""
-    columns, count = np.flatnonzero(valid), max(valid.sum(), 1)
+    count = max(valid.sum(), 1)
     loss, right, dx, dy, dscale = 0.0, 0.0, np.zeros_like(x), np.zeros_like(y), 0.0
-    for i in columns:
+    for i in np.flatnonzero(valid):
+        columns = np.flatnonzero(valid & (related[i] != 0))
         cosines = y[columns] @ x[i]
-        logits, positive = scale * cosines, same[i, columns]
+        logits, positive = scale * cosines, related[i, columns] == 1
         odds = np.exp(logits - logits.max())
         log_total = np.log(odds.sum()) + logits.max()
         loss += np.mean(log_total - logits[positive]) / count
@@ -36,20 +63,21 @@ def softmax_one_way(x, y, scale, same, valid):
     return loss, right, dx, dy, dscale
 
 
-def softmax_pair(a, b, scale, same, valid):
+def softmax_pair(a, b, scale, related, valid):
     """Symmetric multi-positive InfoNCE: loss, accuracy, gradients of a, b, scale and bias (0)."""
-    ab = softmax_one_way(a, b, scale, same, valid)
-    ba = softmax_one_way(b, a, scale, same, valid)
+    ab = softmax_one_way(a, b, scale, related, valid)
+    ba = softmax_one_way(b, a, scale, related.T, valid)
     loss, right, dscale = ((ab[k] + ba[k]) / 2 for k in (0, 1, 4))
     return loss, right, (ab[2] + ba[3]) / 2, (ab[3] + ba[2]) / 2, dscale, 0.0
 
 
-def sigmoid_pair(a, b, scale, bias, same, valid):
+def sigmoid_pair(a, b, scale, bias, related, valid):
     """SigLIP's loss: loss, accuracy of a's rows, gradients of a, b, scale and bias."""
-    columns, count = np.flatnonzero(valid), max(valid.sum(), 1)
+    count = max(valid.sum(), 1)
     loss, right, da, db, dscale, dbias = 0.0, 0.0, np.zeros_like(a), np.zeros_like(b), 0.0, 0.0
-    for i in columns:
-        cosines, positive = b[columns] @ a[i], same[i, columns]
+    for i in np.flatnonzero(valid):
+        columns = np.flatnonzero(valid & (related[i] != 0))
+        cosines, positive = b[columns] @ a[i], related[i, columns] == 1
         sign = np.where(positive, 1.0, -1.0)
         logits = scale * cosines + bias
         loss += np.logaddexp(0.0, -sign * logits).sum() / count
@@ -62,24 +90,24 @@ def sigmoid_pair(a, b, scale, bias, same, valid):
     return loss, right, da, db, dscale, dbias
 
 
-def multi_view(embeds, pairs, same=None, valid=None):
+def multi_view(embeds, pairs, ids=None, valid=None):
     """The weighted sum over pairs, for the whole global batch at once.
 
     embeds: view -> [B, D]. pairs: tuples (a, b, weight, scale, bias), bias None for softmax.
-    same: bool [B, B] positives; valid: bool [B].
+    ids: source -> numbers [B]; valid: bool [B].
     Returns "loss", "<a>-<b>", "<a>-<b>/accuracy", and gradients of "loss" with respect to
     "embeds" (a dict), and of each pair's scale and bias as "<a>-<b>/scale", "<a>-<b>/bias".
     """
     batch = len(next(iter(embeds.values())))
-    same = np.eye(batch, dtype=bool) if same is None else same
     valid = np.ones(batch, dtype=bool) if valid is None else valid
     result = {"loss": 0.0, "embeds": {v: np.zeros_like(x, "float64") for v, x in embeds.items()}}
     for a, b, weight, scale, bias in pairs:
         x, y, name = embeds[a], embeds[b], f"{a}-{b}"
+        related = relations(a, b, ids or {}, batch)
         if bias is None:
-            values = softmax_pair(x, y, scale, same, valid)
+            values = softmax_pair(x, y, scale, related, valid)
         else:
-            values = sigmoid_pair(x, y, scale, bias, same, valid)
+            values = sigmoid_pair(x, y, scale, bias, related, valid)
         loss, result[f"{name}/accuracy"], da, db, dscale, dbias = values
         result[name] = loss
         result["loss"] += weight * loss

@@ -63,7 +63,7 @@ def write_run(folder: Path, **sections) -> Path:
             "device": "cpu",
             "max_steps": 4,
             "log_interval": 1,
-            "eval_interval": 0,
+            "eval_interval": 1000,
             "save_interval": 0,
             "sample_views": 1,
         },

@@ -190,19 +190,28 @@ def rows(number, share=None):
     batch = {
         "pixel_values": rng.normal(size=[2, ROWS, 3, 16, 16]).astype("float32"),
         "input_ids": rng.integers(3, 40, size=[2, ROWS, 8]),
-        "ids": rng.integers(0, 20, size=[1, ROWS, 2]),
+        "image": rng.integers(0, 20, size=[1, ROWS]),
+        "text": rng.integers(0, 20, size=[1, ROWS]),
         "valid": np.ones([1, ROWS], bool),
     }
     share = ROWS // (share or distributed.world_size())
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     if share == ROWS:
         mine = slice(ROWS)
-    return {k: paddle.to_tensor(np.concatenate(list(v[:, mine]))) for k, v in batch.items()}
+    batch = {k: paddle.to_tensor(np.concatenate(list(v[:, mine]))) for k, v in batch.items()}
+    ids = {source: batch.pop(source) for source in ("image", "text")}
+    return {**batch, "ids": ids}
 
 
 def micro_batches(batch, count):
     """Every `count`-th row each; the two views of a record stay together."""
-    return [{key: value[i::count] for key, value in batch.items()} for i in range(count)]
+
+    def part(value, i):
+        if isinstance(value, dict):
+            return {key: part(each, i) for key, each in value.items()}
+        return value[i::count]
+
+    return [part(batch, i) for i in range(count)]
 
 
 if __name__ == "__main__":

@@ -14,20 +14,36 @@ from reference import relative_error, unit_rows
 
 from ernie_vil2.losses.chunked import chunked_losses
 from ernie_vil2.losses.multiview import MultiViewContrastive
-from ernie_vil2.losses.pairs import Term
+from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
 
 SIX = ("image1", "image2", "caption1", "caption2", "tags1", "tags2")
+OTHERS = (("text1", "text2"), ("image2", "text1"), ("text2", "tags1"))
 CHUNKS = (None, 1, 4, 13, 100)
 ROWS = 13
-# equal images in 0, 3 and 12, equal texts in 1 and 2, and 0 again; 5 and 11 could not be read
-IDS = np.stack([np.arange(ROWS), 100 + np.arange(ROWS)], axis=1)
-IDS[[3, 12], 0] = 0
-IDS[[0, 2], 1] = 101
 VALID = np.ones(ROWS, dtype=bool)
-VALID[[5, 11]] = False
-SAME = reference.positives(IDS)
+VALID[[5, 11]] = False  # could not be read
+
+
+def numbers(*groups):
+    """int64 [ROWS]: the rows of a group are equal, all others differ."""
+    result = 100 + np.arange(ROWS)
+    for number, group in enumerate(groups):
+        result[list(group)] = number
+    return result
+
+
+IDS = {  # equal images with other texts, equal texts of other images, and both at once
+    "image": numbers((0, 3, 12), (6, 11)),
+    "text": numbers((0, 1, 2), (3, 12), (5, 6)),
+    "caption": numbers((0, 3), (1, 8, 9)),
+    "tags": numbers((3, 4, 8), (6, 7)),
+}
+
+
+def tensors_of(ids, rows=slice(None)):
+    return {source: paddle.to_tensor(values[rows]) for source, values in ids.items()}
 
 
 def leaves(arrays, dtype="float32"):
@@ -47,7 +63,7 @@ def run(pairs, arrays, chunk, logit_scale=9.0, factor=1.0):
     """Results of one backward: losses, and gradients as `reference.multi_view` names them."""
     embeds, scale = learn(leaves(arrays)), paddle.to_tensor([logit_scale], stop_gradient=False)
     loss = MultiViewContrastive(pairs, chunk=chunk)
-    losses = loss(embeds, scale, paddle.to_tensor(IDS), paddle.to_tensor(VALID))
+    losses = loss(embeds, scale, tensors_of(IDS), paddle.to_tensor(VALID))
     (factor * losses["loss"]).backward()
     result = {name: float(value) for name, value in losses.items()}
     result["embeds"] = {view: x.grad.numpy() for view, x in embeds.items()}
@@ -56,13 +72,13 @@ def run(pairs, arrays, chunk, logit_scale=9.0, factor=1.0):
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-@pytest.mark.parametrize("a,b", list(itertools.combinations(SIX, 2)))
-def test_each_of_the_fifteen_pairs_against_float64(a, b, kind):
+@pytest.mark.parametrize("a,b", [*itertools.combinations(SIX, 2), *OTHERS])
+def test_each_kind_of_pair_against_float64(a, b, kind):
     """Loss, and gradients of both towers' rows, of a temperature and of a bias."""
     arrays = {a: unit_rows(ROWS, 6, 1), b: unit_rows(ROWS, 6, 2)}
     bias = {"sigmoid": -2.0, "softmax": None}[kind]
     pair = {"views": [a, b], "weight": 0.5, "temperature": 0.125, "learnable": True, "loss": kind}
-    expected = reference.multi_view(arrays, [(a, b, 0.5, 8.0, bias)], SAME, VALID)
+    expected = reference.multi_view(arrays, [(a, b, 0.5, 8.0, bias)], IDS, VALID)
     for chunk in CHUNKS:
         result, own, _ = run([{**pair, "bias": bias}], arrays, chunk)
         for name in ("loss", f"{a}-{b}", f"{a}-{b}/accuracy"):
@@ -93,7 +109,7 @@ def test_several_pairs_and_the_shared_scale_against_float64(chunk):
         ("image1", "text1", 0.5, 9.0, None),
         ("image2", "text2", 1.0, 9.0, -10.0),
     ]
-    expected = reference.multi_view(arrays, pairs, SAME, VALID)
+    expected = reference.multi_view(arrays, pairs, IDS, VALID)
     result, own, scale = run(MIXED, arrays, chunk)
     assert result["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     for view in views:
@@ -106,9 +122,11 @@ def test_several_pairs_and_the_shared_scale_against_float64(chunk):
 
 def test_reference_gradients_by_finite_differences():
     arrays = {"a": unit_rows(7, 3, 1), "b": unit_rows(7, 3, 2)}
-    same, valid, step = SAME[:7, :7], VALID[:7], 1e-6
+    views = ("text1", "text2")
+    arrays = dict(zip(views, arrays.values()))
+    ids, valid, step = {s: v[:7] for s, v in IDS.items()}, VALID[:7], 1e-6
     for bias in (None, -1.0):
-        exact = reference.multi_view(arrays, [("a", "b", 1.0, 7.0, bias)], same, valid)
+        exact = reference.multi_view(arrays, [(*views, 1.0, 7.0, bias)], ids, valid)
 
         def slope(view=None, where=None, scale=0.0, shift=0.0, bias=bias):
             ends = []
@@ -117,26 +135,29 @@ def test_reference_gradients_by_finite_differences():
                 if view:
                     moved[view][where] += sign
                 start = None if bias is None else bias + sign * shift
-                pair = ("a", "b", 1.0, 7.0 + sign * scale, start)
-                ends.append(reference.multi_view(moved, [pair], same, valid)["loss"])
+                pair = (*views, 1.0, 7.0 + sign * scale, start)
+                ends.append(reference.multi_view(moved, [pair], ids, valid)["loss"])
             return (ends[0] - ends[1]) / (2 * step)
 
-        for view, i, j in itertools.product("ab", range(7), range(3)):
+        for view, i, j in itertools.product(views, range(7), range(3)):
             assert exact["embeds"][view][i, j] == pytest.approx(slope(view, (i, j)), abs=1e-8)
-        assert exact["a-b/scale"] == pytest.approx(slope(scale=1.0), abs=1e-8)
-        assert exact["a-b/bias"] == pytest.approx(slope(shift=1.0), abs=1e-8)
+        assert exact["text1-text2/scale"] == pytest.approx(slope(scale=1.0), abs=1e-8)
+        assert exact["text1-text2/bias"] == pytest.approx(slope(shift=1.0), abs=1e-8)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_add_up_to_one_process(world, kind):
+@pytest.mark.parametrize("a,b", [("image1", "text1"), ("image1", "image2"), ("text1", "text2")])
+def test_ranks_add_up_to_one_process(world, kind, a, b):
     """Local rows against all columns: the mean over ranks, of losses and of gradients."""
-    batch, term, bias = 12, Term(0, 1, kind == "sigmoid"), -3.0
-    arrays = {"a": unit_rows(batch, 6, 1), "b": unit_rows(batch, 6, 2)}
-    pair = ("a", "b", 1.0, 9.0, bias if term.sigmoid else None)
-    expected = reference.multi_view(arrays, [pair], SAME[:12, :12], VALID[:12])
-    both = paddle.to_tensor(np.stack([arrays["a"], arrays["b"]], 1).astype("float32"))
-    ids, valid = paddle.to_tensor(IDS[:12]), paddle.to_tensor(VALID[:12])
+    batch, bias = 12, -3.0
+    term = Term.of(Pair(a, b, loss=kind), [a, b])
+    arrays = {a: unit_rows(batch, 6, 1), b: unit_rows(batch, 6, 2)}
+    pair = (a, b, 1.0, 9.0, bias if term.sigmoid else None)
+    first = {source: values[:batch] for source, values in IDS.items()}
+    expected = reference.multi_view(arrays, [pair], first, VALID[:batch])
+    both = paddle.to_tensor(np.stack(list(arrays.values()), 1).astype("float32"))
+    valid = paddle.to_tensor(VALID[:batch])
     for chunk in (None, 5):
         columns = both.clone().detach()
         scale, shift = (paddle.to_tensor([x]) for x in (9.0, bias))
@@ -145,18 +166,19 @@ def test_ranks_add_up_to_one_process(world, kind):
         total = 0.0
         for rank, rows in local.items():
             mine = slice(rank * len(rows), (rank + 1) * len(rows))
-            targets = Targets(ids[mine], valid[mine], ids, valid)
+            own, ids = tensors_of(first, mine), tensors_of(first)
+            targets = Targets(own, valid[mine], ids, valid, mine.start)
             arguments = (rows, columns, scale, shift, targets, [term])
             losses, _ = chunked_losses(*arguments, chunk) if chunk else plain_losses(*arguments)
             (losses.sum() / world).backward()
             total += float(losses.sum()) / world
         assert total == pytest.approx(expected["loss"], rel=1e-5)
         gradient = columns.grad + paddle.concat([rows.grad for rows in local.values()])
-        for view, name in enumerate("ab"):
+        for view, name in enumerate((a, b)):
             assert relative_error(gradient[:, view].numpy(), expected["embeds"][name]) < 1e-5
-        assert float(scale.grad) == pytest.approx(expected["a-b/scale"], rel=1e-5)
+        assert float(scale.grad) == pytest.approx(expected[f"{a}-{b}/scale"], rel=1e-5)
         if term.sigmoid:
-            assert float(shift.grad) == pytest.approx(expected["a-b/bias"], rel=1e-5)
+            assert float(shift.grad) == pytest.approx(expected[f"{a}-{b}/bias"], rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 13, 100])
@@ -279,12 +301,15 @@ def megabytes(key):
 def step(n, ids, losses, *chunk):
     columns, rows = paddle.ones([n, 2, 2]), paddle.ones([256, 2, 2])
     columns.stop_gradient = rows.stop_gradient = False
-    one, valid = paddle.ones([2]), paddle.ones([n], dtype="bool")
-    targets = Targets(ids[:256], valid[:256], ids[:n], valid)
-    terms = [Term(0, 1), Term(0, 1, True)]
+    valid = paddle.ones([n], dtype="bool")
+    ids = {"image": ids[:n], "text": ids[:n] // 2}
+    targets = Targets({k: x[:256] for k, x in ids.items()}, valid[:256], ids, valid)
+    terms = [Term(0, 1, kind, sigmoid) for kind in KINDS for sigmoid in (False, True)]
+    one = paddle.ones([len(terms)])
     losses(rows, columns, one, one, targets, terms, *chunk)[0].sum().backward()
 
-ids = paddle.arange(1 << 14).unsqueeze(1)
+KINDS = [("image", "image"), ("image", "text"), ("text", "text")]
+ids = paddle.arange(1 << 14)
 step(1024, ids, chunked_losses, 128)  # threads, buffers of the BLAS
 before = megabytes("VmRSS")
 for targets in (ids, ids * 0):  # few positives, and nothing else

@@ -1,6 +1,5 @@
 """The official checkpoints and PaddleNLP's are read, compared with their numbers, and written."""
 
-import json
 import math
 import shutil
 import subprocess
@@ -41,23 +40,6 @@ ARCH = {
         "max_position_embeddings": 10,
     },
 }
-
-
-@pytest.fixture
-def official(fixtures_dir):
-    """The official fixture: its file, a config for it, its numbers."""
-    sizes = json.loads((fixtures_dir / "official_tiny" / "config.json").read_text())
-    drop = ("hidden_act", "initializer_range", "sent_type_vocab_size", "task_type_vocab_size")
-    text = {key: value for key, value in sizes["text"].items() if key not in drop}
-    config = {
-        "Arch": {
-            "embed_dim": None,
-            "Image": {"name": "CLIP_vit_base_patch16_224", **sizes["vision"]},
-            "Text": {"name": "ernie-3.0-base-zh", **text},
-        }
-    }
-    folder = fixtures_dir / "official_tiny"
-    return folder / "official.pdparams", config, np.load(folder / "io.npz")
 
 
 def embed(model, numbers):
@@ -256,12 +238,6 @@ def test_models_that_the_others_cannot_hold(tmp_path, change, said):
         with pytest.raises(UserError, match=said):
             save(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_ratio_survives_every_size():
-    for hidden in range(1, 200):
-        for intermediate in range(1, 800, 7):
-            assert int(convert._ratio(intermediate, hidden) * hidden) == intermediate
 
 
 def test_import_is_cheap():

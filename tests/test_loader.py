@@ -71,8 +71,11 @@ def order(size=6, batch_size=3, batches=6, rank=0, world=1, **options):
 
 
 def arrays(loader):
-    """Batches as lists of dicts of arrays."""
-    return [[{k: np.asarray(v) for k, v in m.items()} for m in batch] for batch in loader]
+    """Batches as lists of dicts of arrays, ids among them."""
+    return [
+        [{k: np.asarray(v) for k, v in {**m.pop("ids"), **m}.items()} for m in batch]
+        for batch in loader
+    ]
 
 
 def assert_same(batches, expected):
@@ -95,8 +98,9 @@ def test_bad_record_is_skipped_counted_and_named(tsv, vocab, tmp_path, workers):
     for (batch,) in loader:
         assert batch["pixel_values"].shape == [6, 3, 32, 32]
         assert batch["input_ids"].shape[0] == 6
-        assert batch["ids"].shape == [3, 2]
-        assert all(isinstance(batch[k], paddle.Tensor) for k in batch if k != "index")
+        assert {s: x.shape for s, x in batch["ids"].items()} == {"image": [3], "text": [3]}
+        tensors = {**batch, **batch["ids"]}
+        assert all(isinstance(tensors[k], paddle.Tensor) for k in tensors.keys() - {"index", "ids"})
         seen.append((batch["index"].tolist(), batch["valid"].numpy().tolist()))
     assert seen == [([0, 1, 2], [True, True, False]), ([3, 4, 5], [True] * 3)] * 2
     assert dataset.ledger.count == 1
@@ -118,7 +122,7 @@ def test_micro_batches_are_the_batch(tsv, vocab, tmp_path):
     parts = arrays(TrainingLoader(dataset, order(batch_size=5, micro_batch_size=2), 2))
     for (one,), micro_batches in zip(whole, parts):
         assert [len(m["index"]) for m in micro_batches] == [2, 2, 1]  # none is left out
-        for name in ("index", "ids", "valid"):
+        for name in ("index", "image", "text", "valid"):
             assert np.array_equal(np.concatenate([m[name] for m in micro_batches]), one[name])
         for name, shape in (("pixel_values", (3, 32, 32)), ("input_ids", (-1,))):
             views = [m[name].reshape(2, len(m["index"]), *shape) for m in micro_batches]
@@ -136,7 +140,7 @@ def test_ranks_read_the_global_batches_of_one_process(tsv, vocab, tmp_path):
         arrays(TrainingLoader(dataset, order(batch_size=2, rank=r, world=2), 0)) for r in (0, 1)
     ]
     for (whole,), (first,), (second,) in zip(one, *ranks):
-        for name in ("index", "ids", "valid"):
+        for name in ("index", "image", "text", "valid"):
             assert np.array_equal(np.concatenate([first[name], second[name]]), whole[name])
         pixels = [m["pixel_values"].reshape(2, 2, 3, 32, 32) for m in (first, second)]
         pixels = np.concatenate(pixels, axis=1).reshape(whole["pixel_values"].shape)
@@ -237,7 +241,7 @@ def test_two_augmentations_and_one_text(tsv, vocab):
     _, record, views = sample(vocab, tsv)
     assert not np.array_equal(views["image1"], views["image2"])
     assert np.array_equal(views["text1"], views["text2"])
-    assert views["ids"].tolist() == [key(record.id), key("a red dot")]
+    assert views["ids"] == {"image": key(record.id), "text": key("a red dot")}
 
 
 def test_batch_draw_decides_caption_or_tags(tsv, vocab):
@@ -245,7 +249,7 @@ def test_batch_draw_decides_caption_or_tags(tsv, vocab):
     text = maker.tokenizer.decode(views["text1"])
     assert text.startswith("[CLS] the picture contains")
     assert all(tag in text for tag in record.tags)
-    assert views["ids"][1] == key("car\nred\nsky")  # whatever their order in the sentence
+    assert views["ids"]["text"] == key("car\nred\nsky")  # whatever their order in the sentence
 
 
 def test_record_without_tags_uses_its_caption(tsv, vocab):
@@ -257,7 +261,8 @@ def test_draw_per_sample_follows_its_probability(tsv, vocab):
     maker = view_maker(vocab, "Views.draw.per=sample", "Views.draw.tags_prob=0.3")
     record = build_reader("tsv", path=str(tsv))[0]
     drawn = [
-        maker(record, np.random.default_rng(seed), batch_draw=False)["ids"][1] != key("a red dot")
+        maker(record, np.random.default_rng(seed), batch_draw=False)["ids"]["text"]
+        != key("a red dot")
         for seed in range(400)
     ]
     assert 0.22 < np.mean(drawn) < 0.38
@@ -269,7 +274,7 @@ def test_caption_and_tags_as_views_of_their_own(tsv, vocab):
     maker, _, views = sample(vocab, tsv, six, pairs)
     assert np.array_equal(views["tags1"], views["tags2"])
     assert not np.array_equal(views["caption1"], views["tags1"])
-    assert len(views["ids"]) == 3
+    assert list(views["ids"]) == ["image", "caption", "tags"]
     batch = maker.collate([views, {**maker.placeholder(), "valid": False}])
     assert batch["pixel_values"].shape == (4, 3, 32, 32)
     assert batch["input_ids"].shape[0] == 8

@@ -70,11 +70,55 @@ def test_equal_captions_are_not_negatives_unless_switched_off():
     """Two rows with one caption and collapsed texts: only as positives can they be right."""
     image = np.eye(4, dtype="float32")
     embeds = {"image1": paddle.to_tensor(image), "text1": paddle.to_tensor(image[[0, 0, 2, 3]])}
-    ids = paddle.to_tensor([[1, 5], [2, 5], [3, 6], [4, 7]])
+    ids = {"image": paddle.to_tensor([1, 2, 3, 4]), "text": paddle.to_tensor([5, 5, 6, 7])}
     scale = paddle.to_tensor([10.0])
     on = MultiViewContrastive(["image1-text1"])(embeds, scale, ids)
     off = MultiViewContrastive(["image1-text1"], multi_positive=False)(embeds, scale, ids)
     assert float(on["image1-text1/accuracy"]) > float(off["image1-text1/accuracy"])
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize("source", ["text", "caption", "tags"])
+def test_two_pictures_with_one_text_are_not_one_picture(source, chunk):
+    """Image towers that give each picture its own embedding are right: their loss is 0."""
+    embeds = {view: paddle.eye(4) for view in ("image1", "image2")}
+    ids = {"image": paddle.arange(4), source: paddle.to_tensor([5, 5, 6, 7])}
+    losses = MultiViewContrastive(["image1-image2"], chunk=chunk)(embeds, 100.0, ids)
+    assert float(losses["loss"]) < 1e-6
+    assert float(losses["image1-image2/accuracy"]) == 1
+    # and one that gives both the same has not learnt anything wrong either
+    embeds["image1"] = embeds["image2"] = paddle.eye(4).gather(paddle.to_tensor([0, 0, 2, 3]))
+    losses = MultiViewContrastive(["image1-image2"], chunk=chunk)(embeds, 100.0, ids)
+    assert float(losses["loss"]) < 1e-6
+
+
+def test_a_source_without_ids_holds_no_equal_records():
+    _, tensors = embeds_of(("image1", "image2", "text1", "text2"))
+    loss, numbers = MultiViewContrastive(), paddle.to_tensor([1, 1, 2, 2, 3, 4, 5])
+    without = float(loss(tensors, 9.0)["loss"])
+    assert float(loss(tensors, 9.0, {})["loss"]) == without
+    assert float(loss(tensors, 9.0, {"tags": paddle.arange(7)})["loss"]) == without
+    images, texts = (loss(tensors, 9.0, {s: numbers}) for s in ("image", "text"))
+    for name, changed in (("image1-image2", images), ("text1-text2", texts)):
+        assert float(changed[name]) != float(loss(tensors, 9.0)[name])
+    off = MultiViewContrastive(multi_positive=False)
+    assert float(off(tensors, 9.0, {"image": numbers, "text": numbers})["loss"]) == without
+
+
+@pytest.mark.parametrize(
+    "ids,said",
+    [
+        (paddle.zeros([7, 2], "int64"), "ids is a Tensor: expected a mapping"),
+        ({"texts": paddle.zeros([7], "int64")}, 'did you mean "text"'),
+        ({"image": paddle.zeros([6], "int64")}, r"shape \[6\]: expected \[7\]"),
+        ({"image": paddle.zeros([7, 1], "int64")}, r"shape \[7, 1\]: expected \[7\]"),
+    ],
+)
+@pytest.mark.parametrize("multi_positive", [True, False])
+def test_mistakes_in_ids(ids, said, multi_positive):
+    _, tensors = embeds_of(("image1", "text1"))
+    with pytest.raises(UserError, match=said):
+        MultiViewContrastive(["image1-text1"], multi_positive)(tensors, 9.0, ids)
 
 
 def test_collapsed_embeddings_are_never_right():

@@ -29,25 +29,28 @@ def data():
     return {
         "pixel_values": rng.normal(size=[2, ROWS, 3, 16, 16]).astype("float32"),
         "input_ids": rng.integers(3, 40, size=[2, ROWS, 8]),
-        "ids": np.array([[1], [2], [3], [4], [1], [6], [3], [8], [9]]),
+        "ids": {
+            "image": np.array([1, 2, 3, 4, 1, 6, 3, 8, 9]),
+            "text": np.array([1, 2, 2, 4, 5, 6, 7, 8, 5]),
+        },
         "valid": np.array([True] * 6 + [False] + [True] * 2),
     }
 
 
 def micro_batches(size):
-    whole = data()
+    whole, tensor = data(), paddle.to_tensor
     parts = []
     for start in range(0, ROWS, size):
         rows = slice(start, min(start + size, ROWS))
         parts.append(
             {
-                "pixel_values": whole["pixel_values"][:, rows].reshape(-1, 3, 16, 16),
-                "input_ids": whole["input_ids"][:, rows].reshape(-1, 8),
-                "ids": whole["ids"][rows],
-                "valid": whole["valid"][rows],
+                "pixel_values": tensor(whole["pixel_values"][:, rows].reshape(-1, 3, 16, 16)),
+                "input_ids": tensor(whole["input_ids"][:, rows].reshape(-1, 8)),
+                "ids": {s: tensor(x[rows]) for s, x in whole["ids"].items()},
+                "valid": tensor(whole["valid"][rows]),
             }
         )
-    return [{k: paddle.to_tensor(v) for k, v in part.items()} for part in parts]
+    return parts
 
 
 def alone(objective):
@@ -61,7 +64,8 @@ def whole_graph(objective, parts, seeds):
         paddle.seed(seed)
         embeds.append(objective.embed(part["pixel_values"], part["input_ids"]))
     joined = {view: paddle.concat([e[view] for e in embeds]) for view in embeds[0]}
-    ids, valid = (paddle.concat([part[key] for part in parts]) for key in ("ids", "valid"))
+    ids = {s: paddle.concat([part["ids"][s] for part in parts]) for s in parts[0]["ids"]}
+    valid = paddle.concat([part["valid"] for part in parts])
     losses = objective.score(joined, ids, valid)
     losses["loss"].backward()
     return losses

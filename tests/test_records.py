@@ -179,6 +179,10 @@ def test_folder(tmp_path):
     for row, (_, reason) in enumerate(wrong, start=2):
         error = bad(reader, row)
         assert reason in error.reason and error.source == f"{path}:{row + 1}", error
+    empty = 2 + wrong.index(({**image, "captions": []}, "captions is empty"))
+    distractor = reader.evaluation()[empty]
+    assert (distractor.captions, distractor.image) == ((), png(1))
+    assert bad(reader, empty)  # for training still
 
 
 def test_chinese_clip(tmp_path):
@@ -205,6 +209,16 @@ def test_chinese_clip(tmp_path):
         "repeated_images": 1,
         "texts_of_unknown_images": 1,
     }
+
+    whole = reader.evaluation()
+    assert len(whole) == 8 and len(reader) == 6
+    assert [whole[i].id for i in range(5)] == ["0", "1", "2", "3", ""]
+    assert (whole[1].captions, whole[1].image) == ((), png(1))  # a distractor
+    assert (whole[4].captions, whole[4].image) == (("没有",), b"")
+    assert whole[0].text_ids == ((1, 2),) and whole[2].text_ids == ((0, 1), (1, 2))
+    assert whole[4].text_ids == ((4, 4),)
+    assert [bad(whole, i).source for i in (5, 6, 7)] == [f"{imgs}:5", f"{texts}:3", f"{texts}:4"]
+    assert "99" in bad(whole, 7).reason
 
 
 def coco_folder(tmp_path) -> str:
@@ -234,6 +248,9 @@ def test_coco_captions(tmp_path):
     assert [reader[i].image for i in (0, 1)] == [png(0), png(1)]
     assert reader[1].source == f"{path}:2" and reader.counts["images_without_text"] == 1
     assert len(reader) == 3 and bad(reader, 2).source == f"{path}:annotations:4"
+    whole = reader.evaluation()
+    assert [whole[i].captions for i in range(3)] == [("zero",), ("第一", "one"), ()]
+    assert whole[1].text_ids == ((0, 10), (2, 12))
     with pytest.raises(UserError, match="no splits"):
         build_reader("coco", annotations=str(path), root=root, split="val")
 
@@ -259,6 +276,8 @@ def test_karpathy_splits(tmp_path):
     assert [test[0].id, test[1].id] == ["1", "77"] and test[0].image == png(1)
     assert test[0].captions == tuple(f"test {n}" for n in range(5))
     assert len(test) == 4 and [bad(test, i).source[-2:] for i in (2, 3)] == [":5", ":6"]
+    distractor = test.evaluation()[3]
+    assert (distractor.id, distractor.captions, distractor.image) == ("1", (), png(1))
     train = build_reader(**options, split=["train", "restval"])
     assert [train[0].id, train[1].id, len(train)] == ["0", "2", 3]
     assert len(build_reader(**options)) == 6

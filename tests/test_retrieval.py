@@ -191,6 +191,105 @@ def test_report_of_unequal_captions():
     assert again == report
 
 
+def test_texts_with_several_images_and_distractors():
+    """Two queries, one with three right images, all of which come first; six images."""
+    images, texts = np.eye(6), np.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]])
+    report = evaluate_retrieval(images, texts, [[0, 1, 2], [3]], ks=(1,), bootstrap=10)
+    text_to_image, image_to_text = report["text_to_image"], report["image_to_text"]
+    assert (text_to_image["queries"], text_to_image["candidates"]) == (2, 6)
+    assert (image_to_text["queries"], image_to_text["candidates"]) == (4, 2)
+    assert text_to_image["R@1"] == image_to_text["R@1"] == 1
+    assert text_to_image["chance"]["R@1"] == pytest.approx((3 / 6 + 1 / 6) / 2)
+    assert image_to_text["chance"]["R@1"] == pytest.approx(1 / 2)
+
+
+def dump():
+    """Images, texts and each text's images, with many ties: a frozen stream of whole numbers."""
+    draw = np.random.RandomState(8)
+    images = draw.randint(-1, 2, (40, 8))  # the last ten are no text's
+    image_of_text = [sorted(set(draw.randint(0, 30, n).tolist())) for n in draw.randint(0, 4, 60)]
+    texts = draw.randint(-1, 2, (60, 8))
+    for text, found in zip(texts, image_of_text):
+        text += images[found].sum(0)
+    return images, texts, image_of_text
+
+
+NAMES = ("R@1", "R@5", "R@10", "mean_recall")
+
+
+def test_chinese_clip_protocol_equals_its_own_scripts():
+    """The numbers are those of OFA-Sys/Chinese-CLIP at 31863c7, cn_clip/eval: the dump as its JSONL
+    features through make_topk_predictions.py, make_topk_predictions_tr.py (with NumPy for torch),
+    transform_ir_annotation_to_tr.py, evaluation.py and evaluation_tr.py; texts without images are
+    not in its annotations, but among its candidates."""
+    report = evaluate_retrieval(*dump(), bootstrap=0, protocol="chinese_clip")
+    assert report["protocol"] == "chinese_clip"
+    for direction, expected in (
+        ("text_to_image", [59.183673469387756, 87.75510204081633, 100.0, 82.31292517006801]),
+        ("image_to_text", [72.41379310344827, 93.10344827586206, 100.0, 88.50574712643677]),
+    ):
+        found = [100 * report[direction][name] for name in NAMES]
+        assert found == pytest.approx(expected, abs=1e-9)
+    assert report["text_to_image"]["queries"] == 49 and report["image_to_text"]["queries"] == 29
+    assert report["text_to_image"]["candidates"] == 40
+    assert report["image_to_text"]["candidates"] == 60
+    strict = evaluate_retrieval(*dump(), bootstrap=0)
+    assert strict["text_to_image"]["R@1"] < report["text_to_image"]["R@1"]  # there are ties
+
+
+def test_official_protocol_equals_its_own_script():
+    """The numbers are those of PaddlePaddle/ERNIE's eval_retri.py, single_eval both ways: the first
+    90 pairs of the dump, since it wants a multiple of ten, each a row of its own."""
+    images, texts, image_of_text = dump()
+    pairs = np.array([(t, i) for t, found in enumerate(image_of_text) for i in found][:90])
+    (text, own_text), (image, own_image) = (
+        np.unique(side, return_inverse=True) for side in pairs.T
+    )
+    lists = [own_image[own_text == t].tolist() for t in range(len(text))]
+    report = evaluate_retrieval(images[image], texts[text], lists, bootstrap=9, protocol="official")
+    for direction, expected in (
+        ("text_to_image", [0.43333333333333335, 0.5777777777777777, 0.7111111111111111]),
+        ("image_to_text", [0.3, 0.5, 0.6666666666666666]),
+    ):
+        assert [report[direction][name] for name in NAMES[:3]] == pytest.approx(expected, abs=1e-12)
+        assert report[direction]["queries"] == report[direction]["candidates"] == 90
+        low, high = report[direction]["interval"]["R@1"]
+        assert low <= expected[0] <= high
+    assert report["text_to_image"]["mrr"] == pytest.approx(0.5065782024350669, abs=1e-12)
+    assert report["image_to_text"]["mrr"] == pytest.approx(0.3969334591526062, abs=1e-12)
+
+
+def test_official_protocol_keeps_what_stands_alone_as_a_candidate():
+    images, texts = np.eye(3), np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    report = evaluate_retrieval(images, texts, [[0, 1], [], [0]], bootstrap=0, protocol="official")
+    for direction in ("text_to_image", "image_to_text"):
+        assert (report[direction]["queries"], report[direction]["candidates"]) == (3, 4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ties_by_the_definition(seed):
+    rng = np.random.default_rng(seed)
+    query, gallery = rng.integers(-2, 3, (20, 3)), rng.integers(-2, 3, (30, 3))
+    positives = [rng.integers(0, 30, rng.integers(1, 5)).tolist() for _ in query]
+    scores = query @ gallery.T
+    for ties in ("for", "in order"):
+        expected = []
+        for row, right in zip(scores.tolist(), positives):
+            best = max(row[i] for i in right)
+            first = min(i for i in right if row[i] == best)
+            above = sum(s > best for s in row)
+            expected.append(above + (ties == "in order") * row[:first].count(best))
+        assert rank_of_positives(query, gallery, positives, 7, ties).tolist() == expected
+
+
+def test_mrr_and_median_rank():
+    # ranks from 1: text 0 the first, text 1 the third, text 2 the second
+    texts, images = np.eye(3), np.array([[5, 9, 5], [1, 8, 9], [0, 7, 6]])
+    report = evaluate_retrieval(images, texts, [0, 2, 2], ks=(1,), bootstrap=0)
+    assert report["text_to_image"]["mrr"] == pytest.approx((1 + 1 / 3 + 1 / 2) / 3)
+    assert report["text_to_image"]["median_rank"] == 2
+
+
 def test_chance_is_what_random_embeddings_score():
     rng = np.random.default_rng(4)
     image_of_text = rng.integers(0, 40, 120)
@@ -274,6 +373,13 @@ NAN = np.where(np.eye(3) == 1, np.nan, 1)
         (lambda: evaluate_retrieval(QUERY, GALLERY, [0, 1, 2]), "image_of_text"),
         (lambda: evaluate_retrieval(QUERY, GALLERY, [0, 1, 2, 3]), "image_of_text has 3"),
         (lambda: evaluate_retrieval(QUERY, GALLERY, [0, 1, 2, -1]), "image_of_text has -1"),
+        (lambda: evaluate_retrieval(QUERY, GALLERY, [[0], [1, 3], [], [2]]), "image_of_text has 3"),
+        (
+            lambda: evaluate_retrieval(QUERY, GALLERY, [0, 1, 2, 0.5]),
+            "image_of_text: expected whole",
+        ),
+        (lambda: evaluate_retrieval(QUERY, GALLERY, [[]] * 4), "no pair to score"),
+        (lambda: evaluate_retrieval(QUERY, QUERY, [0] * 3, protocol="stirct"), '"strict"'),
         (lambda: evaluate_retrieval(QUERY, GALLERY[:0], np.zeros(0, int)), "at least one row"),
         (lambda: bootstrap_interval([0, 1], (1,), resamples=0), "0 resamples"),
         (lambda: bootstrap_interval([], (1,)), "0 ranks"),

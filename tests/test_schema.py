@@ -1,12 +1,14 @@
 """The schema: it is base.yaml's, every key refuses what it must, and so do keys together."""
 
 import copy
+import re
 
 import pytest
 import yaml
 from test_config import BASE, BASE_TREE, MINIMAL, error_of, get
 
 from ernie_vil2.config import load_config
+from ernie_vil2.hints import HINTS
 from ernie_vil2.schema import OPTIONAL, SCHEMA, ListOf, Section
 
 
@@ -189,7 +191,6 @@ def test_every_leaf_of_base_refuses_other_types(tmp_path, minimal, path, value):
         "Optimizer.layer_decay=1.5",
         "Optimizer.freeze=[loss]",
         "Optimizer.groups.0.match='('",
-        "LRScheduler.name=cosine",
         "LRScheduler.learning_rate=0",
         "LRScheduler.warmup_steps=-1",
         "AMP.level=O3",
@@ -198,6 +199,28 @@ def test_every_leaf_of_base_refuses_other_types(tmp_path, minimal, path, value):
         "DataLoader.Train.batch_size=0",
         "DataLoader.Train.num_workers=-1",
         "Metric.ks=[0]",
+        # numbers that nobody means
+        "Global.epochs=" + "9" * 400,
+        "Global.epochs=1000000001",
+        "Tokenizer.max_len=100000000000",
+        "Transform.blur.kernel=99999",
+        "Transform.size=1000000",
+        "Transform.jitter.brightness=1e300",
+        "Arch.Text.vocab_size=1" + "0" * 30,
+        "Arch.Image.depth=1000000",
+        "Loss.logit_scale.init=-1" + "0" * 400,
+        "DataLoader.Train.batch_size=1000000000000",
+        "DataLoader.Train.num_workers=100000",
+        "DataLoader.Train.worker_timeout=1e300",
+        "Distributed.hang_timeout=1e300",
+        "Metric.bootstrap=1000000000000",
+        "Metric.ks=[1000000000000]",
+        # what no file name and no text may hold
+        'Global.output_dir="a\\0b"',
+        'Global.output_dir="a\\ud800b"',
+        'DataLoader.Train.dataset.path=["a\\0b"]',
+        'DataLoader.Train.dataset.of_a_component="a\\0b"',
+        'Optimizer.name="AdamW\\0"',
     ],
 )
 def test_values_out_of_range(override):
@@ -212,8 +235,83 @@ def test_the_whole_message():
         "-o: AMP.level is 'O3'; expected one of O0, O1, O2"
     )
     assert error_of(load_config, BASE, ["Global.max_steps=true"]) == (
-        "-o: Global.max_steps is true; expected an integer above 0, or null"
+        "-o: Global.max_steps is true; expected an integer from 1 to 1000000000, or null"
     )
+
+
+def test_every_number_has_an_upper_bound():
+    """What another key asks for later is bounded without saying so."""
+    for path, value in BASE_LEAVES:
+        kind = kind_at(path)
+        if int in getattr(kind, "types", ()):
+            assert value is None or kind.valid(value), path
+            assert not kind.valid(10**400) and not kind.valid(10**400 + 1), path
+
+
+def test_the_bound_is_said():
+    message = error_of(load_config, BASE, ["Transform.blur.kernel=99999"])
+    assert message.endswith("expected an odd integer from 1 to 255")
+    message = error_of(load_config, BASE, ["Tokenizer.max_len=100000000000"])
+    assert message.endswith("expected an integer from 3 to 65536")
+    message = error_of(load_config, BASE, ['Global.output_dir="a\\0b"'])
+    assert message == (
+        "-o: Global.output_dir is 'a\\x00b'; expected text without a null character "
+        "or half a character"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "spelt"),
+    [
+        ("Optimizer.name=adamw", "Optimizer", "AdamW"),
+        ("Optimizer.name=LAMB", "Optimizer", "Lamb"),
+        ("LRScheduler.name=cosine", "LRScheduler", "Cosine"),
+        ("LRScheduler.name=CONSTANT", "LRScheduler", "Constant"),
+    ],
+)
+def test_names_in_any_case(override, key, spelt):
+    assert load_config(BASE, [override])[key]["name"] == spelt
+
+
+# ---- Keys of other programs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("Optimizer.lr=1e-4", "LRScheduler.learning_rate"),
+        ("Optimizer.learning_rate=1e-4", "LRScheduler.learning_rate"),
+        ("lr=1e-4", "LRScheduler.learning_rate"),
+        ("Global.pretrained_model=x", "Global.pretrained"),
+        ("Global.checkpoints=x", "--resume auto"),
+        ("DataLoader.Train.batch_size_per_card=8", "DataLoader.Train.batch_size"),
+        ("DataLoader.Train.sampler.batch_size_per_card=8", "DataLoader.Train.batch_size"),
+        ("batch_size_per_card=8", "DataLoader.Train.batch_size"),
+        ("Global.accum_freq=2", "DataLoader.Train.micro_batch_size"),
+        ("gradient_accumulation_steps=2", "Distributed.gradient_merge"),
+        ("Global.precision=bf16", "AMP.level"),
+        ("precision=amp_bf16", "AMP.level"),
+        ("AMP.bf16=true", "AMP.dtype"),
+        ("Global.bf16=true", "AMP.dtype"),
+        ("amp=true", "AMP.level"),
+        ("Amp.level=O1", "AMP"),
+        ("Global.num_train_epochs=3", "Global.epochs"),
+        ("Optimizer.regularizer.coeff=0.1", "Optimizer.weight_decay"),
+    ],
+)
+def test_another_programs_key_draws_a_hint(override, remedy):
+    message = error_of(load_config, BASE, [override])
+    assert message.startswith("-o: unknown key ")
+    assert "known:" not in message
+    assert remedy in message
+
+
+def test_every_hint_names_a_key_that_there_is():
+    for key, hint in HINTS.items():
+        named = re.findall(r"\b[A-Z]\w+(?:\.[A-Za-z]\w*)+", hint)
+        assert named or "--resume" in hint, key
+        for name in named:
+            kind_at(name.split("."))
 
 
 # ---- Keys that depend on one another -------------------------------------------------------------

@@ -216,6 +216,67 @@ def test_start_from_weights(run, tmp_path):
         np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
+def test_start_from_weights_of_another_resolution_and_length(run, tmp_path):
+    config, out = run
+    again = train(
+        config,
+        f"Global.output_dir={tmp_path}/again",
+        f"Global.pretrained={out}",
+        "LRScheduler.learning_rate=1.0e-30",
+        "Global.max_steps=1",
+        "Arch.Image.img_size=48",
+        "Transform.size=48",
+        "Arch.Text.max_position_embeddings=12",
+    )
+    text = (again / "train.log").read_text()
+    assert "pos_embed resized from 4 x 4 to 6 x 6 (bicubic)" in text
+    assert "position_embeddings.weight cut from 16 to the first 12" in text
+
+
+def test_start_from_damaged_weights(run, tmp_path, capsys):
+    config, out = run
+    shutil.copytree(out / "checkpoints" / "latest", tmp_path / "weights")
+    with open(tmp_path / "weights" / "model.safetensors", "r+b") as file:
+        file.seek(2000)
+        byte = file.read(1)
+        file.seek(2000)
+        file.write(bytes([byte[0] ^ 1]))
+    overrides = f"Global.output_dir={tmp_path}/again", f"Global.pretrained={tmp_path}/weights"
+    train(config, *overrides, code=2)
+    assert "weights is damaged (model.safetensors does not match" in capsys.readouterr().err
+
+
+@pytest.fixture
+def other_vocab(run, tmp_path):
+    """The run's vocabulary with two tokens swapped."""
+    words = (run[0].parent / "vocab.txt").read_text().split("\n")
+    words[6], words[7] = words[7], words[6]
+    (tmp_path / "other.txt").write_text("\n".join(words))
+    return f"Tokenizer.vocab_file={tmp_path}/other.txt"
+
+
+def test_start_with_another_vocabulary_only_when_asked_for(run, other_vocab, tmp_path, capsys):
+    config, out = run
+    overrides = [
+        other_vocab,
+        f"Global.output_dir={tmp_path}/again",
+        f"Global.pretrained={out}",
+        "Global.max_steps=1",
+    ]
+    train(config, *overrides, code=2)
+    message = capsys.readouterr().err
+    assert "other.txt is not the vocabulary of" in message and "2 rows differ" in message
+    train(config, *overrides, "Global.pretrained_other_vocab=true")
+
+
+def test_a_resume_refuses_another_vocabulary(run, other_vocab, tmp_path, capsys):
+    config, out = run
+    overrides = other_vocab, f"Global.output_dir={tmp_path}/again", "Global.max_steps=5"
+    train(config, *overrides, resume=out / "checkpoints" / "latest", code=2)
+    message = capsys.readouterr().err
+    assert "other.txt is not the vocabulary that" in message and "2 tokens differ" in message
+
+
 def test_a_broken_picture_is_skipped_in_training_and_an_error_in_evaluation(tmp_path, capsys):
     config = write_run(tmp_path)
     rows = (tmp_path / "train.tsv").read_text().splitlines()
@@ -246,6 +307,8 @@ def test_a_broken_picture_is_skipped_in_training_and_an_error_in_evaluation(tmp_
         (["Global.device=gpu"], "requirements-gpu.txt"),
         (["AMP.level=O1"], "O0"),
         (["Global.pretrained=nowhere"], "nowhere"),
+        (["Tokenizer.max_len=17"], "at most Arch.Text.max_position_embeddings, 16"),
+        (["Arch.Text.max_position_embeddings=null"], "max_position_embeddings not given"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, overrides, said):
@@ -269,6 +332,14 @@ def test_checkpoint_of_another_model(run, tmp_path, capsys):
         assert cli.run(main, argv) == 2
         (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
         assert "projection" in message
+
+
+def test_bare_resume_is_auto(run, tmp_path):
+    config, out = run
+    copy = shutil.copytree(out, tmp_path / "copy", symlinks=True)
+    argv = ["--resume", "-c", str(config), "-o", f"Global.output_dir={copy}", "Global.max_steps=5"]
+    assert cli.run(train_tool.main, argv) == 0
+    assert list(metrics(copy)) == [*metrics(out), 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -304,6 +375,86 @@ def test_nohup_is_respected():
         assert signal.SIGHUP not in _stop_signals()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_short_run_ends_with_an_evaluation_and_has_a_best(tmp_path):
+    out = train(write_run(tmp_path), "Global.max_steps=2", "Global.eval_interval=1000")
+    assert list(metrics(out, "eval/mean_recall")) == [2]
+    assert (out / "checkpoints" / "best").resolve().name == "step_00000002"
+
+    out = train(write_run(tmp_path), "Global.max_steps=1", "Global.eval_interval=0")
+    assert "eval/mean_recall" not in (out / "metrics.jsonl").read_text().splitlines()[-1]
+    assert not (out / "checkpoints" / "best").exists()
+
+
+def test_a_bad_evaluation_row_is_told_before_the_first_step(tmp_path, capsys):
+    config = write_run(tmp_path)
+    out = train(config, "Global.max_steps=1")
+    steps = (out / "metrics.jsonl").read_text()
+    rows = (tmp_path / "test.tsv").read_text().splitlines()
+    rows[11] = rows[11][:300]
+    (tmp_path / "test.tsv").write_text("\n".join(rows) + "\n")
+    for workers in (0, 2):
+        train(config, f"DataLoader.Eval.num_workers={workers}", code=2)
+        (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+        assert "test.tsv:12:" in message and "skip_bad" in message
+    assert (out / "metrics.jsonl").read_text() == steps
+    assert not (out / "checkpoints.1").exists()  # the last run's are where they were
+
+    train(config, "Global.max_steps=1", "Global.eval_interval=0")
+    out = train(config, "DataLoader.Eval.skip_bad=true")
+    (line,) = (out / "eval" / "bad_records.jsonl").read_text().splitlines()
+    assert json.loads(line)["source"].endswith("test.tsv:12")
+    assert "1 bad rows were left out" in (out / "train.log").read_text()
+
+
+def slow_evaluation(folder: Path, *overrides) -> tuple:
+    """A run in a process group of its own, in its first evaluation: (process, workers' ids)."""
+    pids = folder / "pids"
+    overrides = [
+        *("Global.eval_interval=1", "Global.max_steps=3", "DataLoader.Eval.batch_size=1"),
+        *("DataLoader.Eval.num_workers=2", "DataLoader.Train.num_workers=2", *overrides),
+    ]
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "tests" / "slow_evaluation.py"), str(pids)),
+            *("-c", str(write_run(folder)), "-o", *overrides),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    metrics_file = folder / "out" / "metrics.jsonl"
+    while not metrics_file.is_file() or not metrics_file.stat().st_size:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    before = len(pids.read_text().splitlines())
+    while len(lines := pids.read_text().splitlines()) < before + 3:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, {*map(int, lines[before:])}
+
+
+def test_sigterm_to_the_group_in_an_evaluation_saves_and_leaves(tmp_path):
+    process, workers = slow_evaluation(tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "--resume auto" in err and "Traceback" not in err and "SystemError" not in err
+    latest = tmp_path / "out" / "checkpoints" / "latest"
+    assert latest.resolve().name == "step_00000001"
+    assert json.loads((latest / "state.json").read_text())["evaluated_at"] is None
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def test_a_killed_evaluation_worker_costs_nothing(tmp_path):
+    process, workers = slow_evaluation(tmp_path, "Global.max_steps=1")
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "restarted" in err
+    assert list(metrics(tmp_path / "out", "eval/mean_recall")) == [1]
 
 
 @pytest.mark.parametrize("tool", ["train", "eval", "convert", "prepare_data"])

@@ -79,6 +79,27 @@ def test_the_death_of_all_workers(logged):
     results.close()
 
 
+def test_sigterm_to_all_of_many_workers(logged):
+    results = pool(squares, count=50, workers=6, max_restarts=3)
+    next(results)
+    for process in multiprocessing.active_children():
+        process.terminate()
+    assert numbers(results) == list(range(1, 50))
+    assert logged.text.count("signal 15") == 6
+    results.close()
+
+
+def test_what_is_no_array_comes_through_the_pipe():
+    def mixed(number):
+        return {"empty": np.zeros([0, 3, 2], np.float32), "texts": ["字" * 50_000] * number}
+
+    results = pool(mixed, count=4, workers=1)
+    for number, result in enumerate(results):
+        assert result["texts"] == ["字" * 50_000] * number
+        assert result["empty"].shape == (0, 3, 2)
+    results.close()
+
+
 def test_gives_up_a_task_that_kills_its_worker():
     def deadly(number):
         if number == 3:

@@ -99,8 +99,9 @@ def _serve(args) -> int:
     runtime.prepare()
     from ernie_vil2.serving.artefact import Artefact
     from ernie_vil2.serving.http.app import create_app
+    from ernie_vil2.serving.http.connections import ConnectionLimits, fit_open_files
     from ernie_vil2.serving.http.limits import ApiKeys, Limits
-    from ernie_vil2.serving.http.server import listen, serve
+    from ernie_vil2.serving.http.server import listen, make_server
     from ernie_vil2.serving.http.service import Service
     from ernie_vil2.serving.predictor import Predictor
 
@@ -114,6 +115,7 @@ def _serve(args) -> int:
         body_seconds=args.body_timeout,
         seconds=args.timeout,
     )
+    connections = fit_open_files(ConnectionLimits())
     artefact = Artefact.open(args.artefact)
     artefact.program("image", args.precision)
     keys = ApiKeys.read(args.api_key_file)
@@ -137,7 +139,11 @@ def _serve(args) -> int:
         host, port = listener.getsockname()[:2]
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         log.info("loading %s (%s); listening on http://%s", args.artefact, args.precision, where)
-        serve(create_app(service), service, listener, args.drain_timeout, args.access_log)
+        make_server(
+            create_app(service), service, connections, args.drain_timeout, args.access_log
+        ).run(sockets=[listener])
+    if service.failure is not None:
+        raise service.failure
     log.info("stopped")
     if not service.batcher.close(0):
         # The model's thread is inside Paddle, loading or hanging; an ordinary end would crash it.
@@ -152,9 +158,9 @@ def _log() -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     for name, level in (
         ("ernie_vil2", logging.INFO),
-        ("uvicorn.error", logging.WARNING),
+        ("uvicorn.error", logging.ERROR),  # its warnings are a client's to cause
         ("uvicorn.access", logging.INFO),
-        ("python_multipart", logging.ERROR),  # its warnings are a client's to cause
+        ("python_multipart", logging.ERROR),  # as above
     ):
         log = logging.getLogger(name)
         log.setLevel(level)

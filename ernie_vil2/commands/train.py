@@ -10,9 +10,11 @@ def main(argv=None) -> int:
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--resume",
+        nargs="?",
+        const="auto",
         metavar="auto|FOLDER",
-        help="auto: go on from the newest checkpoint in Global.output_dir, or start; "
-        "or a folder checkpoints/step_*",
+        help="auto (also when left out): go on from the newest checkpoint in Global.output_dir, "
+        "or start; or a folder checkpoints/step_*",
     )
     start.add_argument(
         "--doctor",

@@ -6,7 +6,7 @@ from typing import Optional, Union
 import numpy as np
 
 from ernie_vil2.data import index, rows
-from ernie_vil2.data.formats import JoinedReader, Reader
+from ernie_vil2.data.formats import JoinedReader, Reader, Text, text_id
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
 
@@ -23,17 +23,16 @@ class CocoReader(JoinedReader):
         rows.text(image.get("file_name"), '"file_name"', source)
         return rows.identity(image.get("id"), '"id"', source)
 
-    def _text_row(self, row: int) -> tuple:
+    def _text_row(self, row: int) -> Text:
         source, text = rows.element(self._texts, row, "annotations:")
         caption = rows.text(text.get("caption"), '"caption"', source)
-        return caption, [rows.identity(text.get("image_id"), '"image_id"', source)]
+        image_ids = [rows.identity(text.get("image_id"), '"image_id"', source)]
+        return Text(source, caption, image_ids, text_id(text.get("id")))
 
-    def _record(self, row: int, texts: list) -> Record:
+    def _image(self, row: int) -> tuple:
         source, image = rows.element(self._images, row)
-        image_id = self._image_id(row)
-        captions = tuple(text for text, ids in texts if image_id in ids)
         data = rows.read_image(self._root, image["file_name"], source)
-        return Record(image_id, data, captions, (), source)
+        return source, self._image_id(row), data
 
 
 class KarpathyReader(Reader):
@@ -98,7 +97,7 @@ class KarpathyReader(Reader):
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),
-            captions=rows.texts(raw, '"sentences"', source, at_least=1),
+            captions=rows.texts(raw, '"sentences"', source, self._least_captions),
             tags=(),
             source=source,
         )

@@ -4,10 +4,11 @@ Rows are found through an index and parsed when they are asked for, so memory do
 the set. A row that is no record is neither dropped nor fatal: asking for it raises BadRecord.
 """
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 
@@ -21,6 +22,15 @@ _MAX_ID_BYTES = 4096  # an image's id is looked for so far into its row
 
 class Reader:
     """A sequence of records; `reader[i]` raises BadRecord where row i is none."""
+
+    _least_captions = 1  # of a record
+
+    def evaluation(self) -> "Reader":
+        """The same set as an evaluation reads it: an image without a text is a record too, and so
+        is a text without an image, which training has no use for."""
+        reader = copy.copy(self)
+        reader._least_captions = 0
+        return reader
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -100,16 +110,38 @@ class FolderReader(Reader):
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),
-            captions=rows.texts(captions, "captions", source, at_least=1),
+            captions=rows.texts(captions, "captions", source, self._least_captions),
             tags=rows.texts(row.get("tags") or [], "tags", source),
             source=source,
         )
 
 
+class Text(NamedTuple):
+    """A row of texts. text_id: an int or str, None where there is none."""
+
+    source: str
+    text: str
+    image_ids: list
+    text_id: Union[int, str, None]
+
+
+# What the rows of a JoinedReader are, in this order: names of arrays of its index.
+_TRAINING = ("images", "bad_images", "bad_texts", "lone_texts")
+_EVALUATION = ("every_image", "lone_texts", "bad_images", "bad_texts", "unknown")
+_LEFT_OUT = {
+    "images_without_text": "images without text are candidates of an evaluation, training has none",
+    "repeated_images": "repeated images are left out",
+    "texts_of_unknown_images": "texts of unknown images are left out of training",
+}
+
+
 class JoinedReader(Reader):
     """Images and texts that name them: a record per image with text, then the rows that are bad.
 
-    Sub-classes set _images and _texts (Spans) and say what a row is by _image_id and _text_row.
+    As an evaluation reads it, a record per image, then per text without image, then the bad rows,
+    among which are the texts that name an image which is not there.
+    Sub-classes set _images and _texts (Spans) and say what a row is by _image_id, _image (its
+    source, id and bytes) and _text_row.
     """
 
     def _join(self, paths: Sequence, kind: str) -> None:
@@ -122,15 +154,15 @@ class JoinedReader(Reader):
         }
         for what, count in self.counts.items():
             if count:
-                log.warning("%s: %d %s left out", paths[0], count, what.replace("_", " "))
+                log.warning("%s: %d %s", paths[0], count, _LEFT_OUT[what])
 
     def _joined(self) -> dict:
         if self._index is None:
-            self._index = index.cached(self._paths, self._kind, self._build)
+            self._index = index.cached(self._paths, f"{self._kind} 2", self._build)
         return self._index
 
     def _build(self, write) -> None:
-        bad_images, bad_texts = [], []
+        bad_images, bad_texts, lone_texts = [], [], []
 
         def each(spans, parse, bad):
             for row in range(len(spans)):
@@ -139,42 +171,75 @@ class JoinedReader(Reader):
                 except BadRecord:
                     bad.append(row)  # told again, with its reason, when the row is asked for
                     continue
-                if parsed is not None:
+                if parsed == []:
+                    lone_texts.append(row)
+                elif parsed is not None:
                     yield row, parsed
 
         arrays = index.join(
             each(self._images, self._image_id, bad_images),
-            each(self._texts, lambda row: self._text_row(row)[1], bad_texts),
+            each(self._texts, lambda row: self._text_row(row).image_ids, bad_texts),
         )
-        for name, numbers in {**arrays, "bad_images": bad_images, "bad_texts": bad_texts}.items():
+        found = {"bad_images": bad_images, "bad_texts": bad_texts, "lone_texts": lone_texts}
+        for name, numbers in {**arrays, **found}.items():
             write(name, numbers)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_index": None}
 
+    def _parts(self) -> dict:
+        arrays = self._joined()
+        return {name: arrays[name] for name in (_TRAINING if self._least_captions else _EVALUATION)}
+
     def __len__(self) -> int:
-        return sum(len(self._joined()[name]) for name in ("images", "bad_images", "bad_texts"))
+        return sum(map(len, self._parts().values()))
 
     def _get(self, position: int) -> Record:
+        for kind, found in self._parts().items():
+            if position < len(found):
+                return self._read(kind, int(found[position]))
+            position -= len(found)
+        raise AssertionError("a position beyond the end")
+
+    def _read(self, kind: str, row: int) -> Record:
+        if kind in ("images", "every_image"):
+            return self._record(row, self._texts_of(row))
+        if kind == "bad_images":
+            self._image_id(row)
+            raise AssertionError("a row that was bad is not any more")
+        text = self._text_row(row)
+        if kind == "unknown":
+            ids = ", ".join(text.image_ids)
+            raise BadRecord(text.source, f"not all images that it names are there: {ids}")
+        if self._least_captions:
+            raise BadRecord(text.source, "it names no image")
+        assert kind == "lone_texts", "a row that was bad is not any more"
+        return Record("", b"", (text.text,), (), text.source, ((row, text.text_id),))
+
+    def _texts_of(self, image: int) -> list:
+        """(row, Text) of the texts that an image's row has."""
         arrays = self._joined()
-        if position < len(arrays["images"]):
-            start, end = arrays["starts"][position : position + 2]
-            texts = [self._text_row(int(row)) for row in arrays["texts"][start:end]]
-            return self._record(int(arrays["images"][position]), texts)
-        position -= len(arrays["images"])
-        if position < len(arrays["bad_images"]):
-            self._image_id(int(arrays["bad_images"][position]))
-        else:
-            self._text_row(int(arrays["bad_texts"][position - len(arrays["bad_images"])]))
-        raise AssertionError("a row that was bad is not any more")
+        number = int(np.searchsorted(arrays["images"], image))
+        if number == len(arrays["images"]) or arrays["images"][number] != image:
+            return []
+        start, end = arrays["starts"][number : number + 2]
+        return [(row, self._text_row(row)) for row in map(int, arrays["texts"][start:end])]
+
+    def _record(self, row: int, texts: list) -> Record:
+        source, image_id, image = self._image(row)
+        texts = [(row, text) for row, text in texts if image_id in text.image_ids]
+        captions = tuple(text.text for _, text in texts)
+        text_ids = tuple((row, text.text_id) for row, text in texts)
+        return Record(image_id, image, captions, (), source, text_ids)
 
 
 class ChineseClipReader(JoinedReader):
     r"""Chinese-CLIP's layout: a record per image, with all its captions.
 
     imgs: `*_imgs.tsv` with rows `id \t base64`. texts: `*_texts.jsonl` with {"text_id", "text",
-    "image_ids"}. `counts` says what was left out: images without text, repeated images, and texts
-    that name images which are not there.
+    "image_ids"}; an evaluation takes an empty list of ids, as in MUGE's test set. `counts` says
+    what training leaves out: images without text, repeated images, and texts that name images
+    which are not there.
     """
 
     def __init__(self, imgs: str, texts: str):
@@ -189,20 +254,24 @@ class ChineseClipReader(JoinedReader):
             raise BadRecord(source, "one column, expected image id and base64")
         return rows.text(rows.decode(image_id, source), "image id", source)
 
-    def _text_row(self, row: int) -> tuple:
+    def _text_row(self, row: int) -> Text:
         source, line = rows.line(self._texts, row)
         parsed = rows.json_object(line, source)
         ids = parsed.get("image_ids")
-        if not isinstance(ids, list) or not ids:
+        if not isinstance(ids, list):
             raise BadRecord(source, '"image_ids" is no list of ids')
         ids = [rows.identity(image_id, '"image_ids"', source) for image_id in ids]
-        return rows.text(parsed.get("text"), '"text"', source), ids
+        text = rows.text(parsed.get("text"), '"text"', source)
+        return Text(source, text, ids, text_id(parsed.get("text_id")))
 
-    def _record(self, row: int, texts: list) -> Record:
+    def _image(self, row: int) -> tuple:
         source, line = rows.line(self._images, row)
-        image_id = self._image_id(row)
         columns = line.split(b"\t")
         if len(columns) != 2:
             raise BadRecord(source, f"{len(columns)} columns, expected image id and base64")
-        captions = tuple(text for text, ids in texts if image_id in ids)
-        return Record(image_id, rows.from_base64(columns[1], source), captions, (), source)
+        return source, self._image_id(row), rows.from_base64(columns[1], source)
+
+
+def text_id(value) -> Union[int, str, None]:
+    """A text's own id, by which predictions name it; None for what is none."""
+    return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None

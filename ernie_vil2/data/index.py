@@ -232,8 +232,9 @@ def join(image_ids: Iterable, text_ids: Iterable) -> dict:
 
     image_ids: (row, id), in order of row; text_ids: (row, ids of its images). Holds numbers only.
     Returns "images" int64 [N], rows of the images with text; "starts" int64 [N + 1] and "texts":
-    the text rows of image n are texts[starts[n] : starts[n + 1]]; and "counts": images without
-    text, repeated images, texts that name an image which is not there.
+    the text rows of image n are texts[starts[n] : starts[n + 1]]; "every_image", rows of all images
+    but repeated ones; "unknown", rows of the texts that name an image which is not there; and
+    "counts": images without text, repeated images, texts of unknown images.
     """
     keys, rows = array("q"), array("q")
     for row, image_id in image_ids:
@@ -251,12 +252,14 @@ def join(image_ids: Iterable, text_ids: Iterable) -> dict:
     pair_rows = rows[first[np.searchsorted(keys, wanted[found])]]
     order = np.argsort(pair_rows, kind="stable")
     images, starts = np.unique(pair_rows[order], return_index=True)
-    unknown = len(np.unique(texts[~found]))
+    unknown = np.unique(texts[~found])
     return {
         "images": images,
         "starts": np.append(starts, len(order)),
         "texts": texts[found][order],
-        "counts": np.array([len(keys) - len(images), len(rows) - len(keys), unknown]),
+        "every_image": np.sort(rows[first]),
+        "unknown": unknown,
+        "counts": np.array([len(keys) - len(images), len(rows) - len(keys), len(unknown)]),
     }
 
 

@@ -20,6 +20,7 @@ from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
+_IDS = "ids/"  # how the names begin under which ids travel
 
 
 class TrainingViews(Dataset):
@@ -110,13 +111,18 @@ class TrainingLoader:
             batch = []
             for number, micro_batch in enumerate(tensors):
                 index = [index for _, _, index in self.batches[number]]
-                batch.append({**micro_batch, "index": np.array(index, dtype=np.int64)})
+                micro_batch["index"] = np.array(index, dtype=np.int64)
+                batch.append(_nested(micro_batch))
                 if len(batch) == len(self.batches.micro_offsets):
                     yield batch
                     batch = []
 
     def _micro_batch(self, number: int) -> dict[str, np.ndarray]:
-        return self.dataset.views.collate([self.dataset[item] for item in self.batches[number]])
+        """What `ViewMaker.collate` gives, flat: workers and paddle's thread take arrays by name."""
+        samples = [self.dataset[item] for item in self.batches[number]]
+        micro_batch = self.dataset.views.collate(samples)
+        ids = micro_batch.pop("ids")
+        return {**micro_batch, **{_IDS + source: array for source, array in ids.items()}}
 
     def _in_worker(self, number: int) -> dict[str, np.ndarray]:
         one_thread(number)
@@ -124,7 +130,9 @@ class TrainingLoader:
 
     def _pool(self, stopped: threading.Event) -> WorkerPool:
         sample = self.dataset.views.placeholder()
-        record_bytes = sum(array.nbytes for array in sample.values()) + 1  # and "valid"
+        numbers = sample.pop("ids")
+        record_bytes = sum(array.nbytes for array in sample.values())
+        record_bytes += 8 * len(numbers) + 1  # and "valid"
         return WorkerPool(
             self._in_worker,
             len(self.batches),
@@ -134,6 +142,12 @@ class TrainingLoader:
             self.timeout,
             self.max_restarts,
         )
+
+
+def _nested(arrays: dict) -> dict:
+    """`arrays` with the ids as the mapping that they were."""
+    ids = {name[len(_IDS) :]: a for name, a in arrays.items() if name.startswith(_IDS)}
+    return {**{n: a for n, a in arrays.items() if not n.startswith(_IDS)}, "ids": ids}
 
 
 def _prefetched(source: Iterator[dict], stopped: threading.Event) -> Iterator[dict]:

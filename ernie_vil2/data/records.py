@@ -13,10 +13,13 @@ from ernie_vil2.errors import UserError, did_you_mean
 @dataclass(frozen=True)
 class Record:
     id: str  # of the image: equal ids are the same image
-    image: bytes  # the encoded file, not decoded
-    captions: tuple  # of str, at least one
+    image: bytes  # the encoded file, not decoded; empty: a text alone, which only evaluations read
+    captions: tuple  # of str, at least one but in an evaluation
     tags: tuple  # of str, possibly empty
     source: str  # "file:row", rows counted from 1, for messages
+    # (row in its file from 0, id) of each caption, where texts have rows of their own: captions of
+    # one row are one text, whatever images they stand with; () means that each is a text of its own
+    text_ids: tuple = ()
 
 
 class BadRecord(ValueError):

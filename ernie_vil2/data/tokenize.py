@@ -166,16 +166,18 @@ def _find_vocab(name: str) -> str:
             f"no vocabulary file {name}: expected a file with one token a line "
             "(tools/prepare_data.py vocab makes one), or a released name as ernie-3.0-base-zh"
         )
-    from paddlenlp.transformers import ErnieTokenizer  # takes seconds, so only where it is needed
+    # takes seconds, so only where it is needed
+    from paddlenlp.transformers import ErnieTokenizer, ErnieViLTokenizer
 
-    known = ErnieTokenizer.pretrained_init_configuration
+    kinds = (ErnieTokenizer, ErnieViLTokenizer)
+    known = {other: kind for kind in kinds for other in kind.pretrained_init_configuration}
     if name not in known:
         raise UserError(
             f"no vocabulary file {name}, and no released ERNIE has that name"
-            + did_you_mean(name, [other for other in known if other.startswith("ernie-")])
+            + did_you_mean(name, [other for other in known if other.startswith("ernie")])
         )
     try:
-        return ErnieTokenizer.from_pretrained(name).init_kwargs["vocab_file"]
+        return known[name].from_pretrained(name).init_kwargs["vocab_file"]
     except OSError:
         raise UserError(
             f"the vocabulary of {name} cannot be downloaded (no network?): "

@@ -50,25 +50,26 @@ class ViewMaker:
         """The record's views and identity.
 
         rng: this record's own; batch_draw: the draw made for the whole batch, used where
-        `per: batch`. Returns view -> float32 [3, S, S] or int64 [max_len], and "ids" int64 [K]:
-        the image's key and one per text source. Raises ImageError where the image is broken.
+        `per: batch`. Returns view -> float32 [3, S, S] or int64 [max_len], and "ids":
+        the keys of the "image" and of what was drawn for each text source. Raises ImageError where
+        the image is broken.
         """
         image = decode_image(record.image)
         sample = {view: self.transform(image, rng) for view in self.image_views}
         draw = batch_draw if self.per == "batch" else self.draw_tags(rng)
-        ids = [key(record.id)]
+        ids = {"image": key(record.id)}
         texts = {}
         for source in dict.fromkeys(self.sources.values()):
             wants_tags = draw if source == "text" else source == "tags"
             if wants_tags and record.tags:
                 texts[source] = self._tag_sentence(record.tags, rng)
-                ids.append(key("\n".join(sorted(record.tags))))
+                ids[source] = key("\n".join(sorted(record.tags)))
             else:
                 texts[source] = record.captions[rng.integers(len(record.captions))]
-                ids.append(key(texts[source]))
+                ids[source] = key(texts[source])
         tokens = dict(zip(texts, self.tokenizer(list(texts.values()))))
         sample.update({view: tokens[source] for view, source in self.sources.items()})
-        sample["ids"] = np.array(ids, dtype=np.int64)
+        sample["ids"] = ids
         return sample
 
     def placeholder(self) -> dict:
@@ -77,24 +78,27 @@ class ViewMaker:
         sample = dict.fromkeys(self.image_views, np.zeros([3, size, size], dtype=np.float32))
         empty = self.tokenizer([""])[0]
         sample.update(dict.fromkeys(self.text_views, empty))
-        sample["ids"] = np.zeros(1 + len(set(self.sources.values())), dtype=np.int64)
+        sample["ids"] = dict.fromkeys(["image", *self.sources.values()], 0)
         return sample
 
     def _tag_sentence(self, tags: Sequence, rng: np.random.Generator) -> str:
         sentence = self.sentences[language_of(tags)]
         return tag_sentence(tags, sentence["template"], sentence["separator"], self.tokenizer, rng)
 
-    def collate(self, samples: "list[dict]") -> "dict[str, np.ndarray]":
+    def collate(self, samples: "list[dict]") -> dict:
         """Stack samples, view after view, so that each tower runs once.
 
         Returns pixel_values float32 [Vi * B, 3, S, S], input_ids int64 [Vt * B, L] cut to the
-        longest text, ids int64 [B, K], valid bool [B].
+        longest text, ids as a dict of "image" and the text sources to int64 [B], valid bool [B].
         """
         input_ids = np.stack([s[view] for view in self.text_views for s in samples])
         longest = int((input_ids != 0).sum(axis=1).max())
         return {
             "pixel_values": np.stack([s[view] for view in self.image_views for s in samples]),
             "input_ids": np.ascontiguousarray(input_ids[:, :longest]),
-            "ids": np.stack([s["ids"] for s in samples]),
+            "ids": {
+                source: np.array([s["ids"][source] for s in samples], dtype=np.int64)
+                for source in samples[0]["ids"]
+            },
             "valid": np.array([s.get("valid", True) for s in samples]),
         }

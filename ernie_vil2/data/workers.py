@@ -34,12 +34,14 @@ _fork = multiprocessing.get_context("fork")  # others would pickle the data set 
 class WorkerPool(Iterator):
     """`task(0)` ... `task(count - 1)`, done by processes and given in this order.
 
-    task: int -> dict of arrays, a function of its number alone: what a dead worker had not
-        finished is done again by the one that replaces it, so nothing is lost or repeated.
+    task: int -> dict of arrays, and of other things, small ones that can be pickled; a function
+        of its number alone: what a dead worker had not finished is done again by the one that
+        replaces it, so nothing is lost or repeated.
     result_bytes: the most that the arrays of a result take.
     stopped: set by another thread, it ends the iteration within a second.
     timeout: seconds to wait for the next result before its worker counts as dead; None: for ever.
     max_restarts: deaths without a result in between that are borne; one more is a RuntimeError.
+        SIGTERM does not count: somebody sent it, to all of them as a rule.
 
     The arrays given are views of shared memory and hold until the next is asked for. That memory
     has no name: the kernel frees it with the last process, however that ends, and a container's
@@ -66,7 +68,7 @@ class WorkerPool(Iterator):
         self._results: dict[int, list] = {}  # number -> [slot, layout, error]
         self._workers = [_Worker(task, self._slots) for _ in range(num_workers)]
 
-    def __next__(self) -> dict[str, np.ndarray]:
+    def __next__(self) -> dict:
         if self._lent is not None:
             self._free.append(self._lent)
             self._lent = None
@@ -123,7 +125,7 @@ class WorkerPool(Iterator):
             what += f" of signal {-code} ({signal_name})" if code < 0 else f" with exit code {code}"
         worker.kill()
         what = f"data worker (pid {worker.process.pid}) {what}"
-        self._deaths += 1
+        self._deaths += worker.process.exitcode != -signal.SIGTERM
         if self._deaths > self.max_restarts:
             raise RuntimeError(f"{what}; {self._deaths} in a row without a batch between them")
         log.warning("%s; restarted, no sample is lost or repeated", what)
@@ -134,7 +136,7 @@ class WorkerPool(Iterator):
 
 
 class _Worker:
-    """One process, the tasks it has, and the pipe to it, which carries a few bytes a task."""
+    """One process, the tasks it has, and the pipe to it, which carries what is no array."""
 
     def __init__(self, task: Callable[[int], dict], slots: list[mmap.mmap]):
         self.tasks: deque[tuple[int, int]] = deque()  # (number, slot), the one at work first
@@ -211,18 +213,22 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _pack(slot: mmap.mmap, arrays: dict[str, np.ndarray]) -> list[tuple]:
+def _pack(slot: mmap.mmap, result: dict) -> list[tuple]:
+    """Put the arrays into the slot: (name, what they are and where, what the pipe carries)."""
     layout, start = [], 0
-    for name, array in arrays.items():
-        layout.append((name, array.dtype.str, array.shape, start))
+    for name, array in result.items():
+        if not isinstance(array, np.ndarray):
+            layout.append((name, None, array))
+            continue
+        layout.append((name, (array.dtype.str, array.shape, start), None))
         assert start + array.nbytes <= len(slot), f"{name} {array.shape}: more than result_bytes"
         _view(slot, array.dtype, array.shape, start)[...] = array
         start += -(-array.nbytes // _ALIGN) * _ALIGN
     return layout
 
 
-def _unpack(slot: mmap.mmap, layout: list[tuple]) -> dict[str, np.ndarray]:
-    return {name: _view(slot, *where) for name, *where in layout}
+def _unpack(slot: mmap.mmap, layout: list[tuple]) -> dict:
+    return {name: _view(slot, *where) if where else value for name, where, value in layout}
 
 
 def _view(slot: mmap.mmap, dtype, shape: tuple, start: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
+from ernie_vil2.objective import joined_identities
 from ernie_vil2.trainer import Trainer
 
 
@@ -156,7 +157,7 @@ class Trial:
         for number, parts in enumerate(self.alone):
             everyone = distributed.all_gather_objects(trainer._dropout_seeds(number))
             seeds = [seed for seeds in everyone for seed in seeds]
-            ids, valid = (paddle.concat([part[key] for part in parts]) for key in ("ids", "valid"))
+            ids, valid = joined_identities(parts)
             with paddle.amp.auto_cast(**trainer.amp):
                 with paddle.no_grad():
                     constants = [self._embed(*pair) for pair in zip(parts, seeds)]
@@ -185,8 +186,7 @@ class Trial:
             scales, biases = loss.scales_and_biases(model.logit_scale)
             if not scalars:
                 scales, biases = scales.detach(), biases.detach()
-            if not loss.multi_positive:
-                ids = paddle.arange(len(rows)).unsqueeze(1)
+            ids = loss.used_ids(ids, len(rows))
             targets = Targets(ids, valid, ids, valid)
             losses, _ = plain_losses(rows, rows, scales, biases, targets, loss.terms)
             weights = [pair.weight for pair in loss.pairs]

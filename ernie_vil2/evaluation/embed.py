@@ -1,54 +1,77 @@
 """Embed the images and texts of a data set, sharded over ranks."""
 
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import paddle
-from paddle.io import DataLoader, Dataset
 
 from ernie_vil2 import distributed
-from ernie_vil2.data.loader import one_thread
-from ernie_vil2.data.records import BadRecord, build_reader
-from ernie_vil2.data.transforms import ImageError, eval_transform
+from ernie_vil2.data.records import Ledger, build_reader
+from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.report import ImageQuery, Result, TextQuery
-from ernie_vil2.evaluation.retrieval import evaluate_retrieval, rank_of_positives, top_k
+from ernie_vil2.evaluation.batches import Rows, check_rows, refuse_bad
+from ernie_vil2.evaluation.examples import draw_examples
+from ernie_vil2.evaluation.retrieval import evaluate_retrieval
+
+log = logging.getLogger("ernie_vil2")
 
 
 class Embeddings(NamedTuple):
-    """A set's images, each once, and all its captions.
+    """A set's images and texts, each once, in the order of the set.
 
-    image_embeds float32 [N, D], text_embeds float32 [M, D], both L2-normalised; image_of_text int64
-    [M], the image that a caption belongs to; image_rows int64 [N], its record in the reader.
+    image_embeds float32 [N, D], text_embeds float32 [M, D], both L2-normalised; image_rows int64
+    [N], an image's record in the reader; text_ids [M], a text's id in its format, None where it
+    has none; images_of_text [M], lists of the images that a text belongs to, maybe empty;
+    bad_records, how many rows were left out.
     """
 
     image_ids: list
     image_rows: np.ndarray
     image_embeds: np.ndarray
     texts: list
+    text_ids: list
     text_embeds: np.ndarray
-    image_of_text: np.ndarray
+    images_of_text: list
+    bad_records: int
 
 
-class _Rows(Dataset):
-    """Records read and decoded by worker processes; a bad one is an error."""
+class _Part:
+    """What one rank has read and embedded."""
 
-    def __init__(self, reader, transform, first: int, last: int):
-        self.reader, self.transform = reader, transform
-        self.first, self.last = first, last
+    def __init__(self):
+        self.image_rows, self.images = {}, []  # image id -> row; arrays [n, D]
+        # A text's place in the set, its row and which of the row's, -> (text, id). A caption is a
+        # text of its own, though another may read alike, unless its format says which are one.
+        self.texts, self.text_embeds = {}, []
+        self.pairs = []  # (place of the text, image id)
+        self.bad = []  # BadRecord
+        self.stopped = False
 
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def __getitem__(self, index: int):
-        try:
-            record = self.reader[self.first + index]
-        except BadRecord as error:
-            return str(error)
-        try:
-            return self.first + index, record.id, self.transform(record.image), record.captions
-        except ImageError as error:
-            return f"{record.source}: {error}"
+    def add(self, batch: dict) -> np.ndarray:
+        """Note a batch of `Rows`; returns the pixels of its images that are new."""
+        new, number = [], 0
+        for row in batch["rows"]:
+            if row.image_id:
+                if row.image_id not in self.image_rows:
+                    self.image_rows[row.image_id] = row.number
+                    new.append(number)
+                number += 1
+            for place, text in enumerate(row.captions):
+                key, text_id = (row.number, place), None
+                if row.text_ids:
+                    text_row, text_id = row.text_ids[place]
+                    key = (text_row, 0)
+                self.texts[key] = text, text_id
+                if row.image_id:
+                    self.pairs.append((key, row.image_id))
+        self.bad += batch["bad"]
+        return batch["pixels"][new]
 
 
 def embed_records(
@@ -58,89 +81,133 @@ def embed_records(
     tokenizer,
     batch_size: int,
     num_workers: int = 0,
-    progress=lambda: None,
-) -> Embeddings:
+    progress: Callable = lambda: None,
+    *,
+    timeout: float | None = None,
+    skip: Callable | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Embeddings | None:
     """`Embeddings` of all records, complete on every rank; rows with equal ids are one image.
 
-    progress: called after each batch.
-    Raises UserError for a record that cannot be read: an evaluation leaves nothing out.
+    progress: called after each batch. num_workers, timeout: as in `Rows`. skip: called with the
+    BadRecord of each row that cannot be read; None: such a row is an error.
+    stopping: asked before each batch; where one rank's says True, all ranks get None.
+    Raises UserError for a bad row, on every rank.
     """
-    world, rank = distributed.world_size(), distributed.rank()
-    first, last = (len(reader) * r // world for r in (rank, rank + 1))
-    loader = DataLoader(
-        _Rows(reader, transform, first, last),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        worker_init_fn=one_thread,
-        collate_fn=list,
-        # what workers return goes through pipes as it is: strings are no tensors
-        use_shared_memory=False,
-        return_list=True,
-    )
-    ids, rows, images, texts, owners, tokens = {}, [], [], [], [], []
-    error = None
-    with paddle.no_grad():
-        for batch in loader:
-            error = next((item for item in batch if isinstance(item, str)), None)
-            if error:
+    part = _Part()
+    rows = Rows(reader, transform, batch_size, num_workers, timeout)
+    with paddle.no_grad(), contextlib.closing(iter(rows)) as batches:
+        while not (part.stopped or (part.bad and not skip)):
+            batch = next(batches, None)
+            if batch is None:
                 break
-            new = []
-            for row, image_id, pixels, captions in batch:
-                if image_id not in ids:
-                    ids[image_id] = len(ids)
-                    rows.append(row)
-                    new.append(np.asarray(pixels))
-                texts.extend(captions)
-                owners.extend([image_id] * len(captions))
-            if new:
-                images.append(model.encode_image(paddle.to_tensor(np.stack(new))).numpy())
+            pixels = part.add(batch)
+            if len(pixels):
+                part.images.append(model.encode_image(paddle.to_tensor(pixels)).numpy())
             progress()
-        for start in range(0, len(texts) if not error else 0, batch_size):
+            part.stopped = stopping()
+        texts = [] if part.bad and not skip else [text for text, _ in part.texts.values()]
+        for start in range(0, len(texts), batch_size):
+            part.stopped = part.stopped or stopping()
+            if part.stopped:
+                break
             input_ids = tokenizer(texts[start : start + batch_size], pad_to="longest")
-            tokens.append(model.encode_text(paddle.to_tensor(input_ids)).numpy())
+            part.text_embeds.append(model.encode_text(paddle.to_tensor(input_ids)).numpy())
             progress()
-    # a bad record on one rank must end all of them, not leave the others waiting
-    parts = distributed.all_gather_objects((error, list(ids), rows, images, texts, owners, tokens))
-    for part in parts:
-        if part[0]:
-            raise UserError(f"{part[0]}: an evaluation leaves nothing out, mend or remove it")
+    # a bad record or a signal on one rank must end all of them, not leave the others waiting
+    parts = distributed.all_gather_objects(part)
+    if any(part.stopped for part in parts):
+        return None
+    bad = [error for part in parts for error in part.bad]
+    if skip is None:
+        refuse_bad(bad)
+    for error in part.bad:
+        skip(error)
     return _merge(parts)
 
 
 def _merge(parts: list) -> Embeddings:
-    """The ranks' parts as one; an image whose captions lie on two ranks was embedded on both."""
-    index, kept, image_rows = {}, [], []
-    offset = 0
-    for _, ids, rows, *_ in parts:
-        for position, image_id in enumerate(ids):
-            if image_id not in index:
-                index[image_id] = len(index)
-                kept.append(offset + position)
-                image_rows.append(rows[position])
-        offset += len(ids)
+    """The ranks' parts as one; what stands on two ranks was embedded on both."""
+    images, texts, offset_image, offset_text = {}, {}, 0, 0
+    for part in parts:
+        for place, (image_id, row) in enumerate(part.image_rows.items(), offset_image):
+            images.setdefault(image_id, (place, row))
+        for place, key in enumerate(part.texts, offset_text):
+            texts.setdefault(key, (place, *part.texts[key]))
+        offset_image, offset_text = (
+            offset_image + len(part.image_rows),
+            offset_text + len(part.texts),
+        )
+    if not images or not texts:
+        raise UserError(
+            f"the set has {len(images)} images and {len(texts)} texts that can be read: retrieval "
+            "needs some of both"
+        )
+    number_of = {image_id: number for number, image_id in enumerate(images)}
+    places = sorted(texts)
+    owned = {key: set() for key in places}
+    for key, image_id in (pair for part in parts for pair in part.pairs):
+        owned[key].add(number_of[image_id])
+    kept_images, kept_texts = [place for place, _ in images.values()], [texts[k][0] for k in places]
     return Embeddings(
-        image_ids=list(index),
-        image_rows=np.array(image_rows),
-        image_embeds=np.concatenate([e for part in parts for e in part[3]])[kept],
-        texts=[text for part in parts for text in part[4]],
-        text_embeds=np.concatenate([e for part in parts for e in part[6]]),
-        image_of_text=np.array([index[owner] for part in parts for owner in part[5]]),
+        image_ids=list(images),
+        image_rows=np.array([row for _, row in images.values()]),
+        image_embeds=np.concatenate([e for part in parts for e in part.images])[kept_images],
+        texts=[texts[key][1] for key in places],
+        text_ids=[texts[key][2] for key in places],
+        text_embeds=np.concatenate([e for part in parts for e in part.text_embeds])[kept_texts],
+        images_of_text=[sorted(owned[key]) for key in places],
+        bad_records=sum(len(part.bad) for part in parts),
     )
 
 
 class Evaluator:
-    """Retrieval on the set of `DataLoader.Eval`; call it with a model in eval mode."""
+    """Retrieval on the set of `DataLoader.Eval`; call it with a model in eval mode.
 
-    def __init__(self, config, tokenizer):
+    ledger: the file of the rows that are left out; by default `eval/bad_records.jsonl` of the run.
+    skip_bad: as `DataLoader.Eval.skip_bad`.
+    """
+
+    def __init__(self, config, tokenizer, ledger: Path | None = None, skip_bad: bool = False):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
-        self.reader = build_reader(**self.loader.dataset)
+        self.reader = build_reader(**self.loader.dataset).evaluation()
         size, mean, std = (config.Transform[key] for key in ("size", "mean", "std"))
         self.transform = eval_transform(size, mean, std)
         self.tokenizer = tokenizer
         self.seed = config.Global.seed
+        self.skip_bad = skip_bad or self.loader.skip_bad
+        self.ledger = Ledger(ledger or Path(config.Global.output_dir) / "eval/bad_records.jsonl")
 
-    def embed(self, model, progress=lambda: None) -> Embeddings:
-        """The whole set's embeddings, on every rank; `progress()` is called after each batch."""
+    def check(self) -> None:
+        """Read and decode the whole set, as `embed` will; UserError for a bad row.
+
+        It costs what an evaluation costs without its model; nothing if bad rows are skipped.
+        """
+        loader = self.loader
+        if self.skip_bad:
+            return
+        log.info("read the %d records of DataLoader.Eval once, to find bad ones", len(self.reader))
+        check_rows(
+            Rows(
+                self.reader,
+                self.transform,
+                loader.batch_size,
+                loader.num_workers,
+                loader.worker_timeout,
+            )
+        )
+
+    def embed(
+        self,
+        model,
+        progress: Callable = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Embeddings | None:
+        """The whole set's embeddings, on every rank; `progress()` is called after each batch.
+
+        None on every rank as soon as `stopping()`, asked before each batch, is True on one.
+        Raises UserError for a bad row, unless `skip_bad`.
+        """
         return embed_records(
             model,
             self.reader,
@@ -149,63 +216,38 @@ class Evaluator:
             self.loader.batch_size,
             self.loader.num_workers,
             progress,
+            timeout=self.loader.worker_timeout,
+            skip=self._skip if self.skip_bad else None,
+            stopping=stopping,
         )
 
+    def _skip(self, error) -> None:
+        try:
+            self.ledger.add(error)
+        except UserError as failure:  # the disk is full, say
+            log.warning("%s; left out all the same: %s", failure, error)
+
     def score(self, embeddings: Embeddings) -> dict:
-        """The report of `evaluate_retrieval`."""
-        return evaluate_retrieval(
+        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out."""
+        report = evaluate_retrieval(
             embeddings.image_embeds,
             embeddings.text_embeds,
-            embeddings.image_of_text,
+            embeddings.images_of_text,
             ks=self.metric.ks,
             bootstrap=self.metric.bootstrap,
             seed=self.seed,
             block=self.metric.block,
+            protocol=self.metric.protocol,
         )
+        return {**report, "bad_records": embeddings.bad_records}
 
-    def examples(self, embeddings: Embeddings, count: int, shown: int = 8) -> list:
-        """`count` random texts with the images found for them, and images with the texts found."""
-        rng = np.random.default_rng(self.seed)
-        owner = embeddings.image_of_text
-
-        def picture(image: int) -> bytes:
-            return self.reader[int(embeddings.image_rows[image])].image
-
-        def search(query, gallery, positives):
-            """What is found for each query, its scores, and the rank of the first right one."""
-            block = self.metric.block
-            ranks = rank_of_positives(query, gallery, positives, block)
-            return zip(*top_k(query, gallery, shown, block), ranks.tolist())
-
-        texts = rng.permutation(len(owner))[:count]
-        found = search(
-            embeddings.text_embeds[texts], embeddings.image_embeds, [[owner[t]] for t in texts]
+    def examples(self, embeddings: Embeddings, count: int) -> list:
+        """`count` queries of both kinds for the report's page, with what was found for them."""
+        return draw_examples(
+            embeddings,
+            lambda image: self.reader[int(embeddings.image_rows[image])].image,
+            count,
+            self.seed,
+            self.metric.block,
+            self.metric.protocol,
         )
-        queries: list = [
-            TextQuery(
-                embeddings.texts[text],
-                [
-                    Result(embeddings.image_ids[i], float(s), bool(i == owner[text]), picture(i))
-                    for i, s in zip(images, scores)
-                ],
-                rank,
-            )
-            for text, (images, scores, rank) in zip(texts, found)
-        ]
-        images = rng.permutation(np.unique(owner))[:count]
-        found = search(
-            embeddings.image_embeds[images],
-            embeddings.text_embeds,
-            [np.flatnonzero(owner == image).tolist() for image in images],
-        )
-        return queries + [
-            ImageQuery(
-                picture(image),
-                [
-                    Result(embeddings.texts[t], float(s), bool(owner[t] == image))
-                    for t, s in zip(texts, scores)
-                ],
-                rank,
-            )
-            for image, (texts, scores, rank) in zip(images, found)
-        ]

@@ -52,7 +52,7 @@ class ImageQuery:
 
 def write_json(path: str | os.PathLike, report: dict) -> None:
     """The report of `evaluate_retrieval` as JSON; the file appears whole or not at all."""
-    _write(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def format_table(report: dict) -> str:
@@ -65,13 +65,12 @@ def format_table(report: dict) -> str:
             recall, interval, chance = _cells(report[direction], name)
             cells.append(f"{recall:>6}  {interval:>13}  {chance:>6}")
         rows.append([_spoken(name), *cells])
-    for name in ("median_rank", "queries", "candidates"):
+    for name in _number_names(report):
         rows.append([_spoken(name), *[f"{_number(report[d][name]):>6}" for d in _DIRECTIONS]])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(
-        [*lines, f"mean recall of both directions: {_percent(report['mean_recall'])} %"]
-    )
+    both = f"mean recall of both directions: {_percent(report['mean_recall'])} %"
+    return "\n".join([*lines, both, *_remarks(report)])
 
 
 def write_page(
@@ -94,10 +93,11 @@ def write_page(
         cards = [card(query) for query in queries if isinstance(query, kind)]
         if cards:
             body += [f"<h2>{heading}</h2>", *cards]
-    _write(path, _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body)))
+    write_text(path, _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(body)))
 
 
-def _write(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """A file, and its folder if missing; it appears whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -113,6 +113,19 @@ def _recall_names(report: dict) -> list[str]:
     return [*(name for name in report["text_to_image"] if name.startswith("R@")), "mean_recall"]
 
 
+def _number_names(report: dict) -> list[str]:
+    names = ("mrr", "median_rank", "queries", "candidates")
+    return [name for name in names if name in report["text_to_image"]]
+
+
+def _remarks(report: dict) -> list[str]:
+    """How was counted, and what was left out, a line each."""
+    lines = [f"protocol: {report['protocol']}"] if "protocol" in report else []
+    if report.get("bad_records"):
+        lines.append(f"bad records left out: {report['bad_records']}")
+    return lines
+
+
 def _cells(scores: dict, name: str) -> tuple[str, str, str]:
     """Recall, its interval and chance, in percent."""
     interval = "-".join(map(_percent, scores["interval"].get(name, [])))
@@ -124,11 +137,13 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float) -> str:
+    if 0 < value < 1:  # of a rank or a count there is none
+        return f"{value:.3f}"
     return f"{value:.1f}".removesuffix(".0")
 
 
 def _spoken(name: str) -> str:
-    return name.replace("_", " ")
+    return "MRR" if name == "mrr" else name.replace("_", " ")
 
 
 def _table(report: dict) -> str:
@@ -141,11 +156,12 @@ def _table(report: dict) -> str:
             interval = f"<small>95 %: {interval.replace('-', '–')}</small>" if interval else ""
             row += f"<td><b>{recall} %</b>{interval}<small>chance: {chance}</small></td>"
         rows.append(row)
-    for name in ("median_rank", "queries", "candidates"):
+    for name in _number_names(report):
         cells = "".join(f"<td>{_number(report[direction][name])}</td>" for direction in _DIRECTIONS)
         rows.append(f'<th scope="row">{_spoken(name)}</th>{cells}')
     body = "\n".join(f"<tr>{row}</tr>" for row in rows)
     both = f"Mean recall of both directions: <b>{escape(_percent(report['mean_recall']))} %</b>"
+    both = "<br>".join([both, *map(escape, _remarks(report))])
     return (
         f"<p>{both}</p>\n<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
     )

@@ -9,15 +9,28 @@ scores are then the same bits in every order, block size and BLAS.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
-from itertools import chain
 
 import numpy as np
 
-from ernie_vil2.errors import UserError
+from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.evaluation.chance import bootstrap_interval, random_recalls
+from ernie_vil2.evaluation.checks import (
+    check_embeddings,
+    check_image_of_text,
+    check_ks,
+    check_positives,
+)
 
 _GALLERY_BLOCK = 8192  # gallery rows scored at a time
+
+# How an evaluation counts, and what that makes of ties (see `rank_of_positives`):
+#   strict        a tie counts against the model, so that equal embeddings find nothing
+#   official      ERNIE-ViL2's eval_retri.py: each pair of text and image is a query and a candidate
+#                 of its own, right for nothing but itself; what scores the same does no harm
+#   chinese_clip  Chinese-CLIP's evaluation.py: a query counts at k when one of its right items is
+#                 among the first k; equal scores stand in the order of the set
+PROTOCOLS = {"strict": "against", "official": "for", "chinese_clip": "in order"}
 
 
 def recall_at_k(
@@ -43,7 +56,7 @@ def recall_at_k(
         UserError: NaN or infinity, widths that differ, a query without a positive, an index
             outside the gallery, a k or block below 1.
     """
-    ks = _check_ks(ks)
+    ks = check_ks(ks)
     return _recalls(rank_of_positives(query, gallery, positives, block), ks)
 
 
@@ -52,14 +65,18 @@ def rank_of_positives(
     gallery: np.ndarray,
     positives: Sequence[Sequence[int]],
     block: int = 1024,
+    ties: str = "against",
 ) -> np.ndarray:
     """Rank of each query's best positive, int64 [Q], 0 the best.
 
-    It is the number of other gallery rows that score at least as high; the query's further
-    positives don't push it down. Arguments and errors as in `recall_at_k`.
+    It is the number of gallery rows that score higher, and of those that score the same: with ties
+    "against" the model all but the query's other positives, which never push one another down;
+    with "for" none; "in order" those that stand before its first positive of that score. Other
+    arguments and errors as in `recall_at_k`.
     """
+    assert ties in ("against", "for", "in order"), ties
     query, gallery = _check_pair(query, gallery)
-    rows, columns = _flatten(positives, len(query), len(gallery))
+    rows, columns = check_positives(positives, len(query), len(gallery))
 
     # [pairs]; a float64 sum here has the same bits as one in a matrix product (see above)
     score = np.empty(len(rows))
@@ -68,11 +85,19 @@ def rank_of_positives(
         score[part] = np.einsum("nd,nd->n", *pair)
     best = np.full(len(query), -np.inf)
     np.maximum.at(best, rows, score)
+    among_best = score == best[rows]
+    first = np.full(len(query), len(gallery))
+    np.minimum.at(first, rows[among_best], columns[among_best])
 
-    # the loop below counts positives too where they reach the best one's score
-    rank = -np.bincount(rows[score == best[rows]], minlength=len(query)).astype(np.int64)
-    for lines, _, scores in _score_blocks(query, gallery, block):
-        rank[lines] += np.count_nonzero(scores >= best[lines, None], axis=1)
+    rank = np.zeros(len(query), np.int64)
+    if ties == "against":  # the loop below counts positives too where they reach the best score
+        rank -= np.bincount(rows[among_best], minlength=len(query))
+    for lines, where, scores in _score_blocks(query, gallery, block):
+        above = scores >= best[lines, None] if ties == "against" else scores > best[lines, None]
+        if ties == "in order":
+            before = np.arange(where.start, where.stop) < first[lines, None]
+            above |= (scores == best[lines, None]) & before
+        rank[lines] += np.count_nonzero(above, axis=1)
     return rank
 
 
@@ -84,7 +109,7 @@ def top_k(
     Best first; of equal scores the lower index first. A k beyond the gallery is cut to its size.
     Errors as in `recall_at_k`.
     """
-    (k,) = _check_ks([k])
+    (k,) = check_ks([k])
     query, gallery = _check_pair(query, gallery)
     k = min(k, len(gallery))
     indices = np.empty((len(query), k), np.int64)
@@ -101,107 +126,81 @@ def top_k(
     return indices, values
 
 
-def bootstrap_interval(
-    ranks: np.ndarray,
-    ks: Sequence[int] = (1, 5, 10),
-    resamples: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-    groups: np.ndarray | None = None,
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap over queries: (low, high) for each R@k and `mean_recall`.
-
-    Args:
-        ranks: int [Q], from `rank_of_positives`.
-        resamples: how many sets of queries are drawn, at least 1.
-        level: the share of resamples that lies inside the interval, in (0, 1).
-        groups: int [Q]; queries of one group are drawn together. Captions of one image are not
-            independent: drawn one by one their interval would come out too narrow.
-    """
-    ks, ranks = _check_ks(ks), np.asarray(ranks)
-    if not len(ranks) or resamples < 1 or not 0 < level < 1:
-        raise UserError(
-            f"{len(ranks)} ranks, {resamples} resamples, level {level}: a bootstrap interval needs "
-            "at least one rank and one resample, and a level between 0 and 1"
-        )
-    _, group = np.unique(np.arange(len(ranks)) if groups is None else groups, return_inverse=True)
-    size = np.bincount(group)
-    hits = np.stack([np.bincount(group, ranks < k) for k in ks], axis=1)  # [groups, ks]
-
-    generator = np.random.default_rng(seed)
-    recalls = np.empty((resamples, len(ks)))
-    for row in recalls:
-        times = np.bincount(generator.integers(len(size), size=len(size)), minlength=len(size))
-        row[:] = times @ hits / (times @ size)
-    recalls = np.column_stack([recalls, recalls.mean(axis=1)])
-    low, high = np.quantile(recalls, [(1 - level) / 2, (1 + level) / 2], axis=0).tolist()
-    return dict(zip([*(f"R@{k}" for k in ks), "mean_recall"], zip(low, high)))
-
-
 def evaluate_retrieval(
     image_embeds: np.ndarray,
     text_embeds: np.ndarray,
-    image_of_text: Sequence[int],
+    image_of_text: Sequence,
     ks: Sequence[int] = (1, 5, 10),
     bootstrap: int = 1000,
     seed: int = 0,
     block: int = 1024,
+    protocol: str = "strict",
 ) -> dict:
-    """Both directions of image-text retrieval, with any number of captions per image.
+    """Both directions of image-text retrieval, with any number of texts per image and of images
+    per text.
 
     Args:
         image_embeds: [N, D] numbers, L2-normalised by the model.
         text_embeds: [M, D] numbers, likewise.
-        image_of_text: int [M], the row of the image that each text describes.
+        image_of_text: for each text the row of the image that it describes, or a list of rows,
+            which may be empty. A text without an image and an image without a text are
+            candidates, but no queries.
         bootstrap: resamples behind the 95 % intervals; 0 leaves `interval` empty.
         seed: of the resamples.
+        protocol: how a query's rank is counted, see `PROTOCOLS`.
 
     Returns:
-        A dict for JSON: `image_to_text` and `text_to_image`, each with `R@k`, `mean_recall`,
-        `median_rank` (1 is the best), `interval` (of R@k and mean_recall, [low, high]), `queries`,
-        `candidates`, `chance` (what a random order would score); and `mean_recall`, the mean of
-        both directions. An image without a text is a candidate, but no query.
+        A dict for JSON: `protocol`; `image_to_text` and `text_to_image`, each with `R@k`,
+        `mean_recall`, `mrr` (the mean of 1 / rank), `median_rank` (1 is the best), `interval` (of
+        R@k and mean_recall, [low, high]), `queries`, `candidates`, `chance` (what a random order
+        would score); and `mean_recall`, the mean of both directions.
 
     Raises:
-        UserError: as `recall_at_k`.
+        UserError: as `recall_at_k`; an unknown protocol; no pair to score.
     """
-    ks = _check_ks(ks)
-    image_embeds, text_embeds = np.asarray(image_embeds), np.asarray(text_embeds)
-    image_of_text = np.asarray(image_of_text)
-    if image_of_text.shape != text_embeds.shape[:1] or image_of_text.dtype.kind not in "iu":
-        raise UserError(
-            f"image_of_text is {image_of_text.dtype} {list(image_of_text.shape)} for texts "
-            f"{list(text_embeds.shape)}: one integer for each text is needed"
-        )
-    # [M] text indices, one image's after another's; a split for each image that has a text
-    by_image = np.argsort(image_of_text, kind="stable")
-    images, starts = np.unique(image_of_text[by_image], return_index=True)
-    if len(images) and not 0 <= images[0] <= images[-1] < len(image_embeds):
-        wrong = images[0] if images[0] < 0 else images[-1]
-        raise UserError(f"image_of_text has {wrong}: expected 0 to {len(image_embeds) - 1}")
+    ks = check_ks(ks)
+    if protocol not in PROTOCOLS:
+        raise UserError(f'no protocol "{protocol}"{did_you_mean(protocol, PROTOCOLS)}')
+    embeds = dict(zip(("image", "text"), check_embeddings(image=image_embeds, text=text_embeds)))
+    texts, images = check_image_of_text(image_of_text, len(embeds["text"]), len(embeds["image"]))
+    pairs = {"image": images, "text": texts}
 
-    def direction(query, gallery, positives, groups):
-        rank = rank_of_positives(query, gallery, positives, block)
+    def direction(source: str, target: str) -> dict:
+        if protocol == "official":
+            queries, positives = pairs[source], np.arange(len(images))[:, None]
+            alone = np.setdiff1d(np.arange(len(embeds[target])), pairs[target])
+            gallery = embeds[target][np.concatenate([pairs[target], alone])]
+            groups = images
+        else:
+            order = np.argsort(pairs[source], kind="stable")
+            queries, starts = np.unique(pairs[source][order], return_index=True)
+            positives, gallery = np.split(pairs[target][order], starts[1:]), embeds[target]
+            groups = images[order][starts]  # of a text with several images, the first
+        query = embeds[source][queries]
+        rank = rank_of_positives(query, gallery, positives, block, PROTOCOLS[protocol])
         interval = bootstrap_interval(rank, ks, bootstrap, seed, groups=groups) if bootstrap else {}
         return {
             **_recalls(rank, ks),
+            "mrr": float(np.mean(1 / (rank + 1))),
             "median_rank": float(np.median(rank)) + 1,
             "interval": {name: list(ends) for name, ends in interval.items()},
             "queries": len(query),
             "candidates": len(gallery),
-            "chance": _chance([len(each) for each in positives], len(gallery), ks),
+            "chance": random_recalls([len(each) for each in positives], len(gallery), ks),
         }
 
     report = {
-        "image_to_text": direction(
-            image_embeds[images], text_embeds, np.split(by_image, starts[1:]), None
-        ),
-        "text_to_image": direction(
-            text_embeds, image_embeds, image_of_text[:, None], image_of_text
-        ),
+        "image_to_text": direction("image", "text"),
+        "text_to_image": direction("text", "image"),
     }
-    report["mean_recall"] = sum(each["mean_recall"] for each in report.values()) / 2
-    return report
+    mean_recall = sum(each["mean_recall"] for each in report.values()) / 2
+    return {"protocol": protocol, **report, "mean_recall": mean_recall}
+
+
+def _check_pair(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both on the grid, after every check of their shapes and numbers."""
+    query, gallery = check_embeddings(query=query, gallery=gallery)
+    return _on_grid(query), _on_grid(gallery)
 
 
 def _on_grid(rows: np.ndarray) -> np.ndarray:
@@ -239,74 +238,3 @@ def _slices(length: int, block: int) -> Iterator[slice]:
 def _recalls(rank: np.ndarray, ks: list[int]) -> dict[str, float]:
     recalls = {f"R@{k}": float(np.mean(rank < k)) for k in ks}
     return {**recalls, "mean_recall": float(np.mean(list(recalls.values())))}
-
-
-def _chance(positives: list[int], candidates: int, ks: list[int]) -> dict[str, float]:
-    """Expected recalls of a random order: R@k = 1 - C(G - P, k) / C(G, k), a mean over queries."""
-    count, queries = np.unique(positives, return_counts=True)
-    chance = {}
-    for k in ks:
-        drawn = np.arange(min(k, candidates))[:, None]
-        missed = np.prod(np.clip(candidates - count - drawn, 0, None) / (candidates - drawn), 0)
-        chance[f"R@{k}"] = float(np.average(1 - missed, weights=queries))
-    return {**chance, "mean_recall": float(np.mean(list(chance.values())))}
-
-
-def _check_ks(ks: Sequence[int]) -> list[int]:
-    try:
-        checked = sorted({operator.index(k) for k in ks})
-    except TypeError:
-        checked = []
-    if not checked or checked[0] < 1:
-        raise UserError(f"k is {ks}: expected whole numbers of 1 or more, as in (1, 5, 10)")
-    return checked
-
-
-def _check_pair(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both on the grid, after every check of their shapes and numbers."""
-    pair = {"query": np.asarray(query), "gallery": np.asarray(gallery)}
-    for name, rows in pair.items():
-        if rows.ndim != 2 or not rows.size or rows.dtype.kind not in "fiub":
-            raise UserError(
-                f"{name} is {rows.dtype} {list(rows.shape)}: expected numbers [rows, width], "
-                "at least one row"
-            )
-    if pair["query"].shape[1] != pair["gallery"].shape[1]:
-        raise UserError(
-            f"query rows hold {pair['query'].shape[1]} numbers, gallery rows "
-            f"{pair['gallery'].shape[1]}: embed both with one model"
-        )
-    for name, rows in pair.items():
-        with np.errstate(over="ignore"):
-            rows = pair[name] = rows.astype(np.float32, copy=False)
-        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad):
-            raise UserError(
-                f"{name} row {bad[0]} holds NaN or infinity ({len(bad)} of {len(rows)} rows do): "
-                "the model diverged, load an earlier checkpoint"
-            )
-    return _on_grid(pair["query"]), _on_grid(pair["gallery"])
-
-
-def _flatten(
-    positives: Sequence[Sequence[int]], queries: int, candidates: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(query index, gallery index), int64 [pairs] each, no pair twice."""
-    if len(positives) != queries:
-        raise UserError(f"{len(positives)} lists of positives for {queries} queries: one for each")
-    try:
-        count = np.fromiter(map(len, positives), np.int64, queries)
-        columns = np.fromiter(map(operator.index, chain.from_iterable(positives)), np.int64)
-    except TypeError as error:
-        raise UserError(f"positives: expected a list of whole numbers per query: {error}") from None
-    if not count.all():
-        raise UserError(f"query {np.argmin(count)} has no positive: leave it out of the queries")
-    rows = np.repeat(np.arange(queries), count)
-    bad = np.flatnonzero((columns < 0) | (columns >= candidates))
-    if len(bad):
-        raise UserError(
-            f"query {rows[bad[0]]} has the positive {columns[bad[0]]}: the gallery's rows are 0 to "
-            f"{candidates - 1}"
-        )
-    pair = np.unique(rows * candidates + columns)
-    return pair // candidates, pair % candidates

@@ -82,7 +82,7 @@ class Measure:
     @staticmethod
     def _recall(embeddings: Embeddings) -> float:
         report = evaluate_retrieval(
-            embeddings.image_embeds, embeddings.text_embeds, embeddings.image_of_text, bootstrap=0
+            embeddings.image_embeds, embeddings.text_embeds, embeddings.images_of_text, bootstrap=0
         )
         return report["mean_recall"]
 

@@ -6,7 +6,7 @@ each block's logits again, as FlashAttention does (Dao et al. 2022, arXiv 2205.1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 import paddle
@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 
 from ernie_vil2.losses.pairs import Term
 from ernie_vil2.losses.plain import MASKED, softplus
-from ernie_vil2.losses.targets import Targets
+from ernie_vil2.losses.targets import Rule, Targets
 
 
 def chunked_losses(
@@ -36,22 +36,23 @@ def chunked_losses(
 class _Chunked(PyLayer):
     @staticmethod
     def forward(ctx, rows, columns, scales, biases, targets, terms, chunk):
-        directions = _directions(rows, scales, biases, terms)
+        directions = _directions(rows, scales, biases, targets, terms)
         sums = [(_Sigmoid if d.sigmoid else _Softmax)(rows.shape[0]) for d in directions]
-        count = paddle.zeros([rows.shape[0]])  # of a row's positives
-        for block in _blocks(columns, targets, chunk):
-            count = block.positives.add(count, paddle.ones_like(block.positives.row, "float32"))
+        counts = {d.rule: paddle.zeros([rows.shape[0]]) for d in directions}  # a row's positives
+        for block in _blocks(columns, targets, counts, chunk):
+            for rule, positives in block.positives.items():
+                counts[rule] = positives.add(counts[rule], 1.0)
             for d, s in zip(directions, sums):
-                s.add(d.logits(block), block.positives)
-        share = 1.0 / count.clip(min=1.0)
+                s.add(d.logits(block), block.positives[d.rule])
+        shares = {rule: 1.0 / count.clip(min=1.0) for rule, count in counts.items()}
 
         losses, accuracies = (paddle.zeros([len(terms)]) for _ in range(2))
         for d, s in zip(directions, sums):
             weight = targets.row_weight * d.share
-            losses[d.term] += (s.loss(share) * weight).sum()
+            losses[d.term] += (s.loss(shares[d.rule]) * weight).sum()
             accuracies[d.term] += (s.right() * weight).sum()
         ctx.save_for_backward(rows, columns, scales, biases)
-        ctx.rest = targets, terms, chunk, sums, share
+        ctx.rest = targets, terms, chunk, sums, shares
         ctx.mark_non_differentiable(accuracies)
         return losses, accuracies
 
@@ -64,17 +65,18 @@ class _Chunked(PyLayer):
         return tuple(None if x.stop_gradient else g for x, g in zip(inputs, gradients))
 
 
-def _gradients(inputs, upstream, targets, terms, chunk, sums, share):
+def _gradients(inputs, upstream, targets, terms, chunk, sums, shares):
     rows, columns, scales, biases = inputs
-    directions = _directions(rows, scales, biases, terms)
+    directions = _directions(rows, scales, biases, targets, terms)
     weights = [targets.row_weight * (upstream[d.term] * d.share) for d in directions]
     to_queries = [paddle.zeros_like(d.queries) for d in directions]
     to_columns = paddle.zeros([columns.shape[0] * columns.shape[1], columns.shape[2]])
     to_scales, to_biases = paddle.zeros_like(scales), paddle.zeros_like(biases)
-    for block in _blocks(columns, targets, chunk):
+    for block in _blocks(columns, targets, shares, chunk):
         to_views = [paddle.zeros_like(view) for view in block.views]
         for d, s, weight, to_query in zip(directions, sums, weights, to_queries):
-            slopes = s.slopes(d.logits(block), block.positives, share, weight)  # [B, C]
+            positives, share = block.positives[d.rule], shares[d.rule]
+            slopes = s.slopes(d.logits(block), positives, share, weight)  # [B, C]
             to_query.add_(paddle.matmul(slopes, block.views[d.b]))
             to_views[d.b].add_(paddle.matmul(slopes, d.queries, transpose_x=True))
             if d.sigmoid:
@@ -97,6 +99,7 @@ class _Direction(NamedTuple):
     b: int
     queries: paddle.Tensor  # [B, D], rows with the scale multiplied in
     bias: paddle.Tensor
+    rule: Rule
     sigmoid: bool
 
     @property
@@ -105,28 +108,35 @@ class _Direction(NamedTuple):
         return 1.0 if self.sigmoid else 0.5
 
     def logits(self, block: _Block) -> paddle.Tensor:
-        """[B, C]"""
+        """[B, C], masked where left out."""
         logits = paddle.matmul(self.queries, block.views[self.b], transpose_y=True)
-        return logits.add_(self.bias) if self.sigmoid else logits
+        if self.sigmoid:
+            logits.add_(self.bias)
+        block.left_out[self.rule].put_(logits, MASKED)
+        return logits
 
 
-def _directions(rows, scales, biases, terms) -> list[_Direction]:
+def _directions(rows, scales, biases, targets, terms) -> list[_Direction]:
     result = []
-    for p, (a, b, sigmoid) in enumerate(terms):
+    for p, (a, b, sources, sigmoid) in enumerate(terms):
+        rule = targets.rule(sources)
         for x, y in [(a, b)] if sigmoid else [(a, b), (b, a)]:
-            result.append(_Direction(p, x, y, rows[:, x] * scales[p], biases[p], sigmoid))
+            result.append(_Direction(p, x, y, rows[:, x] * scales[p], biases[p], rule, sigmoid))
     return result
 
 
 class _Block(NamedTuple):
-    """Some columns that are valid, and which of them are positives."""
+    """Some columns that are valid, and which of them are positives or left out, by rule."""
 
     indices: list[paddle.Tensor]  # V x int64 [C], into the columns as [N * V, D]
     views: list[paddle.Tensor]  # V x [C, D]
-    positives: _Positives
+    positives: dict[Rule, _Entries]
+    left_out: dict[Rule, _Entries]
 
 
-def _blocks(columns: paddle.Tensor, targets: Targets, chunk: int) -> Iterator[_Block]:
+def _blocks(
+    columns: paddle.Tensor, targets: Targets, rules: Collection[Rule], chunk: int
+) -> Iterator[_Block]:
     count, width = columns.shape[1:]
     columns = columns.reshape([-1, width])  # [N, V, D] -> [N * V, D], whose rows copy fast
     valid = targets.column_valid.nonzero().flatten()
@@ -134,38 +144,45 @@ def _blocks(columns: paddle.Tensor, targets: Targets, chunk: int) -> Iterator[_B
         index = valid[start : start + chunk]
         indices = [index * count + view for view in range(count)]
         views = [columns.gather(each) for each in indices]
-        yield _Block(indices, views, _Positives(targets.positive(index)))
+        found = targets.entries(index, rules)
+        kinds = ({rule: _Entries(*each[k]) for rule, each in found.items()} for k in (0, 1))
+        yield _Block(indices, views, *kinds)
 
 
-class _Positives:
-    """The few entries of a [B, C] block that are positives: P of them, read and written alone."""
+class _Entries:
+    """The few entries of a [B, C] block of one kind: P of them, read and written alone."""
 
-    def __init__(self, mask: paddle.Tensor):
-        flat = mask.flatten().nonzero().flatten()
-        self.row = flat // mask.shape[1]  # int64 [P]
-        self._flat = flat
-        self._any = flat.shape[0] > 0  # paddle 2.6 has no index_add of nothing
+    def __init__(self, row: paddle.Tensor, place: paddle.Tensor):
+        self.row, self._place = row, place  # int64 [P]; the place is in the flattened block
+        self._any = place.shape[0] > 0  # else no kernel may be asked for
 
     def take(self, block: paddle.Tensor) -> paddle.Tensor:
         """[B, C] -> [P]"""
-        return block.flatten().gather(self._flat)
+        return block.flatten().gather(self._place) if self._any else paddle.zeros([0])
 
-    def put_(self, block: paddle.Tensor, values: paddle.Tensor) -> None:
-        """Write values [P] into the block."""
+    def put_(self, block: paddle.Tensor, values: paddle.Tensor | float) -> None:
+        """Write values [P], or one number, into the block."""
         if self._any:
             shape = block.shape
-            block.reshape_([-1]).scatter_(self._flat, values)
+            block.reshape_([-1]).scatter_(self._place, self._full(values))
             block.reshape_(shape)
 
-    def add(self, x: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
-        """x [B] plus each row's values."""
-        return paddle.index_add(x, self.row, 0, values) if self._any else x
+    def add(self, x: paddle.Tensor, values: paddle.Tensor | float) -> paddle.Tensor:
+        """x [B] plus each row's values [P], or one number for each."""
+        return paddle.index_add(x, self.row, 0, self._full(values)) if self._any else x
 
     def maximum(self, x: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
         """x [B] or each row's largest value, whichever is larger."""
         if not self._any:
             return x
         return paddle.put_along_axis(x, self.row, values, 0, reduce="amax")
+
+    def at_rows(self, x: paddle.Tensor) -> paddle.Tensor:
+        """x [B] -> [P]"""
+        return x.gather(self.row) if self._any else paddle.zeros([0])
+
+    def _full(self, values: paddle.Tensor | float) -> paddle.Tensor:
+        return paddle.full(self.row.shape, values) if isinstance(values, float) else values
 
 
 class _Best:
@@ -174,10 +191,10 @@ class _Best:
     def __init__(self, rows: int):
         self.positive = self.negative = paddle.full([rows], MASKED)
 
-    def rank(self, logits, positives: _Positives) -> paddle.Tensor:
+    def rank(self, logits, positives: _Entries) -> paddle.Tensor:
         """Take in a block of logits [B, C]; returns its positives' [P]."""
         own = positives.take(logits)
-        positives.put_(logits, paddle.full_like(own, MASKED))
+        positives.put_(logits, MASKED)
         self.negative = paddle.maximum(self.negative, logits.max(-1))
         self.positive = positives.maximum(self.positive, own)
         positives.put_(logits, own)
@@ -215,7 +232,7 @@ class _Softmax(_Best):
     def slopes(self, logits, positives, share, weight):
         """Derivatives of the sum of weight x loss, in place of a block's logits."""
         logits.subtract_(self._log_sum_exp().unsqueeze(1)).exp_().multiply_(weight.unsqueeze(1))
-        positives.put_(logits, positives.take(logits) - (share * weight).gather(positives.row))
+        positives.put_(logits, positives.take(logits) - positives.at_rows(share * weight))
         return logits
 
 

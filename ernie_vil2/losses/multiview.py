@@ -9,11 +9,11 @@ import paddle
 from paddle import nn
 
 from ernie_vil2 import distributed
-from ernie_vil2.errors import UserError
+from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, VIEWS, Pair, Term
+from ernie_vil2.losses.pairs import DEFAULT_PAIRS, SOURCES, VIEWS, Pair, Term
 from ernie_vil2.losses.plain import plain_losses
-from ernie_vil2.losses.targets import Targets
+from ernie_vil2.losses.targets import Targets, looked_at
 
 
 def _temperature_name(pair: Pair) -> str:
@@ -27,16 +27,17 @@ def _bias_name(pair: Pair) -> str:
 class MultiViewContrastive(nn.Layer):
     """Sum over pairs of weight x loss between the pair's views, exact over all ranks.
 
-    A row's negatives in a pair (a, b) are the other view's rows of every other record, on all
-    ranks. The softmax loss is the symmetric cross-entropy; with several positives the row's loss is
-    the mean of their negative log-probabilities (L_out of Khosla et al. 2020, arXiv 2004.11362,
-    equation 2), which is InfoNCE for one. The sigmoid loss is SigLIP's (Zhai et al. 2023, arXiv
-    2303.15343, section 3.1): the mean over rows of the sum over columns of
-    -log sigmoid(z (scale a.b + bias)), z = 1 for positives and -1 for negatives. It is symmetric,
-    so a's rows against b's columns are the whole of it, and of its accuracy.
+    The table in `targets.py` says which rows of all ranks are a row's positives and negatives. The
+    softmax loss is the symmetric cross-entropy; with several positives the row's loss is the mean
+    of their negative log-probabilities (L_out of Khosla et al. 2020, arXiv 2004.11362, equation 2),
+    which is InfoNCE for one. The sigmoid loss is SigLIP's (Zhai et al. 2023, arXiv 2303.15343,
+    section 3.1): the mean over rows of the sum over columns of -log sigmoid(z (scale a.b + bias)),
+    z = 1 for positives and -1 for negatives. It is symmetric, so a's rows against b's columns are
+    the whole of it, and of its accuracy.
 
     pairs: what `Pair.parse` reads, or a mapping "a-b" -> weight; default the paper's four pairs.
-    multi_positive: records that share an id count as each other's positives, not negatives.
+    multi_positive: the table in `targets.py` holds; without, a row's only positive is its record,
+        and its negatives are all others.
     max_logit_scale: bound of learnable temperatures of pairs, applied by `clamp_temperatures`.
     chunk: columns that are scored at a time, for memory linear in the global batch; None scores
         all at once by plain autograd. The numbers agree to float32 rounding. 1024 is a good choice.
@@ -61,10 +62,7 @@ class MultiViewContrastive(nn.Layer):
         if chunk is not None and not chunk >= 1:
             raise UserError(f"chunk is {chunk}: give a number of columns from 1, or null for all")
         self.views = [v for v in VIEWS if any(v in pair[:2] for pair in self.pairs)]
-        self.terms = [
-            Term(self.views.index(pair.a), self.views.index(pair.b), pair.sigmoid)
-            for pair in self.pairs
-        ]
+        self.terms = [Term.of(pair, self.views) for pair in self.pairs]
         self.multi_positive = multi_positive
         self.max_log_scale = math.log(max_logit_scale)
         self.chunk = chunk
@@ -93,6 +91,28 @@ class MultiViewContrastive(nn.Layer):
         scales = paddle.concat([self._scale(pair, logit_scale) for pair in self.pairs])
         return scales, paddle.concat([self._bias(pair) for pair in self.pairs])
 
+    def used_ids(self, ids: Mapping | None, rows: int) -> dict[str, paddle.Tensor]:
+        """Of `ids`, as `forward` takes them, those that this loss looks at; checked."""
+        if ids is None:
+            return {}
+        if not isinstance(ids, Mapping):
+            raise UserError(
+                f"ids is a {type(ids).__name__}: expected a mapping of {', '.join(SOURCES)} "
+                "to int64 [B], or None"
+            )
+        for name, values in ids.items():
+            if name not in SOURCES:
+                raise UserError(f'ids has no source "{name}"{did_you_mean(name, SOURCES)}')
+            if list(values.shape) != [rows]:
+                raise UserError(
+                    f'ids of "{name}" have the shape {list(values.shape)}: '
+                    f"expected [{rows}], one a row"
+                )
+        if not self.multi_positive:
+            return {}
+        used = {s for term in self.terms for s in looked_at(term.sources)}
+        return {s: ids[s].astype("int64") for s in SOURCES if s in used and s in ids}
+
     @paddle.no_grad()
     def clamp_temperatures(self) -> None:
         """Bring learnable temperatures of pairs back under the bound, in place."""
@@ -105,19 +125,20 @@ class MultiViewContrastive(nn.Layer):
         self,
         embeds: dict[str, paddle.Tensor],
         logit_scale: paddle.Tensor | float,
-        ids: paddle.Tensor | None = None,
+        ids: Mapping[str, paddle.Tensor] | None = None,
         valid: paddle.Tensor | None = None,
     ) -> dict[str, paddle.Tensor]:
         """Loss of this rank's rows against the rows of all ranks.
 
         embeds: view -> [B, D], L2-normalised, this rank's rows (B equal on all ranks).
         logit_scale: [1], or a number.
-        ids: int64 [B, K]; rows that agree in any column are the same item (image id, text hash).
+        ids: of "image", "text", "caption" and "tags" those that are known -> int64 [B]; rows that
+            agree are the same image, the same drawn text. The names are equal on all ranks.
         valid: bool [B]; a row that is False is neither anchor, positive nor negative.
         Returns float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
         "<a>-<b>/accuracy", the share of rows whose best positive beats all negatives. The mean of
         "loss" over ranks is the loss of the global batch, and so are its gradients.
-        Raises UserError where a pair's view is missing.
+        Raises UserError where a pair's view is missing, and for ids of another form.
         """
         missing = [view for view in self.views if view not in embeds]
         if missing:
@@ -125,7 +146,7 @@ class MultiViewContrastive(nn.Layer):
         with paddle.amp.auto_cast(enable=False):
             rows = paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
             columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
-            targets = Targets.gather(rows.shape[0], ids if self.multi_positive else None, valid)
+            targets = Targets.gather(self.used_ids(ids, rows.shape[0]), rows.shape[0], valid)
             if not isinstance(logit_scale, paddle.Tensor):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ernie_vil2.errors import UserError, did_you_mean
@@ -13,9 +13,17 @@ VIEWS = ("image1", "image2", "text1", "text2", "caption1", "caption2", "tags1", 
 
 DEFAULT_PAIRS = (("image1", "image2"), ("text1", "text2"), ("image1", "text1"), ("image2", "text2"))
 
+IMAGE, TEXTS = "image", ("text", "caption", "tags")
+SOURCES = (IMAGE, *TEXTS)  # what a view may show
+
 LOSSES = ("softmax", "sigmoid")
 
 _SIGLIP_BIAS = -10.0
+
+
+def source(view: str) -> str:
+    """What a view shows: two views of one source differ by augmentation or dropout alone."""
+    return view.rstrip("12")
 
 
 class Pair(NamedTuple):
@@ -88,8 +96,18 @@ class Pair(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A pair as the loss functions take it: positions of its views in [B, V, D], and its loss."""
+    """A pair as the loss functions take it.
+
+    a, b: positions of its views in [B, V, D]; sources: what they show.
+    """
 
     a: int
     b: int
+    sources: tuple[str, str]
     sigmoid: bool = False
+
+    @classmethod
+    def of(cls, pair: Pair, views: Sequence[str]) -> Term:
+        """views: names of the V views of [B, V, D]."""
+        sources = source(pair.a), source(pair.b)
+        return cls(views.index(pair.a), views.index(pair.b), sources, pair.sigmoid)

@@ -6,7 +6,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ernie_vil2.losses.pairs import Term
-from ernie_vil2.losses.targets import Targets
+from ernie_vil2.losses.targets import Rule, Targets
 
 MASKED = -1e9  # a logit that no row sees; finite, so that no gradient is NaN
 _EXP_LIMIT = 30.0  # beyond it log(1 + exp(x)) is x in float32
@@ -27,9 +27,11 @@ def plain_losses(
     Returns two float32 [P]; the mean of the first over ranks is the loss of the global batch.
     """
     row_views, column_views = rows.unbind(1), columns.unbind(1)
-    whole = _WholeLogits(targets)
+    rules = [targets.rule(term.sources) for term in terms]
+    by_rule = {rule: _WholeLogits(targets, rule) for rule in rules}
     losses, accuracies = [], []
-    for p, (a, b, sigmoid) in enumerate(terms):
+    for p, (a, b, _, sigmoid) in enumerate(terms):
+        whole = by_rule[rules[p]]
         # A scalar times [B, D] would have its gradient added up one number at a time; so B scalars.
         scale = scales[p].reshape([1, 1]).expand([rows.shape[0], 1])
         queries, keys = scale * row_views[a], column_views[b]
@@ -59,25 +61,25 @@ def softplus(x: paddle.Tensor) -> paddle.Tensor:
 class _WholeLogits:
     """Per-row losses of logits [B, N], summed with their weights."""
 
-    def __init__(self, targets: Targets):
-        self.column_valid, self.row_weight = targets.column_valid, targets.row_weight
-        self.positive = targets.positive() & self.column_valid
+    def __init__(self, targets: Targets, rule: Rule):
+        self.row_weight = targets.row_weight
+        self.positive, self.seen = targets.masks(rule)
         share = self.positive.astype("float32")
         self.share = share / share.sum(-1, keepdim=True).clip(min=1.0)  # rows sum to 1
 
     def softmax(self, logits: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mean negative log-probability of a row's positives, and accuracy."""
-        logits = self._valid(logits)
+        logits = self._masked(logits)
         per_row = logits.logsumexp(-1) - (logits * self.share).sum(-1)  # [B]
         return (per_row * self.row_weight).sum(), self._accuracy(logits)
 
     def sigmoid(self, logits: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Sum over columns of -log sigmoid(z logit), z = 1 for positives, else -1; accuracy."""
-        per_row = softplus(self._valid(paddle.where(self.positive, -logits, logits))).sum(-1)
-        return (per_row * self.row_weight).sum(), self._accuracy(self._valid(logits))
+        per_row = softplus(self._masked(paddle.where(self.positive, -logits, logits))).sum(-1)
+        return (per_row * self.row_weight).sum(), self._accuracy(self._masked(logits))
 
-    def _valid(self, logits: paddle.Tensor) -> paddle.Tensor:
-        return paddle.where(self.column_valid, logits, paddle.full_like(logits, MASKED))
+    def _masked(self, logits: paddle.Tensor) -> paddle.Tensor:
+        return paddle.where(self.seen, logits, paddle.full_like(logits, MASKED))
 
     @paddle.no_grad()
     def _accuracy(self, logits: paddle.Tensor) -> paddle.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import types
 from typing import Callable
 
@@ -14,8 +15,11 @@ from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.models.positions import fit_all
 from ernie_vil2.models.recompute import recompute_block
 from ernie_vil2.weights import read_pdparams
+
+log = logging.getLogger("ernie_vil2")
 
 # A number of classes that no backbone has as a width of its own, so that it betrays the classifier.
 _CLASSES = 1009
@@ -320,8 +324,8 @@ def _load_pretrained(backbone: nn.Layer, name: str) -> None:
             f"the weights of {name} cannot be downloaded ({type(error).__name__}): go online, or "
             "set Arch.Image.pretrained to false"
         ) from error
-    found = read_pdparams(path)
     wanted = backbone.state_dict()
+    found, resized = fit_all(read_pdparams(path), wanted, "image_tower.backbone.")
     bad = [
         key for key in wanted if key not in found or found[key].shape != tuple(wanted[key].shape)
     ]
@@ -331,3 +335,5 @@ def _load_pretrained(backbone: nn.Layer, name: str) -> None:
             f"({len(bad)} in all): leave the sizes in Arch.Image null, or set pretrained to false"
         )
     backbone.set_state_dict({key: found[key] for key in wanted})
+    for line in resized:
+        log.warning("%s: %s", name, line)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import paddle
 from paddle import nn
 from paddlenlp.transformers import ErnieConfig, ErnieModel
 from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.models.positions import fit_all
 from ernie_vil2.models.recompute import recompute_block
+
+log = logging.getLogger("ernie_vil2")
 
 PAD_ID = 0
 _SIZES = (
@@ -118,13 +123,20 @@ class TextTower(nn.Layer):
             ) from error
         found = fold_constant_embeddings(source.state_dict(), task_id=source.config.task_id)
         wanted = self.ernie.state_dict()
-        bad = [key for key in wanted if key not in found or found[key].shape != wanted[key].shape]
+        found, resized = fit_all(found, wanted, "text_tower.ernie.")
+        bad = [
+            key
+            for key in wanted
+            if key not in found or tuple(found[key].shape) != tuple(wanted[key].shape)
+        ]
         if bad:
             raise UserError(
                 f"the weights of {name} lack or have other shapes for {', '.join(bad[:10])} "
                 f"({len(bad)} in all): leave the sizes in Arch.Text null, or pretrained false"
             )
         self.ernie.set_state_dict({key: found[key] for key in wanted})
+        for line in resized:
+            log.warning("%s: %s", name, line)
 
 
 def fold_constant_embeddings(state: dict, prefix: str = "embeddings.", task_id: int = 0) -> dict:
@@ -137,6 +149,8 @@ def fold_constant_embeddings(state: dict, prefix: str = "embeddings.", task_id: 
     position = f"{prefix}position_embeddings.weight"  # [max_position_embeddings, C]
     for kind, row in (("token_type", 0), ("task_type", task_id)):
         table = state.pop(f"{prefix}{kind}_embeddings.weight", None)
+        if table is not None and row >= len(table):
+            raise UserError(f"task_id is {row}, but the weights know {len(table)} tasks, from 0")
         if table is not None and position in state:
             state[position] = state[position] + table[row]
     return state

@@ -19,7 +19,7 @@ from benchmarks.common import (
 
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.objective import Objective, backward
+from ernie_vil2.objective import Objective, backward, joined_identities
 from ernie_vil2.parallel import Replicated
 
 VIEWS = (["image1", "image2"], ["text1", "text2"])
@@ -132,10 +132,10 @@ def make_parts(batch: int, micro: int, image: int) -> list[dict]:
         part = {
             "pixel_values": np.concatenate(pixels[:, rows]),  # [2, B, ...] -> [2 B, ...]
             "input_ids": np.concatenate(tokens[:, rows]),
-            "ids": np.arange(batch)[rows, None],
             "valid": np.ones(batch, dtype=bool)[rows],
         }
-        parts.append({key: paddle.to_tensor(value) for key, value in part.items()})
+        part = {key: paddle.to_tensor(value) for key, value in part.items()}
+        parts.append({**part, "ids": {"image": paddle.arange(batch)[rows]}})
     return parts
 
 
@@ -206,5 +206,5 @@ def one_graph(objective: Objective, parts: list[dict]) -> None:
         paddle.seed(seed)
         embeds.append(objective.embed(part["pixel_values"], part["input_ids"]))
     joined = {view: paddle.concat([each[view] for each in embeds]) for view in embeds[0]}
-    ids, valid = (paddle.concat([part[key] for part in parts]) for key in ("ids", "valid"))
+    ids, valid = joined_identities(parts)
     objective.score(joined, ids, valid)["loss"].backward()

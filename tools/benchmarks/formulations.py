@@ -14,7 +14,7 @@ import paddle
 import paddle.nn.functional as F
 
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, Term
+from ernie_vil2.losses.pairs import DEFAULT_PAIRS, Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
 
@@ -56,12 +56,13 @@ def formulations(chunks: list[int]) -> list[Formulation]:
 
 def exact(chunk: int | None) -> Callable:
     """The package's loss, its gather apart: plain for chunk None."""
-    terms = [Term(a, b) for a, b in PAIRS]
+    terms = [Term.of(Pair(a, b), VIEWS) for a, b in DEFAULT_PAIRS]
 
     def loss(rows, columns, rank, scale):
         count, own = columns.shape[0], slice(rank * rows.shape[0], (rank + 1) * rows.shape[0])
-        ids, valid = paddle.arange(count).unsqueeze(1), paddle.ones([count], dtype="bool")
-        targets = Targets(ids[own], valid[own], ids, valid)
+        ids = dict.fromkeys(("image", "text"), paddle.arange(count))
+        valid = paddle.ones([count], dtype="bool")
+        targets = Targets({s: x[own] for s, x in ids.items()}, valid[own], ids, valid, own.start)
         scales, biases = paddle.concat([scale] * len(terms)), paddle.zeros([len(terms)])
         inputs = (rows, columns, scales, biases, targets, terms)
         losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)

@@ -16,10 +16,10 @@ from benchmarks.common import (
     seconds,
 )
 from benchmarks.float64 import contrast
-from benchmarks.formulations import PAIRS, VIEWS, data_parallel_gradient, formulations
+from benchmarks.formulations import VIEWS, data_parallel_gradient, formulations
 
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import Term
+from ernie_vil2.losses.pairs import DEFAULT_PAIRS, Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
 
@@ -78,16 +78,18 @@ def errors(rows: int, count: int, dim: int, chunks: list[int]):
     everything = embeddings(count, dim)
     rng = np.random.default_rng(1)
     # every image about twice and every text four times
-    several = np.stack([rng.integers(0, -(-count // n), count) + n * count for n in (2, 4)], 1)
-    one = np.arange(count)[:, None]
+    several = {
+        source: rng.integers(0, -(-count // n), count) for source, n in (("image", 2), ("text", 4))
+    }
+    one = dict.fromkeys(several, np.arange(count))
     kinds = [
         ("softmax, one positive", one, None, chunks),
         ("softmax, several", several, None, chunks[:1]),
         ("sigmoid, several", several, SIGMOID_BIAS, chunks[:1]),
     ]
     for name, ids, bias, of_kind in kinds:
-        pairs = [(a, b, 1.0, LOGIT_SCALE, bias) for a, b in PAIRS]
-        expected = contrast(everything[:rows], everything, ids[:rows], ids, pairs)
+        pairs = [(a, b, 1.0, LOGIT_SCALE, bias) for a, b in DEFAULT_PAIRS]
+        expected = contrast(everything[:rows], everything, VIEWS, ids, pairs)
         expected["scale"], expected["bias"] = (
             expected.pop(key).sum() for key in ("scales", "biases")
         )
@@ -110,9 +112,11 @@ def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk: i
     }
     for leaf in leaves.values():
         leaf.stop_gradient = False
-    ids, valid = paddle.to_tensor(ids), paddle.ones([len(ids)], dtype="bool")
-    targets = Targets(ids[:rows], valid[:rows], ids, valid)
-    terms = [Term(a, b, bias is not None) for a, b in PAIRS]
+    ids = {source: paddle.to_tensor(numbers) for source, numbers in ids.items()}
+    valid = paddle.ones([len(everything)], dtype="bool")
+    targets = Targets({s: x[:rows] for s, x in ids.items()}, valid[:rows], ids, valid)
+    kind = "softmax" if bias is None else "sigmoid"
+    terms = [Term.of(Pair(a, b, loss=kind), VIEWS) for a, b in DEFAULT_PAIRS]
     scales, biases = (paddle.concat([leaves[key]] * len(terms)) for key in ("scale", "bias"))
     inputs = (leaves["rows"], leaves["columns"], scales, biases, targets, terms)
     losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
@@ -127,9 +131,8 @@ def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk: i
 def formulation_table(report: Report, options) -> None:
     world, count = options.ranks, options.small_global
     everything = embeddings(count, options.dim)
-    ids = np.arange(count)[:, None]
-    pairs = [(a, b, 1.0, LOGIT_SCALE, None) for a, b in PAIRS]
-    reference = contrast(everything, everything, ids, ids, pairs)
+    pairs = [(a, b, 1.0, LOGIT_SCALE, None) for a, b in DEFAULT_PAIRS]
+    reference = contrast(everything, everything, VIEWS, {}, pairs)
     expected = reference["rows"] + reference["columns"]
     rows = []
     for each in formulations(options.chunks):

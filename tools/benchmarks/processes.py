@@ -114,7 +114,8 @@ def compare(run: dict, reference: dict) -> dict:
         {key: value for key, value in each.items() if key.startswith(prefix)}
         for each in (run, reference)
     )
-    exact = contrast(run["embeds"], run["embeds"], run["ids"], run["ids"], float64_pairs(run))
+    ids = {source: run[source] for source in ("image", "text")}
+    exact = contrast(run["embeds"], run["embeds"], view_names(), ids, float64_pairs(run))
     return {
         "loss": relative_error(run["loss"], reference["loss"]),
         "gradients": worst_tensor(ours, theirs),
@@ -126,11 +127,10 @@ def compare(run: dict, reference: dict) -> dict:
 
 
 def float64_pairs(run: dict) -> list[tuple]:
-    """PAIRS as `contrast` takes them; views in the order of their first mention."""
-    views = view_names()
+    """PAIRS as `contrast` takes them."""
     return [
         (
-            *(views.index(view) for view in pair["views"]),
+            *pair["views"],
             pair.get("weight", 1.0),
             1 / pair["temperature"] if "temperature" in pair else float(run["logit_scale"]),
             pair.get("bias"),
@@ -140,6 +140,7 @@ def float64_pairs(run: dict) -> list[tuple]:
 
 
 def view_names() -> list[str]:
+    """In the order of their first mention."""
     return list(dict.fromkeys(view for pair in PAIRS for view in pair["views"]))
 
 
@@ -258,7 +259,7 @@ class Embeddings:
             embed.register_hook(lambda g, view=view: self.gradients.update({view: g.numpy()}))
 
     def gather(self) -> dict[str, np.ndarray]:
-        """Of all ranks: "embeds" and their gradients "to_embeds" [N, V, D], "ids"; "logit_scale".
+        """Of all ranks: "embeds" and their gradients "to_embeds" [N, V, D]; ids; "logit_scale".
 
         Parameters get the mean over ranks of what the embeddings bring them, so these do here.
         """
@@ -268,7 +269,7 @@ class Embeddings:
         own = {
             "embeds": np.stack([embeds[view].numpy() for view in view_names()], 1),
             "to_embeds": np.stack([self.gradients[view] for view in view_names()], 1),
-            "ids": ids.numpy(),
+            **{source: numbers.numpy() for source, numbers in ids.items()},
         }
         ranks = distributed.all_gather_objects(own)
         result = {key: np.concatenate([each[key] for each in ranks]) for key in own}

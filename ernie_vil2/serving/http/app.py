@@ -19,9 +19,9 @@ from starlette.exceptions import HTTPException
 import ernie_vil2
 from ernie_vil2.serving.http import schemas
 from ernie_vil2.serving.http.embedder import Row
+from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.inputs import FORM, JSON, check_text
 from ernie_vil2.serving.http.metrics import Measured
-from ernie_vil2.serving.http.schemas import ApiError, ItemError
 from ernie_vil2.serving.http.service import Service
 
 DESCRIPTION = """Embeddings of texts and images in one space, their similarity, and zero-shot

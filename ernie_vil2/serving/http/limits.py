@@ -14,7 +14,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.http.schemas import ApiError
+from ernie_vil2.serving.http.errors import ApiError
 
 KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 

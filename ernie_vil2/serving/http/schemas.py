@@ -1,4 +1,4 @@
-"""What the HTTP server takes and gives: pydantic models, their examples, and the error form."""
+"""What the HTTP server takes and gives: pydantic models and their examples."""
 
 from typing import Annotated, Literal, Optional, Union
 
@@ -14,33 +14,6 @@ Encoding = Annotated[
     Literal["float", "base64"],
     Field(description="of an embedding: a list of numbers, or base64 of little-endian float32"),
 ]
-
-
-class ApiError(Exception):
-    """An answer other than 200: HTTP status, a code for programs, one line for people.
-
-    index: of the item or field entry that it is about; headers: of the answer.
-    """
-
-    def __init__(self, status: int, code: str, message: str, index=None, headers=None):
-        super().__init__(message)
-        self.status, self.code, self.message, self.index = status, code, message, index
-        self.headers = headers or {}
-
-    def body(self) -> dict:
-        error = {"code": self.code, "message": self.message}
-        return {"error": error if self.index is None else {**error, "index": self.index}}
-
-
-class ItemError(Exception):
-    """One item of a list that cannot be embedded, beside others that can."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code, self.message = code, message
-
-    def at(self, index: int) -> dict:
-        return {"code": self.code, "message": self.message, "index": index}
 
 
 # --- Requests -------------------------------------------------------------------------------------

@@ -1,90 +1,64 @@
-"""uvicorn, which ends gracefully on SIGTERM and closes connections that do nothing."""
+"""uvicorn, which ends gracefully on SIGTERM, with our protocol."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 import time
+from collections.abc import Callable
+from typing import Protocol
 
-import h11
 import uvicorn
-from pydantic_core import to_json
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.http.schemas import ApiError
+from ernie_vil2.serving.http.connections import (
+    ACCEPTED_AT_ONCE,
+    ConnectionLimits,
+    Http,
+    Places,
+)
+from ernie_vil2.serving.http.errors import ApiError
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 1000
-IDLE_SECONDS = 30.0  # between requests, to send headers, to read an answer
+_BACKLOG = 1024  # connections that wait to be accepted
 
 
-class Http(H11Protocol):
-    """uvicorn's HTTP/1.1 with a time limit on all that is not a request in work: a silent client,
-    headers that trickle in, a body that goes on after its answer, an answer that nobody reads.
+class Served(Protocol):
+    """What a server asks of the service behind its application.
+
+    ready: requests are taken; failure: why they never will be, or None; in_flight: requests being
+    answered; draining: set to refuse new ones.
     """
 
-    _guard = None
-
-    def connection_made(self, transport) -> None:
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refuse(ApiError(503, "too_many_connections", "too many connections: try again"))
-            transport.close()
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        super().data_received(data)
-        self._watch()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc) -> None:
-        super().connection_lost(exc)
-        if self._guard:
-            self._guard.cancel()
-
-    def send_400_response(self, msg: str) -> None:
-        # A body may turn bad when its answer is already on the way.
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._refuse(ApiError(400, "bad_http", msg))
-        self.transport.close()
-
-    def _watch(self) -> None:
-        in_work = self.cycle is not None and not self.cycle.response_complete
-        if in_work and self._guard:
-            self._guard.cancel()
-            self._guard = None
-        elif not in_work and not self._guard:
-            self._guard = self.loop.call_later(IDLE_SECONDS, self.transport.abort)
-
-    def _refuse(self, error: ApiError) -> None:
-        headers = [("content-type", "application/json"), ("connection", "close")]
-        response = h11.Response(status_code=error.status, headers=headers)
-        for event in (response, h11.Data(data=to_json(error.body())), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event))
+    ready: bool
+    failure: BaseException | None
+    in_flight: int
+    draining: bool
 
 
 class Server(uvicorn.Server):
     """On SIGTERM or SIGINT: requests in work are answered, new ones get 503; then it ends.
 
-    A second signal, or `drain_seconds`, ends it at once. It ends too when the model cannot be
-    loaded.
+    A second signal, or `drain_seconds`, ends it at once. It ends too when the service fails. In a
+    thread that is not the main one, which gets no signals, call `handle_exit` (from any thread).
     """
 
-    def __init__(self, config: uvicorn.Config, service, drain_seconds: float):
+    def __init__(self, config: uvicorn.Config, service: Served, drain_seconds: float):
         super().__init__(config)
         self._service = service
         self._drain_seconds = drain_seconds
         self._drain_until: float | None = None
         self._announced = False
 
-    def handle_exit(self, sig, frame) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        # asyncio takes one number for what waits and for what is accepted at a time.
+        for listener in sockets or []:
+            listener.listen(_BACKLOG)
+
+    def handle_exit(self, sig=None, frame=None) -> None:
         if self._drain_until is None:
             self._service.draining = True
             self._drain_until = time.monotonic() + self._drain_seconds
@@ -92,10 +66,9 @@ class Server(uvicorn.Server):
             self.should_exit = self.force_exit = True
 
     async def on_tick(self, counter: int) -> bool:
-        batcher = self._service.batcher
-        if batcher.error is not None:
+        if self._service.failure is not None:
             self.should_exit = True
-        elif batcher.ready and not self._announced:
+        elif self._service.ready and not self._announced:
             self._announced = True
             log.info("ready")
         if self._drain_until is not None:
@@ -115,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(1024)
+            listener.listen(_BACKLOG)
         except BaseException:
             listener.close()
             raise
@@ -124,20 +97,30 @@ def listen(host: str, port: int) -> socket.socket:
         raise UserError(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
-def serve(app, service, listener: socket.socket, drain_seconds: float, access_log: bool) -> None:
-    """Answer until a signal comes. Raises what loading the model raised."""
+def make_server(
+    app,
+    service: Served,
+    connections: ConnectionLimits,
+    drain_seconds: float,
+    access_log: bool = False,
+    error: Callable[[ApiError], bytes] = ApiError.json,
+) -> Server:
+    """A server of an ASGI application: call `run(sockets=[listener])`.
+
+    error: the body of what is refused before the application sees it.
+    """
     config = uvicorn.Config(
         app,
-        http=Http,
+        http=functools.partial(Http, places=Places(connections), error=error),
         ws="none",
         lifespan="on",
         loop="asyncio",
         log_config=None,
         access_log=access_log,
         server_header=False,
-        timeout_keep_alive=int(IDLE_SECONDS),
+        proxy_headers=False,  # nobody asks for a client's address but `Http`
+        backlog=ACCEPTED_AT_ONCE,
+        timeout_keep_alive=int(connections.idle_seconds),
         timeout_graceful_shutdown=3,  # to hand over answers that are done
     )
-    Server(config, service, drain_seconds).run(sockets=[listener])
-    if service.batcher.error is not None:
-        raise service.batcher.error
+    return Server(config, service, drain_seconds)

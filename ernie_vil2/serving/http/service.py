@@ -14,10 +14,10 @@ from starlette.responses import Response
 from ernie_vil2.serving.artefact import Artefact
 from ernie_vil2.serving.http.batcher import QueueFull
 from ernie_vil2.serving.http.embedder import Embedder
+from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.inputs import FORM, JSON, read_fields, validate
 from ernie_vil2.serving.http.limits import ApiKeys, Bodies, Limits, client_gone
 from ernie_vil2.serving.http.metrics import Metrics
-from ernie_vil2.serving.http.schemas import ApiError, ItemError
 
 
 class Service:
@@ -54,6 +54,16 @@ class Service:
     def in_flight(self) -> int:
         """Requests being answered."""
         return self.metrics.in_flight
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded and at work."""
+        return self.batcher.ready
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What loading the model raised."""
+        return self.batcher.error
 
     def check_ready(self) -> None:
         """Raises ApiError 503."""

@@ -1,0 +1,127 @@
+"""What a model found for some queries, for the report's page and for submissions."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.report import ImageQuery, Result, TextQuery, write_text
+from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
+
+if TYPE_CHECKING:  # which itself needs this module
+    from ernie_vil2.evaluation.embed import Embeddings
+
+
+def draw_examples(
+    embeddings: Embeddings,
+    picture: Callable[[int], bytes],
+    count: int,
+    seed: int = 0,
+    block: int = 1024,
+    protocol: str = "strict",
+    shown: int = 8,
+) -> list:
+    """`count` random texts with the images found for them, and images with the texts found.
+
+    picture: from the number of an image to its file's bytes. Only what has something right to find
+    is a query.
+    """
+    rng = np.random.default_rng(seed)
+    images_of_text = [set(images) for images in embeddings.images_of_text]
+    texts_of_image: dict[int, list] = {}
+    for text, images in enumerate(embeddings.images_of_text):
+        for image in images:
+            texts_of_image.setdefault(image, []).append(text)
+
+    def search(query, gallery, positives):
+        """What is found for each query, its scores, and the rank of the first right one."""
+        ranks = rank_of_positives(query, gallery, positives, block, PROTOCOLS[protocol])
+        return zip(*top_k(query, gallery, shown, block), ranks.tolist())
+
+    def drawn(queries):
+        return rng.permutation(sorted(queries))[:count].tolist()
+
+    text_embeds, image_embeds = embeddings.text_embeds, embeddings.image_embeds
+    texts = drawn(text for text, images in enumerate(images_of_text) if images)
+    images = drawn(texts_of_image)
+    if not texts or not images:
+        return []
+    found = search(text_embeds[texts], image_embeds, [embeddings.images_of_text[t] for t in texts])
+    queries: list = [
+        TextQuery(
+            embeddings.texts[text],
+            [
+                Result(embeddings.image_ids[i], float(s), i in images_of_text[text], picture(i))
+                for i, s in zip(results.tolist(), scores)
+            ],
+            rank,
+        )
+        for text, (results, scores, rank) in zip(texts, found)
+    ]
+    found = search(image_embeds[images], text_embeds, [texts_of_image[image] for image in images])
+    return queries + [
+        ImageQuery(
+            picture(image),
+            [
+                Result(embeddings.texts[t], float(s), image in images_of_text[t])
+                for t, s in zip(results.tolist(), scores)
+            ],
+            rank,
+        )
+        for image, (results, scores, rank) in zip(images, found)
+    ]
+
+
+def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1024) -> Path:
+    """The `k` best images of each text as JSONL, as Chinese-CLIP's evaluation.py and MUGE take
+    them: {"text_id": 7, "image_ids": [...]}; and beside it the texts of each image, as its
+    evaluation_tr.py does: {"image_id": 7, "text_ids": [...]}. Of equal scores the set's first.
+
+    Ids that are numbers are written as such; a text without an id has its place in the set, from 0.
+    Returns the second file's path. Raises UserError: two texts with one id.
+    """
+    image_ids = [_number(image_id) for image_id in embeddings.image_ids]
+    text_ids = [
+        place if text_id is None else _number(text_id)
+        for place, text_id in enumerate(embeddings.text_ids)
+    ]
+    ((text_id, times),) = Counter(text_ids).most_common(1)
+    if times > 1:
+        raise UserError(f"{times} texts have the text_id {text_id}: renumber them")
+    transposed = path.with_name(f"{path.stem}.tr{path.suffix}")
+    for file, query, gallery, (name, ids), (found_name, found_ids) in (
+        (
+            path,
+            embeddings.text_embeds,
+            embeddings.image_embeds,
+            ("text_id", text_ids),
+            ("image_ids", image_ids),
+        ),
+        (
+            transposed,
+            embeddings.image_embeds,
+            embeddings.text_embeds,
+            ("image_id", image_ids),
+            ("text_ids", text_ids),
+        ),
+    ):
+        found, _ = top_k(query, gallery, k, block)
+        lines = (
+            json.dumps({name: own, found_name: [found_ids[i] for i in row]}, ensure_ascii=False)
+            for own, row in zip(ids, found.tolist())
+        )
+        write_text(file, "".join(f"{line}\n" for line in lines))
+    return transposed
+
+
+def _number(name: int | str) -> int | str:
+    """An id as a number where it is written like one, without leading zeros, say."""
+    if isinstance(name, str) and name.isascii() and name.isdecimal() and len(name) < 19:
+        return int(name) if str(int(name)) == name else name
+    return name

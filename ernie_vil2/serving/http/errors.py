@@ -1,0 +1,35 @@
+"""What a request is refused with; knows nothing of FastAPI and pydantic."""
+
+from __future__ import annotations
+
+import json
+
+
+class ApiError(Exception):
+    """An answer other than 200: HTTP status, a code for programs, one line for people.
+
+    index: of the item or field entry that it is about; headers: of the answer.
+    """
+
+    def __init__(self, status: int, code: str, message: str, index=None, headers=None):
+        super().__init__(message)
+        self.status, self.code, self.message, self.index = status, code, message, index
+        self.headers = headers or {}
+
+    def body(self) -> dict:
+        error = {"code": self.code, "message": self.message}
+        return {"error": error if self.index is None else {**error, "index": self.index}}
+
+    def json(self) -> bytes:
+        return json.dumps(self.body(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class ItemError(Exception):
+    """One item of a list that cannot be embedded, beside others that can."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code, self.message = code, message
+
+    def at(self, index: int) -> dict:
+        return {"code": self.code, "message": self.message, "index": index}
