@@ -298,8 +298,33 @@ def delete(path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)  # the next start tries again
 
 
+def restore_links(folder: Path) -> None:
+    """Let `latest` and `best` be links again where a copy of the run has followed them.
+
+    As folders they are copies of a step's, or its only one, which then gets the step's name.
+    """
+    for path in (folder / "latest", folder / "best"):
+        if path.is_symlink() or not path.exists():
+            continue
+        if path.is_file():  # a copy that knows no links holds the name in a file
+            path.unlink()
+            continue
+        if problems := verify(path):
+            damaged = path.rename(path.with_name(f"{path.name}.damaged-{time.time_ns()}"))
+            log.warning("%s is damaged (%s)", damaged, _brief(problems))
+            continue
+        step = read_state(path)["step"]
+        original = of_step(folder, step)
+        if original is None or verify(original):
+            original = publish(path, folder, step)
+        else:
+            delete(path)
+        point(path, original)
+
+
 def tidy(folder: Path, drafts: Iterable[Path]) -> None:
     """Remove `drafts` and what else a kill may have left, and bring the links up to date."""
+    restore_links(folder)
     for path in (*drafts, *folder.glob(".deleting-*")):
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(f"step_*/.{STATE}"):
@@ -317,18 +342,18 @@ def tidy(folder: Path, drafts: Iterable[Path]) -> None:
         link.unlink(missing_ok=True)
 
 
-def put_aside(folder: Path, after: int | None = None) -> Path | None:
+def put_aside(folder: Path, after: int | None = None, number: int = 1) -> Path | None:
     """Move an earlier run's checkpoints to a folder beside, so that a new run loses none of them.
 
     after: only those of later steps, which a run that goes on from step `after` leaves behind: the
     newest would else be resumed from, and be kept instead of the new ones.
+    number: the first to try behind the folder's name.
 
     Returns the folder's name, or None where there was nothing to move.
     """
     old = [path for path in checkpoints(folder) if after is None or step_of(path) > after]
     if not old:
         return None
-    number = 1
     while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
         number += 1
     if after is None:

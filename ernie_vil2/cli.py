@@ -97,6 +97,10 @@ def _interrupts() -> Iterator[list]:
     seen: list = []
 
     def interrupt(number, frame):
+        if _paddle_is_being_imported():
+            # it would print lines of its own; nothing is begun yet that could be left half-done
+            _say("interrupted", 1)
+            os._exit(1)
         seen.append(number)
         raise KeyboardInterrupt
 
@@ -109,6 +113,11 @@ def _interrupts() -> Iterator[list]:
         yield seen
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _paddle_is_being_imported() -> bool:
+    spec = getattr(sys.modules.get("paddle"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def _in_main_thread() -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2.durable import append
+from ernie_vil2.durable import append, replaced
 
 log = logging.getLogger("ernie_vil2")
 
@@ -151,7 +151,8 @@ class RunLog:
 
     def __init__(self, output: Path, config):
         output.mkdir(parents=True, exist_ok=True)
-        config.dump(output / "config.yaml")
+        with replaced(output / "config.yaml") as draft:
+            config.dump(draft)
         log.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions().items()))
         self.records = _Records(output / "vdl")
         self.visual = _log_writer(self.records)

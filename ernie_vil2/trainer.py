@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
-from ernie_vil2 import checkpoint, distributed, training_state
+from ernie_vil2 import checkpoint, distributed, earlier_run, resume_changes, training_state
 from ernie_vil2.bad_share import BadShare
 from ernie_vil2.build import (
     batch_norms,
@@ -173,6 +173,8 @@ class Trainer:
     def _find_checkpoint(self, resume: Optional[str]) -> Optional[Path]:
         if resume is None:
             return None
+        if self._main:
+            checkpoint.restore_links(self.output / "checkpoints")
         if resume != "auto":
             if self._main:
                 checkpoint.check(Path(resume))
@@ -197,11 +199,14 @@ class Trainer:
                 check_pretrained_vocabulary(weights, self.tokenizer)
             load_weights(self.model, weights, self.config.Global.pretrained_partial)
             log.info("start from the weights of %s", weights)
-        if self._main and (aside := checkpoint.put_aside(self.output / "checkpoints")):
-            log.warning("an earlier run's checkpoints are kept in %s; --resume goes on", aside)
+        if self._main and (aside := earlier_run.put_aside(self.output)):
+            kept = ", ".join(path.name for path in aside)
+            log.warning("what an earlier run left is kept in %s: %s", self.output, kept)
 
     def _resume(self, folder: Path) -> None:
         check_resumed_vocabulary(folder, self.tokenizer)
+        for change in resume_changes.changes(folder, self.config) if self._main else ():
+            log.warning("not as in %s: %s", folder.name, change)
         state = self._restore(folder)
         if "faults" in state:
             self.faults.load_state_dict(state["faults"])

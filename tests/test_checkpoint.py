@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -172,3 +173,36 @@ def test_links_are_brought_up_to_date(folder):
     checkpoint.tidy(folder, [])
     assert (folder / "best").resolve().name == "step_00000003"
     assert checkpoint.read_state(folder / "best") == {"step": 3, "best": 0.5}
+
+
+def test_a_copy_that_followed_the_links(folder, tmp_path):
+    """As `cp -rL`, `scp -r` and object stores make it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    assert (copy / "latest").is_dir() and not (copy / "latest").is_symlink()
+    checkpoint.tidy(copy, [])
+    assert (copy / "latest").readlink() == Path("step_00000003")
+    assert (copy / "best").readlink() == Path("step_00000002")
+    assert {path.name for path in copy.iterdir()} == {path.name for path in folder.iterdir()}
+
+
+def test_a_copy_without_the_original_takes_its_place(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "step_00000003")
+    shutil.rmtree(copy / "best")
+    (copy / "best").write_text("step_00000002")  # what knows no links may write
+    checkpoint.tidy(copy, [])
+    assert (copy / "latest").readlink() == Path("step_00000003")
+    assert checkpoint.verify(copy / "step_00000003") == []
+    assert (copy / "best").readlink() == Path("step_00000002")
+
+
+def test_a_damaged_copy_is_kept_beside(folder, tmp_path, logged):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "latest" / "vocab.txt").unlink()
+    checkpoint.tidy(copy, [])
+    assert (copy / "latest").readlink() == Path("step_00000003")
+    (aside,) = copy.glob("latest.damaged-*")
+    assert f"{aside} is damaged (vocab.txt is missing)" in logged.text

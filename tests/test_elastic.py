@@ -124,11 +124,21 @@ def test_restart_sh_restarts_failures_alone_and_not_for_ever(tmp_path, code, sta
     assert output.count("start") == starts
 
 
-def test_restart_sh_passes_on_sigterm_and_stops():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_restart_sh_passes_a_signal_on_and_stops(number):
     script = "import signal, time; signal.signal(15, lambda *_: exit(1)); print(1); time.sleep(60)"
     run = restart(5, sys.executable, "-u", "-c", script, stdout=subprocess.PIPE)
     assert run.stdout.readline() == "1\n"
-    run.terminate()
+    run.send_signal(number)
     assert run.wait(10) == 1
     assert run.stdout.read() == ""
     run.stdout.close()
+
+
+def test_restart_sh_under_nohup_outlives_its_terminal():
+    script = "import time; print(1); time.sleep(1); print(2)"
+    command = ["nohup", "bash", str(ROOT / "tools" / "restart.sh"), "5", sys.executable, "-u", "-c"]
+    run = subprocess.Popen([*command, script], text=True, stdout=subprocess.PIPE)
+    assert run.stdout.readline() == "1\n"
+    run.send_signal(signal.SIGHUP)
+    assert run.communicate(timeout=20)[0] == "2\n" and run.returncode == 0

@@ -17,6 +17,7 @@ from shapes import write_run
 import ernie_vil2
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
+from ernie_vil2.trainer import _stop_signals
 from ernie_vil2.weights import read_safetensors
 from tools import eval as eval_tool
 from tools import train as train_tool
@@ -341,7 +342,7 @@ def test_bare_resume_is_auto(run, tmp_path):
     assert list(metrics(copy)) == [*metrics(out), 5]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_leaves(tmp_path, number):
     config = write_run(tmp_path)
     argv = ["-c", str(config), "-o", "Global.max_steps=100000", "Global.epochs=100000"]
@@ -365,6 +366,15 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert saved == stopped_at
     train(config, f"Global.max_steps={saved + 1}", "Global.epochs=100000", resume="auto")
     assert max(metrics(out)) == saved + 1
+
+
+def test_nohup_is_respected():
+    assert signal.SIGHUP in _stop_signals()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in _stop_signals()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_short_run_ends_with_an_evaluation_and_has_a_best(tmp_path):

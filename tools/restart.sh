@@ -5,14 +5,14 @@
 #     tools/train.py -c configs/base.yaml --resume auto
 #
 # It stops at exit code 0 (done) and 2 (the user's mistake, which no restart mends), and at Ctrl-C
-# and SIGTERM, which the command gets too. Without etcd the launcher itself restarts nothing.
+# SIGTERM and SIGHUP, which the command gets too (the last two as SIGTERM). Without etcd the launcher itself restarts nothing.
 set -u
 restarts=$1
 shift
 stopped=
 
 trap 'stopped=1' INT # the terminal sends it to the command as well
-trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM
+trap 'stopped=1; kill -TERM "$child" 2>/dev/null' TERM HUP # under nohup bash traps no HUP
 for ((n = 1; ; n++)); do
   "$@" &
   child=$!

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ernie_vil2 import cli, launcher, runtime
+from ernie_vil2 import cli, runtime
 
 
 def main(argv=None) -> int:
@@ -22,9 +22,10 @@ def main(argv=None) -> int:
         help="instead of training, check what a long run relies on, and measure what it will take",
     )
     args = parser.parse_args(argv)
-    launcher.watch()
+    from ernie_vil2 import launcher
     from ernie_vil2.config import load_config
 
+    launcher.watch()
     config = load_config(args.config, args.override)  # mistakes show before paddle is loaded
     settings = runtime.prepare()
 
