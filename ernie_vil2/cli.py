@@ -45,6 +45,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """The `type` of an argument that is a port of TCP."""
+    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: expected 1 to 65535")
+    return int(text)
+
+
 def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> int:
     """Call `main(argv)` and return the exit code: 0 done, 2 the user's mistake (one line), 1 else.
 

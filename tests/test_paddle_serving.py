@@ -68,13 +68,17 @@ def ended(pids: list[int]) -> bool:
 
 
 class Service:
-    """tools/serve_paddle.py as a user starts it. `error`: what it said if it did not start."""
+    """tools/serve_paddle.py as a user starts it. `error`: what it said if it did not start.
 
-    def __init__(self, folder: Path, logs: Path, *options: str):
+    prefix: a command that starts it.
+    """
+
+    def __init__(self, folder: Path, logs: Path, *options: str, prefix: tuple[str, ...] = ()):
         self.http_port, self.rpc_port = free_ports(2)
         ports = ["--http-port", str(self.http_port), "--rpc-port", str(self.rpc_port)]
         self.process = subprocess.Popen(
             [
+                *prefix,
                 PYTHON,
                 ROOT / "tools" / "serve_paddle.py",
                 folder,
@@ -371,11 +375,13 @@ def test_load(service, images, expected):
 
 def test_a_slow_client_does_not_hold_the_others_up(service):
     with socket.create_connection(("127.0.0.1", service.http_port)) as slow:
-        slow.sendall(b"POST /ernie_vil2/prediction HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
+        slow.sendall(
+            b"POST /ernie_vil2/prediction HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+        )
         assert service.ask(text="red")[0] == 200
     with socket.create_connection(("127.0.0.1", service.http_port)) as chunked:
         chunked.sendall(
-            b"POST /ernie_vil2/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            b"POST /ernie_vil2/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         )
         assert chunked.recv(100).startswith(b"HTTP/1.1 411 ")
 
@@ -464,6 +470,14 @@ def test_a_damaged_model_does_not_start(artefact, tmp_path):
         ({"op": {"txt": {}}}, 'op in .*settings.yml has "txt"; did you mean "text"?'),
         ({"limits": {"texts": -1}}, "texts -1 in .*: expected a whole number above 0"),
         ({"worker_num": "x"}, "worker_num 'x' in .*: expected a whole number"),
+        ({"worker_num": 10**6}, "worker_num 1000000 in .*: expected .* above 0, at most 256"),
+        ({"limits": {"seconds": 0}}, "limits.seconds 0 in .*: expected .* above 0"),
+        ({"limits": {"texts": True}}, "limits.texts True in .*: expected a whole number"),
+        ({"limits": {"body_mb": 10**80}}, "limits.body_mb of many digits in .*: expected"),
+        ({"limits": {"bodies_mb": 8}}, "body_mb 32 in .* is above limits.bodies_mb 8"),
+        ({"op": {"image": {"local_service_conf": {"thread_num": 10**6}}}}, "thread_num 1000000 in"),
+        ({"op": {"text": {"batch_size": "8"}}}, "op.text.batch_size '8' in .*: expected a whole"),
+        ({"dag": {"is_thread_op": "no"}}, "is_thread_op 'no' in .*: expected true or false"),
         ({"op": {"text": {"batch_size": 2}}}, "auto_batching_timeout in .*: expected at least 1"),
     ],
 )
@@ -486,3 +500,19 @@ def test_a_port_in_use_and_a_folder_without_a_model(artefact, tmp_path):
     service = Service(tmp_path, tmp_path)
     assert service.process.returncode == 2
     assert "holds no inference.yml" in service.error
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (["--http-port", "70000"], "65535"),
+        (["--rpc-port", "9" * 5000], "65535"),
+        (["--http-port", "18082", "--rpc-port", "18082"], "18082"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+    ],
+)
+def test_addresses_that_are_none(artefact, tmp_path, options, message):
+    service = Service(artefact, tmp_path, *options)
+    assert service.process.returncode == 2
+    assert message in service.error
+    assert "Traceback" not in service.error

@@ -14,8 +14,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote, on Paddle 2.6")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: every interface")
-    parser.add_argument("--http-port", type=cli.positive, default=18082)
-    parser.add_argument("--rpc-port", type=cli.positive, default=18083)
+    parser.add_argument("--http-port", type=cli.port, default=18082)
+    parser.add_argument("--rpc-port", type=cli.port, default=18083)
     parser.add_argument(
         "--config", default=packaged() / "paddle_serving.yml", help="settings and limits"
     )

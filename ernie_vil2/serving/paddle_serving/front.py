@@ -1,221 +1,242 @@
 """HTTP for the Paddle Serving service: the JSON of Paddle Serving's own gateway, with limits.
 
 Paddle Serving's gateway reads bodies of any size into memory (three of 100 MB left it with 1.3 GB),
-cannot return more than 4 MiB, answers errors with 200 and listens on every interface.
+cannot return more than 4 MiB, answers errors with 200 and listens on every interface. This one has
+connections, bodies and health checks in common with our other HTTP server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-import sys
+import socket
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from ernie_vil2.serving.http import limits as http
+from ernie_vil2.serving.http.connections import ConnectionLimits, fit_open_files
+from ernie_vil2.serving.http.errors import ApiError
+from ernie_vil2.serving.http.server import make_server
 from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE, kind
-from ernie_vil2.serving.paddle_serving.service import NAME
+from ernie_vil2.serving.paddle_serving.service import NAME, EmbeddingService
 from ernie_vil2.serving.paddle_serving.settings import Limits
+from ernie_vil2.serving.paddle_serving.turns import Busy, Gone
 
 PATH = f"/{NAME}/prediction"
 _CLOSED = 3001  # Paddle Serving's err_no while it stops
 _HTTP_STATUS = {0: 200, BAD_REQUEST: 400, TOO_LARGE: 413, _CLOSED: 503}
-_CONNECTIONS = 256  # at a time; a thread each
+_PARSED_AT_ONCE = 2  # bodies: JSON is read by one thread at a time anyhow
+_RPC_CONNECTIONS = 256
+_STUCK = 4  # times `limits.seconds`: as long nothing may be done while there is work
 
 
-class Front(ThreadingHTTPServer):
-    """Listens at once; `serve_forever` in a thread, then `drain`.
+def connection_limits(limits: Limits) -> tuple[ConnectionLimits, int]:
+    """Of HTTP, and how many connections gRPC may have; fewer of both where `ulimit -n` is small.
 
-    working: requests that the service works on at a time.
+    Raises UserError.
     """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, host: str, port: int, servicer, limits: Limits, working: int):
-        self.servicer, self.limits = servicer, limits
-        self.most = working + limits.waiting
-        self.turns = threading.BoundedSemaphore(working)
-        self.connections = threading.BoundedSemaphore(_CONNECTIONS)
-        self.requests, self.bytes, self.changed = 0, 0, threading.Condition()
-        super().__init__((host, port), _Handler)
-
-    def process_request(self, request, client_address):
-        if not self.connections.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request, client_address):
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self.connections.release()
-
-    def handle_error(self, request, client_address):
-        """A client that went away is no event of ours; anything else is."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-    @contextmanager
-    def place(self, length: int) -> Iterator[bool]:
-        """Whether there is room for a request of so many bytes; if so, it is held."""
-        with self.changed:
-            full = self.bytes + length > self.limits.bodies_mb << 20 or self.requests >= self.most
-            if not full:
-                self.requests, self.bytes = self.requests + 1, self.bytes + length
-        if full:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            with self.changed:
-                self.requests, self.bytes = self.requests - 1, self.bytes - length
-                self.changed.notify_all()
-
-    def drain(self, seconds: float) -> None:
-        """Take no new connections, and wait for the answers to the requests at hand."""
-        self.shutdown()
-        self.socket.close()
-        with self.changed:
-            self.changed.wait_for(lambda: self.requests == 0, seconds)
+    wanted = limits.connections + _RPC_CONNECTIONS
+    found = fit_open_files(
+        ConnectionLimits(
+            connections=wanted,
+            per_address=limits.per_address,
+            idle_seconds=limits.seconds,
+            head_seconds=min(10, limits.seconds),
+        )
+    )
+    rpc = max(1, found.connections * _RPC_CONNECTIONS // wanted)
+    return replace(found, connections=found.connections - rpc), rpc
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Front
+class Front:
+    """Serves `service` on a listening socket, in a thread of its own: `start`, then `drain`."""
 
-    def setup(self):
-        self.timeout = self.server.limits.seconds
-        super().setup()
+    ready, failure = True, None  # for the server: the model was loaded and verified before
 
-    def log_message(self, *args):
-        pass
-
-    def handle_expect_100(self):
-        return self.length() is not None and super().handle_expect_100()
-
-    def do_GET(self):
-        if self.path == "/healthz":
-            self.answer(200, {"status": "ok"})
-        else:
-            self.refuse(404, f"no page {self.path[:60]!r}: POST to {PATH}, or GET /healthz")
-
-    def do_POST(self):
-        # the last part of the path is free in Paddle Serving
-        if not self.path.startswith(f"/{NAME}/"):
-            self.refuse(404, f"no service {self.path[:60]!r}: POST to {PATH}", close=True)
-            return
-        length = self.length()
-        if length is None:
-            return
-        with self.server.place(length) as free:
-            if free:
-                self.embed(length)
-            else:
-                self.refuse(503, "too many requests are in work: try again", close=True)
-
-    def length(self) -> int | None:
-        """Of the body in bytes; None if it was refused."""
-        header = self.headers.get("Content-Length", "")
-        most = self.server.limits.body_mb << 20
-        if "Transfer-Encoding" in self.headers or not (header.isascii() and header.isdecimal()):
-            self.refuse(411, "a Content-Length is needed", close=True)
-        elif len(header) > 18 or int(header) > most:
-            self.refuse(
-                413, f"a body of {header[:20]} bytes, at most {most}: send less", close=True
+    def __init__(self, listener: socket.socket, service: EmbeddingService, connections):
+        self.listener, self.service, self.limits = listener, service, service.limits
+        self.draining = False
+        self.in_flight = 0
+        # of which some wait for their turn, and others for an answer to "too many"
+        self.pool = ThreadPoolExecutor(2 * service.turns.most, "request")
+        self.parsing = threading.BoundedSemaphore(_PARSED_AT_ONCE)
+        self.bodies = http.Bodies(
+            http.Limits(
+                body_bytes=self.limits.body_mb << 20,
+                buffered_bytes=self.limits.bodies_mb << 20,
+                body_seconds=self.limits.seconds,
             )
-        else:
-            return int(header)
-        return None
+        )
+        self.connections = connections
+        self.server = None
 
-    def embed(self, length: int) -> None:
-        body = self.body(length)
-        if body is None:
-            self.refuse(408, f"the body of {length} bytes did not arrive in time", close=True)
-            return
-        with self.server.turns:
-            request = _parse(body, self.server.limits)
-            del body
-            if isinstance(request, str):
-                self.refuse(400, request)
-                return
-            answer = self.server.servicer.inference(request, None)
-        self.answer(
-            _HTTP_STATUS.get(answer.err_no, 500),
-            {
-                "err_no": answer.err_no,
-                "err_msg": answer.err_msg,
-                "key": list(answer.key),
-                "value": list(answer.value),
-                "tensors": [],
-            },
+    def start(self, drain_seconds: float) -> None:
+        self.server = make_server(
+            self.app(), self, self.connections, drain_seconds, error=_error_json
+        )
+        self.thread = threading.Thread(target=self.server.run, args=([self.listener],), name="http")
+        self.thread.start()
+
+    def drain(self) -> None:
+        """Refuse new requests, and wait for the answers to those at hand."""
+        self.server.handle_exit()
+        self.thread.join()
+
+    def app(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/healthz", self.healthz),
+                Route("/readyz", self.readyz),
+                # the last part of the path is free in Paddle Serving
+                Route(f"/{NAME}/{{method:path}}", self.predict, methods=["POST"]),
+            ],
+            exception_handlers={ApiError: _refused, HTTPException: _no_page, Exception: _failed},
         )
 
-    def body(self, length: int) -> bytearray | None:
-        """None if it does not arrive within the limit."""
-        body, end = bytearray(), time.monotonic() + self.server.limits.seconds
+    async def healthz(self, request: Request) -> Response:
+        """Whether the process is well; if not, restart it."""
+        if self.service.turns.stuck(_STUCK * self.limits.seconds):
+            raise ApiError(503, "stuck", "the model does not answer")
+        return _json({"status": "ok"})
+
+    async def readyz(self, request: Request) -> Response:
+        """Whether requests are taken."""
+        self.check_ready()
+        return _json({"status": "ready"})
+
+    def check_ready(self) -> None:
+        """Raises ApiError 503."""
+        if self.draining:
+            headers = {"Connection": "close", "Retry-After": "1"}
+            raise ApiError(503, "draining", "the service is shutting down", headers=headers)
+
+    async def predict(self, request: Request) -> Response:
+        self.check_ready()
+        self.check_length(request)
+        self.in_flight += 1
         try:
-            while len(body) < length:
-                chunk = self.rfile.read1(min(length - len(body), 1 << 20))
-                if not chunk or time.monotonic() > end:
-                    return None
-                body += chunk
-        except OSError:  # too slow, or gone
-            return None
-        return body
+            with self.bodies.hold(request, self.limits.body_mb << 20) as chunks:
+                body = bytearray()
+                async for chunk in chunks:
+                    body += chunk
+                if self.in_flight > 2 * self.service.turns.most:
+                    raise _busy("too many requests are in work: try again")
+                return await self.answer(request, body)
+        finally:
+            self.in_flight -= 1
 
-    def refuse(self, status: int, message: str, close: bool = False) -> None:
-        number = TOO_LARGE if status == 413 else BAD_REQUEST
-        content = {"err_no": number, "err_msg": message, "key": [], "value": [], "tensors": []}
-        self.close_connection = self.close_connection or close
-        self.answer(status, content)
-        if close:
-            self.discard()
+    def check_length(self, request: Request) -> None:
+        """Raises ApiError 411, 413."""
+        length, most = request.headers.get("content-length"), self.limits.body_mb << 20
+        if length is None:
+            headers = {"Connection": "close"}
+            raise ApiError(411, "no_length", "a Content-Length is needed", headers=headers)
+        if int(length) > most:  # h11 has seen to it that it is a number of few digits
+            message = f"a body of {length} bytes, at most {most}: send less"
+            raise ApiError(413, "body_too_large", message)
 
-    def answer(self, status: int, content: dict) -> None:
-        data = json.dumps(content, ensure_ascii=False).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        if status == 503:
-            self.send_header("Retry-After", "1")
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(data)
+    async def answer(self, request: Request, body: bytearray) -> Response:
+        gone = threading.Event()
+        watch = asyncio.ensure_future(_set_when_gone(request, gone))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self.pool, self.work, body, gone.is_set
+            )
+        except Busy as error:
+            raise _busy(str(error)) from None
+        except Gone:
+            raise http.client_gone() from None
+        finally:
+            watch.cancel()
 
-    def discard(self) -> None:
-        """Read on for a while: a client that still sends would lose the answer to a reset."""
-        end = time.monotonic() + self.server.limits.seconds
-        self.connection.settimeout(2)
-        while time.monotonic() < end:
-            if not self.rfile.read1(1 << 20):
-                break
+    def work(self, body: bytearray, gone: Callable[[], bool]) -> Response:
+        with self.parsing:
+            parsed = _parse(body, self.limits)
+        body.clear()
+        answer = self.service.answer(parsed, gone)
+        content = {
+            "err_no": answer.err_no,
+            "err_msg": answer.err_msg,
+            "key": list(answer.key),
+            "value": list(answer.value),
+            "tensors": [],
+        }
+        return _json(content, _HTTP_STATUS.get(answer.err_no, 500))
 
 
-def _parse(body: bytearray, limits: Limits) -> messages.Request | str:
-    """The request in a body, or what is wrong with it."""
+def _parse(body: bytearray, limits: Limits) -> messages.Request:
+    """The request in a body. Raises ApiError 400."""
+
+    def bad(message: str) -> ApiError:
+        return ApiError(400, "bad_request", message)
+
     if body.count(b",") > limits.commas:
-        return f"the body has more than {limits.commas} commas"
+        raise bad(f"the body has more than {limits.commas} commas")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
-        return f"the body is no JSON: {str(error)[:100]}"
+        raise bad(f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict):
-        return f'the body is {kind(content)}: expected an object with "key" and "value"'
+        raise bad(f'the body is {kind(content)}: expected an object with "key" and "value"')
     for name in ("key", "value"):
         strings = content.get(name)
         if not isinstance(strings, list) or not all(isinstance(text, str) for text in strings):
-            return f'"{name}" should be a list of strings'
+            raise bad(f'"{name}" should be a list of strings')
     logid = content.get("logid", 0)
     if type(logid) is not int or not -(1 << 63) <= logid < 1 << 63:
-        return '"logid" should be a whole number'
+        raise bad('"logid" should be a whole number')
     try:
         return messages.Request(key=content["key"], value=content["value"], logid=logid)
     except (ValueError, UnicodeError):
-        return "a string is no valid Unicode: it holds half of a surrogate pair"
+        raise bad("a string is no valid Unicode: it holds half of a surrogate pair") from None
+
+
+async def _set_when_gone(request: Request, gone: threading.Event) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
+
+
+# --- Answers other than embeddings ----------------------------------------------------------------
+
+
+def _busy(message: str) -> ApiError:
+    return ApiError(503, "busy", message, headers={"Retry-After": "1"})
+
+
+def _json(content: dict, status: int = 200, headers: dict | None = None) -> Response:
+    data = json.dumps(content, ensure_ascii=False).encode()
+    return Response(data, status, headers, "application/json")
+
+
+def _error_json(error: ApiError) -> bytes:
+    """In the form of Paddle Serving's answers."""
+    number = TOO_LARGE if error.status == 413 else BAD_REQUEST
+    content = {"err_no": number, "err_msg": error.message, "key": [], "value": [], "tensors": []}
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+async def _refused(request: Request, error: ApiError) -> Response:
+    status = 503 if error.status == 429 else error.status  # `Bodies` is full
+    return Response(_error_json(error), status, error.headers, "application/json")
+
+
+async def _no_page(request: Request, error: HTTPException) -> Response:
+    message = f"no page {request.scope['path'][:60]!r}: POST to {PATH}, or GET /healthz"
+    if error.status_code != 404:
+        message = f"{error.detail}: POST to {PATH}, or GET /healthz"
+    return await _refused(request, ApiError(error.status_code, "", message, headers=error.headers))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # Starlette raises it again, so that it is logged
+    return await _refused(request, ApiError(500, "internal", "see the service's log"))

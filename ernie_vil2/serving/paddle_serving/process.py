@@ -32,6 +32,8 @@ def watch(
 
     Raises UserError: what kept it from starting, in one line.
     """
+    if http_port == rpc_port:
+        raise UserError(f"HTTP and gRPC are both to listen on port {http_port}: expected two ports")
     for port in (http_port, rpc_port):
         _check_port(host, port)
     log_dir = Path(log_dir).resolve()
@@ -87,11 +89,14 @@ def watch(
 
 def _check_port(host: str, port: int) -> None:
     try:
-        with socket.create_server((host, port)):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        with socket.create_server(address, family=family):
             pass
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host of more than 63 letters
+        reason = getattr(error, "strerror", None) or "no name of a host"
         raise UserError(
-            f"port {port} of {host} cannot be listened on ({error.strerror}): choose another"
+            f"port {port} of {host} cannot be listened on ({reason}): choose another"
         ) from None
 
 
@@ -106,7 +111,9 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     artefact = Artefact.open(folder)
     settings, limits = load_settings(settings, artefact.folder, rpc_port)
     try:
-        from ernie_vil2.serving.paddle_serving.front import PATH, Front
+        from ernie_vil2.serving.http.server import listen
+        from ernie_vil2.serving.paddle_serving import rpc
+        from ernie_vil2.serving.paddle_serving.front import PATH, Front, connection_limits
         from ernie_vil2.serving.paddle_serving.service import EmbeddingService
     except ImportError as error:
         raise UserError(
@@ -114,10 +121,14 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
         ) from None
     _quieten()
     service = EmbeddingService(artefact, settings, limits)
-    front = Front(host, http_port, service.servicer, limits, settings["worker_num"])
-    rpc = service.start_grpc(f"{host}:{rpc_port}")
-    threading.Thread(target=front.serve_forever, daemon=True).start()
-    line = f"ready: http://{host}:{http_port}{PATH}, gRPC at {host}:{rpc_port}"
+    connections, rpc_connections = connection_limits(limits)
+    where = f"[{host}]:{rpc_port}" if ":" in host else f"{host}:{rpc_port}"
+    rpc_server = rpc.start(
+        where, service.answer, limits, most=2 * service.turns.most, connections=rpc_connections
+    )
+    front = Front(listen(host, http_port), service, connections)
+    front.start(DRAIN_SECONDS)
+    line = f"ready: http://{where.rpartition(':')[0]}:{http_port}{PATH}, gRPC at {where}"
     report.write(json.dumps({"ready": line}) + "\n")
     report.flush()
 
@@ -128,8 +139,8 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     while not stop.wait(1):
         if len(multiprocessing.active_children()) < children:
             raise RuntimeError("a process of Paddle Serving has died")
-    stopped = rpc.stop(DRAIN_SECONDS)
-    front.drain(DRAIN_SECONDS)
+    stopped = rpc_server.stop(DRAIN_SECONDS)
+    front.drain()
     stopped.wait(DRAIN_SECONDS)
 
 

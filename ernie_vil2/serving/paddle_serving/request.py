@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import threading
+from collections.abc import Callable
 
 import numpy as np
 from paddle_serving_server import pipeline
 
+from ernie_vil2 import runtime
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.artefact import TOWERS, Artefact
@@ -39,11 +42,15 @@ class Request(pipeline.RequestOp):
 
     Gives a job: for each tower its rows (`image`: what the program takes, `text`: int64
     [n, max_len]), `<tower>_count` items asked for and `<tower>_errors` {index: message}.
+
+    moved: called after each image.
     """
 
-    def __init__(self, artefact: Artefact, limits: Limits):
+    def __init__(self, artefact: Artefact, limits: Limits, moved: Callable[[], None]):
         super().__init__()
-        self.limits = limits
+        self.limits, self.moved = limits, moved
+        # beside more of them a text would get too small a share of the processor
+        self.decoding = threading.BoundedSemaphore(min(4, runtime.usable_cores()))
         self.transform, self.tokenizer = artefact.transform(), artefact.tokenizer()
         size = artefact.image_size
         shape, dtype = ([3, size, size], np.float32)
@@ -134,7 +141,10 @@ class Request(pipeline.RequestOp):
             raise ItemError(f"not base64: {error}") from None
         if not data:
             raise ItemError("empty: expected a base64-encoded image file")
-        return self.transform(data)
+        with self.decoding:
+            pixels = self.transform(data)
+        self.moved()
+        return pixels
 
     def text(self, item: str) -> str:
         if not item.strip():

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import base64
 import json
-from concurrent import futures
+from collections.abc import Callable
 
-import grpc
 import numpy as np
 from paddle_serving_server import pipeline
 from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
-from paddle_serving_server.pipeline.proto import pipeline_service_pb2_grpc
 from paddle_serving_server.web_service import WebService
 
 from ernie_vil2.errors import UserError
@@ -26,6 +24,7 @@ from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
 from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_serving.request import Request
 from ernie_vil2.serving.paddle_serving.settings import Limits
+from ernie_vil2.serving.paddle_serving.turns import Turns
 from ernie_vil2.serving.predictor import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
@@ -42,12 +41,20 @@ class Route(pipeline.Op):
 class Tower(pipeline.Op):
     """One tower's program, named "image" or "text", over the rows of several requests.
 
-    rows: most of one run; embed_dim: numbers of an embedding.
+    rows: most of one run; embed_dim: numbers of an embedding; moved: called after each run.
     """
 
-    def __init__(self, name: str, input_ops: list, feed: str, rows: int, embed_dim: int):
+    def __init__(
+        self,
+        name: str,
+        input_ops: list,
+        feed: str,
+        rows: int,
+        embed_dim: int,
+        moved: Callable[[], None],
+    ):
         super().__init__(name=name, input_ops=input_ops)
-        self.feed, self.rows, self.embed_dim = feed, rows, embed_dim
+        self.feed, self.rows, self.embed_dim, self.moved = feed, rows, embed_dim, moved
 
     def preprocess(self, input_dicts, data_id=0, log_id=0):
         (job,) = input_dicts.values()
@@ -62,6 +69,7 @@ class Tower(pipeline.Op):
             if code != 0:
                 return None, code, message
             (embeds[part],) = result.values()
+            self.moved()
         if not np.isfinite(embeds).all():
             return None, _UNKNOWN, f"{self.name} embeddings are not finite"
         return {f"{self.name}_embeds": embeds}, 0, ""
@@ -139,13 +147,13 @@ def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
 class EmbeddingService(WebService):
     """The service of one artefact; see settings.py for its settings.
 
-    `servicer.inference(request, None)` answers a request of this process; `start_grpc` others'.
-    Raises UserError if its embeddings are not the trained model's.
+    Attributes: `turns`. Raises UserError if its embeddings are not the trained model's.
     """
 
     def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
         super().__init__(NAME)
         self.artefact, self.settings, self.limits = artefact, settings, limits
+        self.turns = Turns(settings["worker_num"], limits.waiting, limits.seconds)
         self.prepare_pipeline_config(yml_dict=settings)
         for tower in self.towers:  # what Paddle Serving's YAML cannot say
             handler = tower._local_service_handler
@@ -155,7 +163,7 @@ class EmbeddingService(WebService):
         self.verify()
 
     def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
-        request = Request(self.artefact, self.limits)
+        request = Request(self.artefact, self.limits, self.turns.moved)
         last = self.get_pipeline_response(request)
         self._server.set_response_op(Answer([last], self.artefact.logit_scale))
         self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)
@@ -163,29 +171,23 @@ class EmbeddingService(WebService):
     def get_pipeline_response(self, read_op):
         width, rows = self.artefact.embed_dim, self.limits.rows
         route = Route(name="route", input_ops=[read_op])
-        image = Tower("image", [route], "pixel_values", rows, width)
-        text = Tower("text", [image], "input_ids", rows, width)
+        moved = self.turns.moved
+        image = Tower("image", [route], "pixel_values", rows, width, moved)
+        text = Tower("text", [image], "input_ids", rows, width, moved)
         self.towers = image, text
         route.set_jump_to_ops([image])
         return text
 
-    def start_grpc(self, address: str) -> grpc.Server:
-        """Answer Paddle Serving's pipeline clients at "host:port"."""
-        workers = self.settings["worker_num"]
-        server = grpc.server(
-            futures.ThreadPoolExecutor(workers),
-            options=[
-                ("grpc.max_receive_message_length", self.limits.body_mb << 20),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ],
-            maximum_concurrent_rpcs=workers + self.limits.waiting,
-        )
-        pipeline_service_pb2_grpc.add_PipelineServiceServicer_to_server(self.servicer, server)
-        if not server.add_insecure_port(address):
-            raise UserError(f"{address} cannot be listened on: another host or port is needed")
-        server.start()
-        return server
+    def answer(
+        self, request: messages.Request, gone: Callable[[], bool] = lambda: False
+    ) -> messages.Response:
+        """The answer to a request, when it is its turn; gone: whether its client has left.
+
+        Raises Busy, Gone.
+        """
+        kind = "image" if {"image", "images"} & set(request.key) else "text"
+        with self.turns.turn(kind, gone):
+            return self.servicer.inference(request, None)
 
     def verify(self) -> None:
         """Embed the golden inputs as a request would, and compare."""
@@ -198,7 +200,7 @@ class EmbeddingService(WebService):
             for item, row in zip(items, expected):
                 if not item:  # a text that the model can embed and this service refuses
                     continue
-                answer = self.servicer.inference(messages.Request(key=[tower], value=[item]), None)
+                answer = self.answer(messages.Request(key=[tower], value=[item]))
                 if answer.err_no:
                     raise UserError(f"the {tower} tower does not run: {answer.err_msg}")
                 values = dict(zip(answer.key, answer.value))

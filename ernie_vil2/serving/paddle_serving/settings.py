@@ -18,18 +18,39 @@ _LOCAL = (
     *("use_mkldnn", "mkldnn_op_list"),
     *("min_subgraph_size", "use_calib"),
 )
+# What numbers may be, where it is not 1 to _MOST.
+_MOST = 100_000
+_BOUNDS = {
+    "worker_num": (1, 256),
+    "body_mb": (1, 2047),  # gRPC's and protobuf's sizes are of 31 bits
+    "rpc_mb": (1, 2047),
+    "bodies_mb": (1, 1 << 20),
+    "text_chars": (1, 1_000_000),
+    "waiting": (1, 1000),  # a thread each
+    "seconds": (1, 3600),
+    "connections": (1, 60_000),
+    "concurrency": (1, 64),
+    "batch_size": (1, 4096),
+    "auto_batching_timeout": (0, 60_000),
+    "thread_num": (1, 1024),
+    "retry": (1, 10),
+    "channel_size": (0, _MOST),
+}
 
 
 @dataclass(frozen=True)
 class Limits:
     """What the service takes: all are refused with a clear answer beyond it.
 
-    body_mb: MiB of a request; bodies_mb: of all requests over HTTP together; images, texts: in a
-    request; text_chars: characters of a text; rows: most that run through a tower at a time;
-    waiting: requests beyond those in work; seconds: for a client to send its request.
+    body_mb: MiB of a request over HTTP; rpc_mb: over gRPC; bodies_mb: of all requests over HTTP
+    together; images, texts: in a request; text_chars: characters of a text; rows: most that run
+    through a tower at a time; waiting: requests beyond those in work; seconds: for a client to send
+    its request, and for that to wait; connections: over HTTP at a time; per_address: of these, of
+    one client's address.
     """
 
     body_mb: int = 32
+    rpc_mb: int = 8
     bodies_mb: int = 256
     images: int = 64
     texts: int = 512
@@ -37,6 +58,8 @@ class Limits:
     rows: int = 32
     waiting: int = 64
     seconds: int = 30
+    connections: int = 1000
+    per_address: int = 250
 
     @property
     def commas(self) -> int:
@@ -53,25 +76,35 @@ def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 5,000 digits
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())[:300]}") from None
     _check_keys(path, settings, "the file", ("worker_num", "dag", "op", "limits"))
     limits = settings.pop("limits", None) or {}
     _check_keys(path, limits, "limits", [field.name for field in fields(Limits)])
     limits = Limits(**limits)
-    for name, value in [*asdict(limits).items(), ("worker_num", settings.get("worker_num", 1))]:
-        if type(value) is not int or value < 1:
-            raise UserError(f"{name} {value!r} in {path}: expected a whole number above 0")
+    settings.setdefault("worker_num", 1)
+    _check_numbers(path, "limits.", asdict(limits))
+    _check_numbers(path, "", settings)
+    if limits.body_mb > limits.bodies_mb:
+        raise UserError(
+            f"limits.body_mb {limits.body_mb} in {path} is above limits.bodies_mb "
+            f"{limits.bodies_mb}: such a request would never find room"
+        )
 
     settings.update(rpc_port=rpc_port, build_dag_each_worker=False)
     dag = settings.setdefault("dag", {})
     _check_keys(path, dag, "dag", _DAG)
-    dag.setdefault("is_thread_op", True)
+    _check_numbers(path, "dag.", dag)
+    if type(dag.setdefault("is_thread_op", True)) is not bool:
+        raise UserError(
+            f"dag.is_thread_op {dag['is_thread_op']!r} in {path}: expected true or false"
+        )
     ops = settings.setdefault("op", {})
     _check_keys(path, ops, "op", TOWERS)
     for tower in TOWERS:
         op = ops.setdefault(tower, {})
         _check_keys(path, op, f"op.{tower}", _OP)
+        _check_numbers(path, f"op.{tower}.", op)
         if dag["is_thread_op"] and op.get("concurrency", 1) != 1:
             raise UserError(
                 f"op.{tower}.concurrency {op['concurrency']} in {path}: threads would share one "
@@ -86,6 +119,7 @@ def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
         _check_keys(path, local, f"op.{tower}.local_service_conf", _LOCAL)
         if local.get("thread_num") is None:
             local["thread_num"] = runtime.usable_cores()
+        _check_numbers(path, f"op.{tower}.local_service_conf.", local)
         model = Path(folder) / "serving_server" / tower
         if not (model / "serving_server_conf.prototxt").is_file():
             raise UserError(
@@ -102,3 +136,17 @@ def _check_keys(path, section, name: str, known) -> None:
     for key in section:
         if key not in known:
             raise UserError(f'{name} in {path} has "{key}"{did_you_mean(key, known)}')
+
+
+def _check_numbers(path, section: str, values: dict) -> None:
+    """Those in _BOUNDS, and all limits: a million threads and the like are nobody's wish."""
+    for name, value in values.items():
+        if name not in _BOUNDS and section != "limits.":
+            continue
+        least, most = _BOUNDS.get(name, (1, _MOST))
+        if type(value) is not int or not least <= value <= most:
+            huge = type(value) is int and abs(value) > 1 << 99  # Python refuses to print it
+            raise UserError(
+                f"{section}{name} {'of many digits' if huge else repr(value)[:40]} in {path}: "
+                f"expected a whole number above {least - 1}, at most {most}"
+            )
