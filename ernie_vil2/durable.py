@@ -87,9 +87,15 @@ def naming(path: Path) -> Iterator[None]:
 
 def check_room(folder: Path) -> None:
     """Raise OSError unless a MiB can be written to `folder`: better now than in an hour."""
-    with replaced(folder / ".room") as draft:
+    draft = folder / ".room"
+    try:
         draft.write_bytes(b"\0" * (1 << 20))
-    (folder / ".room").unlink()
+        sync(draft)
+    except OSError as error:
+        error.filename = os.fspath(folder)
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
