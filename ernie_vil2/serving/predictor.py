@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2 import runtime
+from ernie_vil2 import processor, runtime
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
@@ -167,24 +167,28 @@ class _Program:
         return self._output.copy_to_cpu()
 
 
-def _use_cpu(config, precision: str, threads: int) -> None:
-    from paddle.base import core
-
+def check_cpu(precision: str, has: Set[str]) -> None:
+    """Raises UserError if a CPU with the flags `has` (`processor.flags`) cannot run a precision."""
     if precision == "fp16":
         raise UserError("precision fp16 on cpu: expected a GPU; use fp32, bf16 or int8 here")
-    if precision == "bf16" and not core.supports_bfloat16():
-        raise UserError(
-            "precision bf16: this CPU has neither AVX512-BF16 nor AMX; use fp32 or int8"
-        )
-    if precision == "int8" and not core.supports_vnni():
-        raise UserError("precision int8: this CPU has no AVX512-VNNI; use fp32")
+    reason = processor.why_not(precision, has)
+    if reason:
+        raise UserError(reason)
+
+
+def _use_cpu(config, precision: str, threads: int) -> None:
+    import paddle
+
+    has = processor.flags()
+    check_cpu(precision, has)
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
     # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
     config.set_mkldnn_cache_capacity(0)
+    for name in processor.unsafe_passes(precision, has, paddle.__version__):
+        config.delete_pass(name)
     if precision == "bf16":
-        config.delete_pass("self_attention_fuse_pass")  # its kernel is float32's
         config.enable_mkldnn_bfloat16()
         config.set_bfloat16_op(BF16_OPERATORS)
     if precision == "int8":
