@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Set
 from pathlib import Path
 
+from ernie_vil2.errors import UserError
+
 # What oneDNN calls AVX512-Core; of these processors are its kernels for bf16 and int8.
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 # What each precision on the CPU needs beside what Paddle itself does, which is AVX.
@@ -45,6 +47,13 @@ def why_not(precision: str, has: Set[str]) -> str | None:
         return f"precision {precision}: /proc/cpuinfo tells no instructions; use fp32 here"
     others = " or ".join(other for other in NEEDS if not missing(other, has))
     return f"precision {precision}: this processor lacks {', '.join(lacks)}; use {others} here"
+
+
+def check(precision: str, has: Set[str]) -> None:
+    """Raises UserError if a CPU with the flags `has` cannot run `precision`."""
+    reason = why_not(precision, has)
+    if reason is not None:
+        raise UserError(reason)
 
 
 def unsafe_passes(precision: str, has: Set[str], paddle_version: str) -> tuple[str, ...]:
