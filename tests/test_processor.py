@@ -1,5 +1,11 @@
 """What runs follows from a processor's flags: both kinds of machine are tested on any."""
 
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import paddle
 import pytest
 from paddle import inference
@@ -9,6 +15,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.serving import predictor
 from ernie_vil2.serving.predictor import Predictor
 
+ROOT = Path(__file__).resolve().parents[1]
 on_paddle2 = pytest.mark.skipif(paddle.__version__ >= "3", reason="the pass is Paddle 2's")
 
 # as /proc/cpuinfo has them, less what no precision asks for
@@ -137,3 +144,34 @@ def test_other_peoples_predictors_are_safe(tiny_artefact, monkeypatch, has, half
     assert deleted(monkeypatch, lambda: inference.create_predictor(config)) == passes
     assert made == [config]
     assert (PASS in config.pass_builder().all_passes()) == (not passes)
+
+
+@pytest.fixture
+def fused_model(tiny_artefact, tmp_path):
+    """Exported, with attention that Paddle 2.6 fuses on processors with AVX-512."""
+    from distributed_step import ARCH
+
+    from ernie_vil2.data.tokenize import Tokenizer
+    from ernie_vil2.export.inference import export
+    from ernie_vil2.models.dual_encoder import build_model
+
+    image = {**ARCH["Image"], "img_size": 32, "depth": 3, "embed_dim": 128}
+    model = build_model({**ARCH, "Image": image})
+    model.eval()
+    return export(model, Tokenizer(tiny_artefact / "vocab.txt", max_len=8), tmp_path).folder
+
+
+@pytest.mark.slow
+@on_paddle2
+@pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="no qemu-x86_64 (qemu-user)")
+@pytest.mark.parametrize("has,code", [(DESKTOP, 0), (SAPPHIRE_RAPIDS, -signal.SIGILL)])
+def test_on_a_processor_without_avx512(fused_model, has, code):
+    """QEMU's own, which has AVX2; /proc/cpuinfo there is still this machine's."""
+    program = (
+        "import paddle; from ernie_vil2 import processor; "
+        "from ernie_vil2.serving.predictor import Predictor; "
+        "paddle.disable_signal_handler(); "  # which hangs in QEMU
+        f"processor.flags = lambda: {has!r}; Predictor({str(fused_model)!r})"
+    )
+    command = ["qemu-x86_64", "-cpu", "max", sys.executable, "-c", program]
+    assert subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE).returncode == code
