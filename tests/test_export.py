@@ -174,8 +174,8 @@ def test_other_backbones_and_uint8_pixels(backbone, tiny_artefact, tmp_path):
     assert Predictor(artefact).verify()["image"] < 1e-5
 
 
-def test_a_program_of_another_model_is_refused(tiny_artefact, tmp_path):
-    """Whose checksums are right."""
+def test_damage_that_checksums_do_not_tell(tiny_artefact, tmp_path):
+    """It was there before they were written."""
     folder = shutil.copytree(tiny_artefact, tmp_path / "other")
     weights = bytearray((folder / "fp32" / "image.pdiparams").read_bytes())
     middle = len(weights) // 2
@@ -183,6 +183,18 @@ def test_a_program_of_another_model_is_refused(tiny_artefact, tmp_path):
     (folder / "fp32" / "image.pdiparams").write_bytes(weights)
     reseal(folder)
     with pytest.raises(UserError, match="gives other image embeddings than the trained model"):
+        Predictor(folder)
+    (folder / "fp32" / "image.pdiparams").write_bytes(weights[:middle])
+    reseal(folder)
+    with pytest.raises(UserError, match=r"image\.pdiparams cannot be loaded by Paddle"):
+        Predictor(folder)
+    (folder / "golden.npz").write_bytes(b"PK")
+    reseal(folder)
+    with pytest.raises(UserError, match=r"golden\.npz is damaged"):
+        Artefact.open(folder).golden()
+    (folder / "vocab.txt").write_bytes(b"[CLS]\n[SEP]\n[UNK]")
+    reseal(folder)
+    with pytest.raises(UserError, match=r"lacks \[PAD\]"):
         Predictor(folder)
 
 
