@@ -62,7 +62,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Whatever fails, `path` stays as it was, and no draft is left. An OSError names `path`, also
     where the system names none, as it does not for a full disk.
     """
-    draft = path.with_name(f".{path.name}")
+    draft = _draft(path)
     try:
         with naming(path):
             yield draft
@@ -74,22 +74,32 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Lets an OSError that names no path name this one."""
+    """Lets an OSError that names no path, or the draft of this one, name this one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None or str(error.filename) == str(_draft(path)):
             error.filename = os.fspath(path)
         raise
 
 
 def check_room(folder: Path) -> None:
     """Raise OSError unless a MiB can be written to `folder`: better now than in an hour."""
-    with replaced(folder / ".room") as draft:
+    draft = folder / ".room"
+    try:
         draft.write_bytes(b"\0" * (1 << 20))
-    (folder / ".room").unlink()
+        sync(draft)
+    except OSError as error:
+        error.filename = os.fspath(folder)
+        raise
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

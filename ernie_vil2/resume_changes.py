@@ -14,8 +14,9 @@ from ernie_vil2.schema import join, show
 # Keys that say where and how often, on what machine, and nothing of what is learned.
 _HARMLESS = (
     "Global.output_dir", "Global.device", "Global.pretrained", "Global.pretrained_partial",
-    "Global.log_interval", "Global.eval_interval", "Global.save_interval",
-    "Global.keep_checkpoints", "Global.keep_every", "Global.histogram_interval",
+    "Global.pretrained_other_vocab", "Global.log_interval", "Global.eval_interval",
+    "Global.save_interval", "Global.keep_checkpoints", "Global.keep_every",
+    "Global.histogram_interval",
     "Global.sample_views", "Tokenizer.vocab_file", "Arch.Image.pretrained", "Arch.Text.pretrained",
     "DataLoader.Train.num_workers", "DataLoader.Train.worker_timeout",
     "DataLoader.Eval.num_workers", "DataLoader.Eval.batch_size",

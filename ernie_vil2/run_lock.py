@@ -39,6 +39,7 @@ class RunLock:
     def __init__(self, output: Path, wait: float = launcher.LEAVE_WITHIN + 60):
         self.output, self.wait = output, wait
         self._file: int | None = None
+        self._process = os.getpid()
 
     def acquire(self) -> None:
         """Take the lock. Raises UserError where another process has it, OSError as the disk does.
@@ -64,7 +65,7 @@ class RunLock:
 
     def leaving(self) -> None:
         """Let one who waits know that this run is about to end. May be called by a signal."""
-        if self._file is not None:
+        if self._file is not None and os.getpid() == self._process:  # not in a forked worker
             with contextlib.suppress(OSError):
                 self._write(leaving=True)
 
@@ -89,7 +90,7 @@ class RunLock:
 
     def _write(self, leaving: bool) -> None:
         content = {
-            "process": os.getpid(),
+            "process": self._process,
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
             "leaving": leaving,

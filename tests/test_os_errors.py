@@ -126,6 +126,12 @@ sys.exit(cli.run(lambda argv: replace_text(path, "new" * 10**7)))
     assert left.name == "text" and left.read_text() == "old"
 
 
+def test_a_draft_is_not_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised:
+        replace_text(tmp_path / "none" / "text", "x")
+    assert raised.value.filename == str(tmp_path / "none" / "text")
+
+
 def test_a_draft_is_not_left(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):

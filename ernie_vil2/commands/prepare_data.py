@@ -68,11 +68,8 @@ def vocab_command(args: argparse.Namespace) -> None:
         raise UserError(f"--out {out} is also an --input, which it would replace: name another")
     parts = (text for path in inputs for text in texts.read_texts(path))
     tokens = vocab.build_vocab(parts, args.size)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace_text(out, "".join(f"{token}\n" for token in tokens))
-    except OSError as error:
-        raise UserError(f"cannot write {args.out}: {error.strerror}") from error
+    with durable.replacing(out) as draft:
+        draft.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     print(f"{len(tokens)} tokens in {args.out}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 
 from ernie_vil2.data.transforms import ImageError, decode_image
+from ernie_vil2.durable import replacing
 
 _DIRECTIONS = {"text_to_image": "Text to image", "image_to_text": "Image to text"}
 _THUMBNAIL = 128  # pixels of the longer side
@@ -98,15 +99,9 @@ def write_page(
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """A file, and its folder if missing; it appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(Path(path)) as draft:
         # a lone surrogate, which JSON lets into a caption, has no UTF-8
         draft.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _recall_names(report: dict) -> list[str]:
