@@ -39,9 +39,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> int:
-    """The `type` of an argument that is a whole number above 0."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    """The `type` of an argument that is a whole number above 0, of nine digits at most."""
+    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number from 1 to 999999999")
     return int(text)
 
 

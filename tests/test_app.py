@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sealing import reseal
 from server_process import ROOT, Process
 
 from ernie_vil2.errors import UserError
@@ -603,6 +604,8 @@ def test_a_model_that_fails_its_golden_vectors_ends_it(tiny_artefact, tmp_path):
     golden = dict(np.load(folder / "golden.npz"))
     golden["text_embeds"] = -golden["text_embeds"]
     np.savez(folder / "golden.npz", **golden)
+    assert "golden.npz is damaged or was changed" in run_tool(folder, "--verify").stderr
+    reseal(folder)
     result = run_tool(folder, "--port", "0")
     assert result.returncode == 2
     assert "gives other text embeddings" in result.stderr.splitlines()[-1]

@@ -56,6 +56,16 @@ def test_mistakes_are_one_line(argv, said, capsys):
     assert line.startswith("error: ") and said in line
 
 
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", "9" * 10, "9" * 5000])
+def test_a_number_that_nobody_means(text, capsys):
+    argv = ["prepare-data", "vocab", "--out", "x", "--input", "y", f"--size={text}"]
+    with pytest.raises(SystemExit) as end:
+        commands.main(argv)
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith("is no whole number from 1 to 999999999") and len(said) < 120
+
+
 def test_a_package_that_an_extra_brings_is_named(capsys):
     def main(argv):
         raise ModuleNotFoundError("No module named 'fastapi.routing'", name="fastapi.routing")

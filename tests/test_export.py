@@ -1,6 +1,7 @@
 """What tools/export.py writes computes the trained model's numbers, and says when it does not."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from sealing import reseal
 from shapes import draw, write_run
 
+from ernie_vil2 import processor
 from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
@@ -73,6 +76,7 @@ def test_the_command(run, tmp_path, capsys):
 
 
 @pytest.mark.skipif(paddle.__version__ >= "3", reason="Paddle 3 has no int8 programs")
+@pytest.mark.skipif(bool(processor.why_not("int8", processor.flags())), reason="no VNNI here")
 def test_a_precision_that_loses_too_much_is_refused(run, tmp_path, capsys):
     config, checkpoint, _ = run
     options = ["-c", config, "-w", checkpoint, "--save-dir", tmp_path / "exported"]
@@ -95,6 +99,23 @@ def test_other_files_are_not_replaced(run, tmp_path, capsys):
     (tmp_path / "thesis.tex").write_text("")
     assert run_tool("-c", config, "-w", checkpoint, "--save-dir", tmp_path) == 2
     assert "holds other files" in capsys.readouterr().err
+
+
+def test_everything_is_sealed(run, tmp_path, capsys):
+    config, checkpoint, _ = run
+    assert run_tool("-c", config, "-w", checkpoint, "--save-dir", tmp_path / "out") == 0
+    files = {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    listed = {tmp_path / "out" / name for name in Artefact.open(tmp_path / "out").files}
+    assert files - listed == {tmp_path / "out" / "inference.yml"} and len(listed) >= 6
+
+
+def test_a_precision_that_this_processor_lacks_is_said_at_once(run, tmp_path, capsys, monkeypatch):
+    config, checkpoint, _ = run
+    monkeypatch.setattr(processor, "flags", lambda: frozenset({"avx", "avx2"}))
+    options = ["-c", config, "-w", checkpoint, "--save-dir", tmp_path / "exported"]
+    assert run_tool(*options, "--precision", "bf16", "fp32") == 2
+    assert "precision bf16: this processor lacks avx512_bf16" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_official_weights(fixtures_dir, tmp_path):
@@ -153,36 +174,28 @@ def test_other_backbones_and_uint8_pixels(backbone, tiny_artefact, tmp_path):
     assert Predictor(artefact).verify()["image"] < 1e-5
 
 
-def test_damage_is_found(tiny_artefact, tmp_path):
-    def damaged(name, content):
-        folder = tmp_path / name.replace("/", "_")
-        for path in tiny_artefact.rglob("*"):
-            if path.is_file():
-                copy = folder / path.relative_to(tiny_artefact)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(path.read_bytes())
-        if content is None:
-            (folder / name).unlink()
-        else:
-            (folder / name).write_bytes(content)
-        with pytest.raises(UserError) as error:
-            Predictor(folder)
-        assert "\n" not in str(error.value)
-        return str(error.value)
-
-    weights = (tiny_artefact / "fp32" / "image.pdiparams").read_bytes()
+def test_damage_that_checksums_do_not_tell(tiny_artefact, tmp_path):
+    """It was there before they were written."""
+    folder = shutil.copytree(tiny_artefact, tmp_path / "other")
+    weights = bytearray((folder / "fp32" / "image.pdiparams").read_bytes())
     middle = len(weights) // 2
-    changed = weights[:middle] + bytes(400) + weights[middle + 400 :]
-    assert "gives other image embeddings" in damaged("fp32/image.pdiparams", changed)
-    assert "image.pdiparams" in damaged("fp32/image.pdiparams", weights[:middle])
-    assert "text.pdiparams" in damaged("fp32/text.pdiparams", None)
-    assert "golden.npz is damaged" in damaged("golden.npz", b"PK")
-    assert "lacks golden.npz" in damaged("golden.npz", None)
-    assert "holds no inference.yml" in damaged("inference.yml", None)
-    assert "cannot be read" in damaged("inference.yml", b"{")
-    assert "misstates 'image'" in damaged("inference.yml", b"format: 1")
-    assert "this version reads 1" in damaged("inference.yml", b"format: 2")
-    assert "lacks [PAD]" in damaged("vocab.txt", b"[CLS]\n[SEP]\n[UNK]")
+    weights[middle : middle + 400] = bytes(400)
+    (folder / "fp32" / "image.pdiparams").write_bytes(weights)
+    reseal(folder)
+    with pytest.raises(UserError, match="gives other image embeddings than the trained model"):
+        Predictor(folder)
+    (folder / "fp32" / "image.pdiparams").write_bytes(weights[:middle])
+    reseal(folder)
+    with pytest.raises(UserError, match=r"image\.pdiparams cannot be loaded by Paddle"):
+        Predictor(folder)
+    (folder / "golden.npz").write_bytes(b"PK")
+    reseal(folder)
+    with pytest.raises(UserError, match=r"golden\.npz is damaged"):
+        Artefact.open(folder).golden()
+    (folder / "vocab.txt").write_bytes(b"[CLS]\n[SEP]\n[UNK]")
+    reseal(folder)
+    with pytest.raises(UserError, match=r"lacks \[PAD\]"):
+        Predictor(folder)
 
 
 def test_a_server_needs_neither_paddlenlp_nor_paddleclas(tiny_artefact):

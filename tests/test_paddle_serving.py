@@ -19,9 +19,10 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from paddle.base import core
+from sealing import reseal
 from shapes import COLORS, SHAPES, draw
 
+from ernie_vil2 import processor
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 
@@ -46,6 +47,7 @@ def artefact(tiny_artefact, tmp_path_factory):
 
     folder = shutil.copytree(tiny_artefact, tmp_path_factory.mktemp("paddle_serving") / "model")
     write_serving(folder)
+    reseal(folder)
     return folder
 
 
@@ -429,7 +431,9 @@ def test_verify(artefact, tmp_path):
     assert service.wait() == 0
 
 
-@pytest.mark.skipif(not core.supports_bfloat16(), reason="this CPU has no bfloat16")
+@pytest.mark.skipif(
+    bool(processor.missing("bf16", processor.flags())), reason="this CPU has no bfloat16"
+)
 def test_bfloat16(artefact, images, expected, tmp_path):
     settings = yaml.safe_load(DEFAULTS.read_text())
     for tower in ("image", "text"):
@@ -452,12 +456,18 @@ def test_a_damaged_model_does_not_start(artefact, tmp_path):
     weights.write_bytes(data[:-40] + np.float32([3] * 10).tobytes())
     service = Service(folder, tmp_path)
     assert service.process.returncode == 2
+    assert f"{weights} is damaged or was changed: its SHA-256" in service.error
+    reseal(folder)  # what follows is for the other checks to find
+    service = Service(folder, tmp_path)
+    assert service.process.returncode == 2
     assert "gives other text embeddings than the trained model" in service.error
     weights.write_bytes(data[:-40] + np.float32([np.nan] * 10).tobytes())
+    reseal(folder)
     service = Service(folder, tmp_path)
     assert service.process.returncode == 2
     assert "text embeddings are not finite" in service.error
     weights.write_bytes(data[:100])  # Paddle Serving kills itself
+    reseal(folder)
     service = Service(folder, tmp_path)
     assert service.process.returncode == 1
     assert f"see {tmp_path / 'output.log'}" in service.error

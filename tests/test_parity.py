@@ -14,7 +14,7 @@ from server_process import Process
 from shapes import COLORS, SHAPES, draw, write_run
 
 import ernie_vil2
-from ernie_vil2 import cli
+from ernie_vil2 import cli, processor
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.serving.artefact import cosines
@@ -41,7 +41,8 @@ def trained(tmp_path_factory):
     config = write_run(folder)
     assert cli.run(train.main, ["-c", str(config), "-o", "Global.max_steps=60"]) == 0
     options = ["-c", str(config), "-w", str(folder / "out"), "--save-dir", str(folder / "exported")]
-    precisions = ["int8", *(["bf16"] if paddle.base.core.supports_bfloat16() else [])]
+    has = processor.flags()
+    precisions = [name for name in ("int8", "bf16") if not processor.missing(name, has)]
     # of 16 records one that moves is 3 % of a recall
     options += ["--onnx", "--max-recall-drop", "0.1", "--precision", *precisions]
     assert cli.run(export.main, options) == 0
@@ -123,8 +124,9 @@ def by_paddle_serving(folder, images, pixels, ids):
 )
 def test_the_checkpoints_embeddings(trained, step, embed):
     folder, *inputs, expected = trained
-    if "bf16" in step and not paddle.base.core.supports_bfloat16():
-        pytest.skip("this CPU has no bfloat16")
+    precision = step.split()[-1]
+    if precision in processor.NEEDS and processor.missing(precision, processor.flags()):
+        pytest.skip(f"this CPU has no {precision}")
     found = embed(folder, *inputs)
     difference = [float(np.abs(f - e).max()) for f, e in zip(found, expected)]
     cosine = min(float(cosines(f, e).min()) for f, e in zip(found, expected))

@@ -100,6 +100,15 @@ def test_tsv_bad_rows_are_named_and_keep_their_place(tmp_path, row, reason):
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+def test_a_row_larger_than_any_picture_is_a_bad_record(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "MAX_ROW_BYTES", 1000)
+    path = write(tmp_path / "a.tsv", b"text\tid\tAAAA", b"x" * 1001, b"x" * 1000)
+    reader = build_reader("tsv", path=path)
+    assert reader[0].captions == ("text",)
+    assert bad(reader, 1).reason == "a row of 1001 bytes, at most 1000 are read"
+    assert "1 columns" in bad(reader, 2).reason
+
+
 def test_tsv_many_files_by_list_and_pattern(tmp_path):
     for name, count in (("b", 2), ("a", 3), ("none", 0), ("c", 1)):
         rows = [b"%s%d\tid\tAAAA" % (name.encode(), i) for i in range(count)]
@@ -142,6 +151,8 @@ def test_folder(tmp_path):
     (root / "sub").mkdir(parents=True)
     (root / "sub" / "a.png").write_bytes(png(1))
     (root / "empty.png").write_bytes(b"")
+    (root / "huge.png").touch()
+    os.truncate(root / "huge.png", 200_000_000_000)  # a hole, which takes no room
     (tmp_path / "secret.png").write_bytes(b"secret")
     (root / "link.png").symlink_to(tmp_path / "secret.png")
     image = {"image": "sub/a.png"}
@@ -159,6 +170,7 @@ def test_folder(tmp_path):
         ({"image": "a\0b", "caption": "x"}, "NUL"),
         ({"caption": "x"}, '"image" is missing'),
         (image, "captions is missing"),
+        ({"image": "huge.png", "caption": "x"}, "200000000000 bytes, at most 1073741824"),
         ({**image, "captions": []}, "captions is empty"),
         ({**image, "captions": "x"}, "no list"),
         ({**image, "captions": [1]}, "no string"),
@@ -255,6 +267,33 @@ def test_coco_captions(tmp_path):
         build_reader("coco", annotations=str(path), root=root, split="val")
 
 
+@pytest.mark.parametrize("where", ["id", "image_id", "other"])
+def test_a_number_of_any_length_in_coco_is_one_bad_row_at_most(tmp_path, where):
+    root = coco_folder(tmp_path)
+    digits = "9" * 5000
+    image = {"id": 1, "file_name": "val/1.png"}
+    text = {"image_id": 1, "caption": "one"}
+    content = {"images": [image], "annotations": [text], "other": 1}
+    whole = json.dumps(content)[:-2] + f"[{digits}]}}"
+    extra = {
+        "id": ('"images": [', f'"images": [{{"id": {digits}, "file_name": "val/0.png"}}, '),
+        "image_id": (
+            '"annotations": [',
+            f'"annotations": [{{"caption": "x", "image_id": {digits}}}, ',
+        ),
+        "other": ("", ""),
+    }
+    path = tmp_path / "captions.json"
+    path.write_text(whole.replace(*extra[where], 1))
+    reader = build_reader("coco", annotations=str(path), root=root)
+    assert reader[0].captions == ("one",)
+    if where == "other" or sys.version_info < (3, 11):
+        return  # an older Python reads the number
+    assert len(reader) == 2
+    error = bad(reader, 1)
+    assert "invalid JSON" in error.reason and "digits" in error.reason
+
+
 def test_karpathy_splits(tmp_path):
     root = coco_folder(tmp_path)
     splits = ["train", "test", "restval"]
@@ -348,6 +387,82 @@ def test_index_is_used_again_and_renewed_when_the_file_changes(tmp_path):
     os.utime(path, ns=(1, 1))
     build_reader("tsv", path=path)
     assert place.read_bytes() != whole
+
+
+def test_a_damaged_index_is_built_again(tmp_path):
+    """Any flipped bit of its numbers, though they still look like places."""
+    path = write(tmp_path / "a.tsv", b"one\tid\tAAAA", b"two\tid\tAAAA")
+    build_reader("tsv", path=path)
+    ((place, _),) = indexes(tmp_path).items()
+    whole = place.read_bytes()
+    for byte in range(4096, len(whole)):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1
+        place.unlink()  # a new file, as this process trusts what it has seen
+        place.write_bytes(damaged)
+        assert [r.captions[0] for r in build_reader("tsv", path=path)] == ["one", "two"]
+        assert place.read_bytes() == whole
+
+
+def captions_of(count, width):
+    return [b"%0*d\tid\tAAAA" % (width, i) for i in range(count)]
+
+
+@pytest.mark.parametrize("count", [3, 30_000])
+def test_other_content_of_the_same_size_and_time_is_indexed_anew(tmp_path, count):
+    path = tmp_path / "a.tsv"
+    write(path, *captions_of(count, 9))
+    build_reader("tsv", path=str(path))
+    stat = path.stat()
+    rows = captions_of(count, 9)
+    rows = [row + b"A" * 8 for row in rows[: count // 3]] + [row[4:] for row in rows[count // 3 :]]
+    content = b"\n".join(rows)
+    path.write_bytes(content + b"\n" * (stat.st_size - len(content)))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size and path.stat().st_mtime_ns == stat.st_mtime_ns
+    reader = build_reader("tsv", path=str(path))
+    for row in (0, count // 3 - 1):
+        assert reader[row].captions == (b"%09d".decode() % row,)
+    assert reader[count // 3].captions == (f"{count // 3:05d}",)
+
+
+def test_no_caption_is_cut_where_content_changed_between_samples(tmp_path):
+    path = tmp_path / "a.tsv"
+    write(path, *captions_of(30_000, 9))
+    build_reader("tsv", path=str(path))
+    stat = path.stat()
+    with open(path, "r+b") as file:  # a line feed two bytes later, past the first sample
+        file.seek(400 * 18)
+        file.write(b"%09d\tid\tAAAAAA\n" % 400 + b"%07d\tid\tAAAA\n" % 401)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    reader = build_reader("tsv", path=str(path))
+    for row in (400, 401):
+        assert "not the one that was indexed" in bad(reader, row).reason
+    assert [reader[row].captions for row in (399, 402)] == [("000000399",), ("000000402",)]
+
+
+BUILDER = """
+import os, signal, sys
+from ernie_vil2.data import index
+def build(write):
+    write("x", [1, 2, 3])
+    os.kill(os.getpid(), signal.SIGKILL)
+index.cached([sys.argv[1]], "lines", build)
+"""
+
+
+def test_a_killed_builder_leaves_nothing_that_is_taken_for_data(tmp_path):
+    path = write(tmp_path / "a.tsv", b"one\tid\tAAAA")
+    command = [sys.executable, "-c", BUILDER, path]
+    assert subprocess.run(command, cwd=ROOT).returncode == -9
+    (draft,) = set(tmp_path.iterdir()) - {Path(path)}
+    reader = build_reader("tsv", path=str(tmp_path / "*"))
+    assert len(reader) == 1 and draft.exists()  # it may still be written, for all one knows
+    os.utime(draft, (1, 1))
+    for index_file in indexes(tmp_path):
+        index_file.unlink()
+    assert len(build_reader("tsv", path=str(tmp_path / "*"))) == 1
+    assert not draft.exists() and len(list(tmp_path.iterdir())) == 2
 
 
 def test_index_goes_to_the_cache_folder_where_the_datas_cannot_hold_it(tmp_path, monkeypatch):

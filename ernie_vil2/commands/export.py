@@ -1,10 +1,9 @@
 """Export a model: `python tools/export.py -c configs/demo.yaml -w output/demo --save-dir DIR`."""
 
 import argparse
-import shutil
 from pathlib import Path
 
-from ernie_vil2 import cli, runtime
+from ernie_vil2 import cli, processor, runtime
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -37,29 +36,29 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv=None) -> int:
     args = arguments().parse_args(argv)
     from ernie_vil2.config import load_config
+    from ernie_vil2.export import place
 
     config = load_config(args.config, args.override)
-    target = Path(args.save_dir)
-    check_target(target)
+    target = place.find(args.save_dir)
+    for precision in set(args.precision) & set(processor.NEEDS):
+        processor.check(precision, processor.flags())
     runtime.prepare()
 
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.export.inference import export
     from ernie_vil2.models.convert import check_vocabulary, load, own_vocabulary
-    from ernie_vil2.serving.artefact import PROMPTS
+    from ernie_vil2.serving.description import PROMPTS
     from ernie_vil2.serving.predictor import Predictor
 
     prompts = read_prompts(args.prompts) if args.prompts else PROMPTS
     model = load(args.weights, config)
     tokenizer = Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)})
     check_vocabulary(model, tokenizer, trained=True)
-    draft = target.with_name(f".{target.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
+    with place.draft(target) as folder:
         artefact = export(
             model,
             tokenizer,
-            draft,
+            folder,
             config.Transform.mean,
             config.Transform.std,
             prompts,
@@ -74,10 +73,8 @@ def main(argv=None) -> int:
             difference = write_onnx(artefact)
             print(f"ONNX: largest difference from the model {max(difference.values()):.1e}")
         write_paddle_serving(artefact)
-        replace(target, draft)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    print(f"exported to {target}")
+        artefact.save()  # last, since it has the checksums of all the others
+    print(f"exported to {args.save_dir}")
     return 0
 
 
@@ -112,7 +109,6 @@ def add_precisions(artefact, precisions: list, config, args) -> None:
             f"{found['text_cosine']:.4f} (text); mean recall {found['mean_recall']:.1%}, fp32's "
             f"{found['mean_recall_fp32']:.1%}, on {found['records']} records"
         )
-    artefact.save()
 
 
 def write_onnx(artefact) -> dict:
@@ -131,28 +127,11 @@ def write_paddle_serving(artefact) -> None:
         print("no folders for Paddle Serving, which reads programs of Paddle 2.6 only")
 
 
-def check_target(target: Path) -> None:
-    """Refuse to replace what is no exported model."""
-    from ernie_vil2.serving.artefact import DESCRIPTION
-
-    if target.is_dir() and any(target.iterdir()) and not (target / DESCRIPTION).is_file():
-        raise cli.UserError(f"{target} holds other files: name a new folder for --save-dir")
-
-
 def read_prompts(path: str) -> list:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise cli.UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    from ernie_vil2.serving.artefact import check_prompts
+    from ernie_vil2.serving.description import check_prompts
 
     return check_prompts([line.strip() for line in lines if line.strip()], path)
-
-
-def replace(target: Path, draft: Path) -> None:
-    old = target.with_name(f".{target.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    draft.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -153,7 +153,7 @@ class Text(NamedTuple):
 _TRAINING = ("images", "bad_images", "bad_texts", "lone_texts")
 _EVALUATION = ("every_image", "lone_texts", "bad_images", "bad_texts", "unknown")
 _LEFT_OUT = {
-    "images_without_text": "images without text are candidates of an evaluation, training has none",
+    "images_without_text": "images without text are left out of training, not of an evaluation",
     "repeated_images": "repeated images are left out",
     "texts_of_unknown_images": "texts of unknown images are left out of training",
 }

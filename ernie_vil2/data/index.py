@@ -2,14 +2,21 @@
 
 An index is built in one streaming pass and kept as a file of int64 numbers, beside the data or,
 where that cannot be written, in the user's cache folder. It is memory-mapped, and built again when
-a file it was made from has another size or time.
+a file it was made from has another size, time, or content where samples of it are looked at, and
+when its numbers do not have the checksum that they were written with.
 """
 
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import logging
 import os
 import tempfile
+import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,19 +26,29 @@ from ernie_vil2.data.json_scan import BOM, json_elements
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _HEADER_BYTES = 4096
 _BLOCK = 1 << 20
+MAX_ROW_BYTES = 3 << 29  # a picture of MAX_IMAGE_BYTES in base64, and some text
 _LOUD_BYTES = 1 << 30  # a file above this takes long enough to be announced
+_SAMPLES, _SAMPLE_BYTES = 32, 4096  # of a file; one of up to 128 KiB is looked at whole
+_DRAFT = ".draft"
+_ABANDONED = 60.0  # seconds after which a draft that nobody holds is nobody's
+_verified: set = set()  # index files whose checksum this process has seen to be right
 
 
 def _state(path: str) -> list:
-    """What changes when a file does."""
+    """What changes when a file does: its size, its time, and a hash of samples of its content."""
     try:
-        stat = os.stat(path)
+        with open(path, "rb", buffering=0) as file:
+            stat = os.fstat(file.fileno())
+            step = max(_SAMPLE_BYTES, (stat.st_size - _SAMPLE_BYTES) / (_SAMPLES - 1))
+            digest = hashlib.blake2b(digest_size=16)
+            for number in range(_SAMPLES):
+                digest.update(os.pread(file.fileno(), _SAMPLE_BYTES, int(number * step)))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
 def _places(paths: Sequence, kind: str) -> list:
@@ -56,7 +73,7 @@ def _mapped(place: str, states: list):
         if header["format"] != _FORMAT or header["states"] != states:
             return None
         total = sum(header["lengths"].values())
-        if os.path.getsize(place) != _HEADER_BYTES + 8 * total:
+        if os.path.getsize(place) != _HEADER_BYTES + 8 * total or not _is_whole(place, header):
             return None
         numbers = np.zeros(0, np.int64)
         if total:
@@ -68,6 +85,22 @@ def _mapped(place: str, states: list):
         arrays[key] = numbers[start : start + length]
         start += length
     return arrays
+
+
+def _is_whole(place: str, header: dict) -> bool:
+    """Whether the numbers are those that were written; looked at once by a process."""
+    stat = os.stat(place)
+    version = (place, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if version not in _verified:
+        digest = hashlib.blake2b(digest_size=16)
+        with open(place, "rb", buffering=0) as file:
+            file.seek(_HEADER_BYTES)
+            while block := file.read(_BLOCK):
+                digest.update(block)
+        if digest.hexdigest() != header["checksum"]:
+            return False
+        _verified.add(version)
+    return True
 
 
 def cached(paths: Sequence, kind: str, build: Callable) -> dict:
@@ -84,26 +117,18 @@ def cached(paths: Sequence, kind: str, build: Callable) -> dict:
         arrays = _mapped(place, states)
         if arrays is not None:
             return arrays
-    if sum(size for size, _ in states) > _LOUD_BYTES:
+    if sum(size for size, *_ in states) > _LOUD_BYTES:
         log.info("indexing %s", ", ".join(paths))
     for place in places:
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=os.path.dirname(place))
-        except OSError:
-            continue
-        try:
-            with open(handle, "wb") as file:
+            _remove_abandoned_drafts(place)
+            with _draft(place) as file:
                 _write(file, states, build)
-            if [_state(path) for path in paths] != states:
-                raise UserError(f"{', '.join(paths)} changed while being read: start again")
-            os.chmod(temporary, 0o644)  # mkstemp's is for its owner alone
-            os.replace(temporary, place)
-        except BaseException as error:
-            os.unlink(temporary)
-            if isinstance(error, OSError):  # a full disk: the next place may be on another
-                continue
-            raise
+                if [_state(path) for path in paths] != states:
+                    raise UserError(f"{', '.join(paths)} changed while being read: start again")
+        except OSError:  # a full disk: the next place may be on another
+            continue
         arrays = _mapped(place, states)
         assert arrays is not None, place
         return arrays
@@ -113,18 +138,51 @@ def cached(paths: Sequence, kind: str, build: Callable) -> dict:
     )
 
 
+@contextlib.contextmanager
+def _draft(place: str):
+    """A file to write that takes its place at the end, whole, or else leaves nothing.
+
+    Its name begins with a dot as the index's own does, so that no "folder/*" takes it for data if
+    this process is killed; the lock tells that it is not.
+    """
+    folder, name = os.path.split(place)
+    handle, path = tempfile.mkstemp(_DRAFT, f"{name}.", folder)
+    try:
+        with open(handle, "wb") as file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+            os.chmod(path, 0o644)  # mkstemp's is for its owner alone
+            file.flush()
+            os.replace(path, place)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
+def _remove_abandoned_drafts(place: str) -> None:
+    """Those that killed processes have left for the index at `place`."""
+    for path in glob.glob(f"{glob.escape(place)}.*{_DRAFT}"):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is being written
+            if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED:
+                os.unlink(path)
+
+
 def _write(file, states: list, build: Callable) -> None:
-    lengths = {}
+    lengths, digest = {}, hashlib.blake2b(digest_size=16)
     file.write(b" " * _HEADER_BYTES)
 
     def write(name: str, numbers) -> None:
         assert name not in lengths or name == next(reversed(lengths)), name
         numbers = np.ascontiguousarray(numbers, np.int64)
         lengths[name] = lengths.get(name, 0) + numbers.size
-        file.write(numbers.tobytes())
+        digest.update(numbers)
+        file.write(numbers)
 
     build(write)
-    header = json.dumps({"format": _FORMAT, "states": states, "lengths": lengths}).encode()
+    header = {"format": _FORMAT, "states": states, "lengths": lengths}
+    header = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
     assert len(header) < _HEADER_BYTES
     file.seek(0)
     file.write(header.ljust(_HEADER_BYTES))
@@ -134,10 +192,13 @@ class Spans:
     """Byte ranges of one file, read on demand. Picklable; safe after fork and in threads.
 
     Where they lie is the array `name`, starts and ends in turn, of `cached([path], kind, build)`.
+    fence: the byte that stands between two ranges and in none, where that is so; it tells when the
+    file is another than that of the index in a way that no sample has shown.
     """
 
-    def __init__(self, path: str, kind: str, build: Callable, name: str):
+    def __init__(self, path: str, kind: str, build: Callable, name: str, fence: bytes = b""):
         self.path, self._kind, self._build, self._name = path, kind, build, name
+        self._fence = fence
         self._file, self._spans = None, None
         self._open()
 
@@ -158,21 +219,29 @@ class Spans:
             self._open()
         return len(self._spans)
 
-    def read(self, row: int, limit: int = (1 << 31) - (1 << 13)) -> bytes:
+    def read(self, row: int, limit: int | None = None) -> bytes:
         """The bytes of a row from 0, or the first `limit` of them. Raises OSError."""
         if self._spans is None:
             self._open()
         start, end = map(int, self._spans[row])
-        wanted = min(end - start, limit)
-        data = os.pread(self._file.fileno(), wanted, start)
-        if len(data) < wanted:
+        wanted = end - start if limit is None else min(end - start, limit)
+        if wanted > MAX_ROW_BYTES:
+            raise OSError(f"a row of {wanted} bytes, at most {MAX_ROW_BYTES} are read")
+        before = len(self._fence) * (row > 0)
+        behind = len(self._fence) * (wanted == end - start)
+        data = os.pread(self._file.fileno(), before + wanted + behind, start - before)
+        if len(data) < before + wanted:
             raise OSError("the file is shorter than when it was opened")
-        return data
+        found = data[before : before + wanted]
+        fences = data[:before] + data[before + wanted :]
+        if self._fence and (self._fence in found or fences.strip(self._fence)):
+            raise OSError("the file is not the one that was indexed: start again")
+        return found
 
 
 def lines(path: str) -> Spans:
     """The lines of a file, without their line feeds and the file's byte order mark."""
-    return Spans(path, "lines", _Lines(path), "spans")
+    return Spans(path, "lines", _Lines(path), "spans", b"\n")
 
 
 class _Lines:

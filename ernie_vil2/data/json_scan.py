@@ -29,7 +29,9 @@ class _Scanner:
         bom = file.read(len(BOM)) == BOM
         file.seek(len(BOM) if bom else 0)
         self._text, self._base, self._at, self._ended = "", file.tell(), 0, False
-        self._decode = json.JSONDecoder().raw_decode
+        # Python refuses to make an int of more than 4,300 digits, and here none is needed: whoever
+        # asks for the row learns that it cannot be read.
+        self._decode = json.JSONDecoder(parse_int=str).raw_decode
 
     def _more(self) -> None:
         self._text, self._base = self._text[self._at :], self._base + self._at

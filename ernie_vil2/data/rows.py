@@ -15,6 +15,7 @@ from ernie_vil2.data.index import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
+MAX_IMAGE_BYTES = 1 << 30  # encoded; as 16-bit RGBA 89 million pixels take 0.7 GiB
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -41,6 +42,8 @@ def _read(spans: Spans, row: int, source: str, *limit: int) -> bytes:
         return spans.read(row, *limit)
     except OSError as error:
         raise BadRecord(source, error.strerror or str(error)) from error
+    except MemoryError:
+        raise BadRecord(source, "no memory for a row of this size") from None
 
 
 def decode(data: bytes, source: str) -> str:
@@ -111,10 +114,19 @@ def read_image(root: str, path: str, source: str) -> bytes:
     if not full.startswith(os.path.join(root, "")):
         raise BadRecord(source, f"{path} leaves the folder {root}")
     try:
-        if not stat.S_ISREG(os.stat(full).st_mode):
+        status = os.stat(full)
+        if not stat.S_ISREG(status.st_mode):
             raise BadRecord(source, f"{path} is no file")
+        if status.st_size > MAX_IMAGE_BYTES:
+            raise BadRecord(
+                source, f"image {path} has {status.st_size} bytes, at most {MAX_IMAGE_BYTES}"
+            )
         with open(full, "rb") as file:
             data = file.read()
+    except MemoryError:
+        raise BadRecord(source, f"no memory for image {path}: {status.st_size} bytes") from None
+    except BadRecord:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadRecord(source, f"cannot read image {path}: {reason}") from error

@@ -99,6 +99,20 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """A picture of Pillow as `decode_image` gives a file's: upright, uint8 [H, W, 3] RGB.
+
+    Raises ImageError.
+    """
+    _check_pixels(*image.size)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # decoded only now; as above
+        raise _damaged(image.format or "image", error) from None
+
+
 # --- Geometry and normalisation -------------------------------------------------------------------
 
 

@@ -18,14 +18,8 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_transform
 from ernie_vil2.export.towers import ImageProgram, TextProgram
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.serving.artefact import (
-    GOLDEN,
-    PROMPTS,
-    VOCABULARY,
-    Artefact,
-    Golden,
-    check_prompts,
-)
+from ernie_vil2.serving.artefact import GOLDEN, VOCABULARY, Artefact, Golden
+from ernie_vil2.serving.description import PROMPTS, check_prompts
 
 GOLDEN_TEXTS = (
     "一只戴着帽子的猫在海边看日落",
@@ -94,6 +88,8 @@ def export(
         logit_scale=float(model.logit_scale),
         image_size=size,
         max_len=max_len,
+        vocab_size=model.text_tower.vocab_size,
+        max_positions=model.text_tower.max_len,
         mean=[float(x) for x in mean],
         std=[float(x) for x in std],
         preprocess=preprocess,

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ernie_vil2 import processor
 from ernie_vil2.errors import UserError
 
 _LEVELS = 127  # symmetric int8
@@ -33,7 +34,7 @@ def quantize(source: Path, target: Path, which: str, batches: Iterable[np.ndarra
     """Write `target/<which>.pdmodel` and `.pdiparams`, the int8 program of `source`'s fp32 one.
 
     It is to be run as it is: `Config.enable_mkldnn()` and `Config.switch_ir_optim(False)`, on a
-    CPU with the vector instructions of this one (without AVX512-VNNI int8 is slow).
+    CPU with the vector instructions of this one: where AVX-512 is here, it is needed there.
 
     Args:
         source, target: folders; `target` is made where it is missing.
@@ -96,12 +97,15 @@ def _static_mode() -> Iterator[None]:
 
 def _optimize(model: Path, folder: Path) -> Path:
     """Let Paddle Inference write the program as it runs on oneDNN; returns its path, no suffix."""
+    import paddle
     from paddle import inference
 
     config = inference.Config(str(model), str(model.with_suffix(".pdiparams")))
     config.disable_glog_info()
     config.disable_gpu()
     config.enable_mkldnn()
+    for name in processor.unsafe_passes("int8", processor.flags(), paddle.__version__):
+        config.delete_pass(name)
     config.set_optim_cache_dir(str(folder))
     config.enable_save_optim_model(True)
     inference.create_predictor(config)

@@ -6,23 +6,20 @@ Read by every server and by the exporter; needs NumPy, YAML, Pillow and OpenCV, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving import description, seal
 
-FORMAT = 1
 DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 TOWERS = ("image", "text")
 _EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
-# Of each template a text is made with a label in place of {}; a label's embedding is their mean.
-PROMPTS = ("{}", "一张{}的图片", "a photo of {}", "a picture of {}")
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,11 @@ class Artefact:
     embed_dim: numbers of an embedding; logit_scale: the factor on cosines that makes logits of
     them; image_size: pixels, of a square; mean, std: of RGB in 0..1; preprocess: whether the
     image program takes uint8 [B, S, S, 3] and normalises itself, else float32 [B, 3, S, S];
-    max_len: tokens of a text, [CLS] and [SEP] among them; prompts: templates for zero-shot
-    classification; precisions: what the exporter measured of each one that it made; weights:
-    the file that they came from and their SHA-256; versions: of the packages that exported.
+    max_len: tokens of a text, [CLS] and [SEP] among them; vocab_size, max_positions: rows of the
+    text tower's tables; prompts: templates for zero-shot classification; precisions: what the
+    exporter measured of each one that it made; weights: the file that they came from and their
+    SHA-256; versions: of the packages that exported; files: name -> SHA-256 of each file of the
+    folder, empty while the exporter is still at work.
     """
 
     folder: Path
@@ -77,62 +76,64 @@ class Artefact:
     logit_scale: float
     image_size: int
     max_len: int
+    vocab_size: int
+    max_positions: int
     mean: list[float] = field(default_factory=lambda: list(MEAN))
     std: list[float] = field(default_factory=lambda: list(STD))
     preprocess: bool = False
     lowercase: bool = True
-    prompts: list[str] = field(default_factory=lambda: list(PROMPTS))
+    prompts: list[str] = field(default_factory=lambda: list(description.PROMPTS))
     precisions: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    _checked: set = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder) -> Artefact:
-        """The artefact in a folder. Raises UserError: none there, or damaged."""
+        """The artefact in a folder, of which vocabulary and golden vectors are compared with their
+        SHA-256 now, programs when they are asked for.
+
+        Raises UserError: none there, of another format, damaged, or with values that cannot be.
+        """
         folder = Path(folder)
         path = folder / DESCRIPTION
-        if not path.is_file():
-            raise UserError(
-                f"{folder} holds no {DESCRIPTION}: expected the folder that tools/export.py wrote"
-            )
+        content = description.read(path)
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise UserError(
-                    f"{path} has format {content['format']}, this version reads {FORMAT}: "
-                    "export the model again"
-                )
             image, text = content["image"], content["text"]
             artefact = cls(
                 folder,
-                int(content["embed_dim"]),
-                float(content["logit_scale"]),
-                int(image["size"]),
-                int(text["max_len"]),
-                list(map(float, image["mean"])),
-                list(map(float, image["std"])),
-                bool(image["preprocess"]),
-                bool(text["lowercase"]),
-                list(map(str, content["prompts"])),
-                dict(content["precisions"]),
-                dict(content["weights"]),
-                dict(content["versions"]),
+                content["embed_dim"],
+                content["logit_scale"],
+                image["size"],
+                text["max_len"],
+                text["vocab_size"],
+                text["max_positions"],
+                image["mean"],
+                image["std"],
+                image["preprocess"],
+                text["lowercase"],
+                content["prompts"],
+                content["precisions"],
+                content["weights"],
+                content["versions"],
+                content["files"],
             )
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{path} lacks or misstates {error}: export the model again") from None
-        for name in (VOCABULARY, GOLDEN):
-            if not (folder / name).is_file():
-                raise UserError(f"{folder} lacks {name}: export or copy the model again")
+        description.check_values(artefact, path)
+        description.check_seal(content, path)
+        artefact.check(VOCABULARY, GOLDEN)
         return artefact
 
     def save(self) -> None:
-        """Write `inference.yml`."""
-        every = asdict(self)
+        """Write `inference.yml`, with the SHA-256 of all other files that are in the folder now."""
+        names = seal.files_below(self.folder) - {DESCRIPTION}
         content = {
-            "format": FORMAT,
-            **{name: every[name] for name in ("embed_dim", "logit_scale", "weights", "versions")},
+            "embed_dim": self.embed_dim,
+            "logit_scale": self.logit_scale,
+            "weights": self.weights,
+            "versions": self.versions,
             "image": {
                 "size": self.image_size,
                 "mean": self.mean,
@@ -141,17 +142,37 @@ class Artefact:
             },
             "text": {
                 "vocab_file": VOCABULARY,
+                "vocab_size": self.vocab_size,
                 "max_len": self.max_len,
+                "max_positions": self.max_positions,
                 "lowercase": self.lowercase,
             },
             "prompts": self.prompts,
             "precisions": self.precisions,
+            "files": seal.hash_files(self.folder, names),
         }
-        text = yaml.safe_dump(content, allow_unicode=True, sort_keys=False)
-        (self.folder / DESCRIPTION).write_text(text, encoding="utf-8")
+        description.write(self.folder / DESCRIPTION, content)
+
+    def check(self, *names: str) -> None:
+        """Compare files, or all files of folders, with their SHA-256, once for this object.
+
+        Raises UserError: missing, changed, or none that the exporter wrote.
+        """
+        if not self.files:  # a draft
+            return
+        wanted: set[str] = set()
+        for name in names:
+            below = {f"{name}/{file}" for file in seal.files_below(self.folder / name)}
+            below |= {file for file in self.files if file.startswith(f"{name}/")}
+            wanted |= below or {name}
+        seal.check_files(self.folder, self.files, wanted - self._checked)
+        self._checked.update(wanted)
 
     def program(self, tower: str, precision: str = "fp32") -> tuple[Path, Path]:
-        """The files of a tower's program and weights. Raises UserError if it was not exported."""
+        """The files of a tower's program and weights, compared with their SHA-256.
+
+        Raises UserError: not exported, missing, damaged.
+        """
         if precision not in self.precisions:
             raise UserError(
                 f"{self.folder} has no precision {precision}: expected one of "
@@ -162,6 +183,9 @@ class Artefact:
         for suffix in (".pdmodel", ".json"):
             program, weights = stem.with_suffix(suffix), stem.with_suffix(".pdiparams")
             if program.is_file() and weights.is_file():
+                self.check(
+                    *(path.relative_to(self.folder).as_posix() for path in (program, weights))
+                )
                 return program, weights
         raise UserError(f"{stem}.pdmodel or .json, or its .pdiparams, is missing: export again")
 
@@ -175,26 +199,32 @@ class Artefact:
         return eval_transform(self.image_size, self.mean, self.std)
 
     def tokenizer(self) -> Tokenizer:
-        """Texts to int64 [N, L], as in training."""
-        return Tokenizer(self.folder / VOCABULARY, self.max_len, self.lowercase)
+        """Texts to int64 [N, L], as in training. Raises UserError: ids beyond the table's rows."""
+        tokenizer = Tokenizer(self.folder / VOCABULARY, self.max_len, self.lowercase)
+        if tokenizer.vocab_size > self.vocab_size:
+            raise UserError(
+                f"{self.folder / VOCABULARY} has ids up to {tokenizer.vocab_size - 1}, the text "
+                f"tower's table {self.vocab_size} rows: export the model again"
+            )
+        return tokenizer
 
     def golden(self) -> Golden:
-        """Raises UserError for a damaged file."""
+        """Raises UserError for a damaged file, or one of another model."""
         path = self.folder / GOLDEN
         try:
-            return Golden.load(path)
+            golden = Golden.load(path)
         except Exception as error:  # a damaged zip archive fails in many ways
             raise UserError(f"{path} is damaged ({error}): export the model again") from None
-
-
-def check_prompts(prompts: list[str], where: str) -> list[str]:
-    """The templates. Raises UserError for none, or for one without exactly one `{}`."""
-    if not prompts:
-        raise UserError(f"{where} has no prompt template: expected at least one, as in {{}}")
-    for prompt in prompts:
-        if prompt.count("{}") != 1:
-            raise UserError(f"prompt template {prompt[:60]!r} in {where}: expected {{}} once")
-    return prompts
+        for items, embeds in (
+            (golden.images, golden.image_embeds),
+            (golden.texts, golden.text_embeds),
+        ):
+            if embeds.shape != (len(items), self.embed_dim):
+                raise UserError(
+                    f"{path} has embeddings {list(embeds.shape)} of {len(items)} items, "
+                    f"{DESCRIPTION} says {self.embed_dim} numbers: export the model again"
+                )
+        return golden
 
 
 def check_golden(

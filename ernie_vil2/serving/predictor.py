@@ -1,24 +1,27 @@
-"""An exported model on Paddle Inference: bytes and strings in, embeddings out."""
+"""An exported model on Paddle Inference: images and strings in, embeddings out."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ernie_vil2 import runtime
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2 import processor, runtime
+from ernie_vil2.data.transforms import ImageError, rgb_pixels
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving import fork
 from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
 from ernie_vil2.serving.buckets import by_length
 
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
 BF16_OPERATORS = {
     *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
@@ -27,11 +30,14 @@ BF16_OPERATORS = {
 
 
 class Predictor:
-    """The two programs of an artefact, for one thread at a time.
+    """The two programs of an artefact.
+
+    Threads may share it: each program runs one batch at a time, on all its own threads. So may the
+    children of a `fork`, but on a GPU, which does not survive one.
 
     Args:
         folder: that tools/export.py wrote.
-        precision: one that was exported: "fp32", "bf16" (CPUs with AVX512-BF16 or AMX), "int8"
+        precision: one that was exported: "fp32", "bf16" (CPUs with AVX512-BF16), "int8"
             (CPU), "fp16" (GPU).
         device: "cpu", "gpu" or "gpu:1".
         threads: of the CPU; None: all usable cores.
@@ -60,23 +66,26 @@ class Predictor:
         self.embed_dim, self.logit_scale = self.artefact.embed_dim, self.artefact.logit_scale
         self.precision, self.batch_size = precision, batch_size
         self.tokenizer, self.transform = self.artefact.tokenizer(), self.artefact.transform()
-        threads = threads or runtime.usable_cores()
-        self._pool = ThreadPoolExecutor(threads, "decode")
-        self._programs = {
-            tower: _Program(
-                *self.artefact.program(tower, precision), precision, device, threads, tensorrt
-            )
-            for tower in TOWERS
-        }
+        self._threads = threads or runtime.usable_cores()
+        options = precision, device, self._threads, tensorrt
+        self.start_pool()
+        found = self._pool.map(lambda tower: self.artefact.program(tower, precision), TOWERS)
+        self._programs = {tower: _Program(*files, *options) for tower, files in zip(TOWERS, found)}
+        fork.protect(self)
         if verify:
             self.verify()
 
     def encode_image(self, images: Sequence) -> np.ndarray:
         """float32 [N, D], L2-normalised.
 
-        images: each the bytes of an encoded file, a path to one, or RGB pixels uint8 [H, W, 3].
-        Raises ImageError, which names the item, for one that is no image.
+        images: each the bytes of an encoded file, a path to one, a file object open for reading
+        bytes, a picture of Pillow, or RGB pixels uint8 [H, W, 3].
+        Raises UserError for one image that is not in a list, and ImageError, which names the item,
+        for one that is no image.
         """
+        single = isinstance(images, _ONE) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        if single or hasattr(images, "read"):
+            raise UserError(f"images is one {_kind(images)}: expected a list, as in [image]")
         images = list(images)
         embeds = np.empty([len(images), self.embed_dim], np.float32)
         for part in _slices(len(images), self.batch_size):
@@ -85,7 +94,12 @@ class Predictor:
         return embeds
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 [N, D], L2-normalised; a text is cut to the artefact's `max_len` tokens."""
+        """float32 [N, D], L2-normalised; a text is cut to the artefact's `max_len` tokens.
+
+        Raises UserError for one string that is not in a list, and for what is no string.
+        """
+        if isinstance(texts, (str, bytes)):
+            raise UserError(f"texts is one {type(texts).__name__}: expected a list, as in [text]")
         return self.embed_ids(self.tokenizer(texts, pad_to="longest"))
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -99,7 +113,9 @@ class Predictor:
         """int64 [N, L], padded with 0 -> float32 [N, D].
 
         Texts of like length run together, so that a short one does not pay for a long one's width.
+        Raises UserError for ids that the text tower has no rows for.
         """
+        ids = self._checked(ids)
         embeds = np.empty([len(ids), self.embed_dim], np.float32)
         for rows, width in by_length(ids, self.batch_size):
             embeds[rows] = self._programs["text"](ids[rows, :width])
@@ -122,19 +138,64 @@ class Predictor:
         where = f"{self.artefact.folder} in {self.precision}"
         return {tower: check_golden(where, tower, *both, least) for tower, both in found.items()}
 
+    def _checked(self, ids: np.ndarray) -> np.ndarray:
+        """ids, without padding beyond the last position: outside its tables Paddle reads anything,
+        or ends the process.
+        """
+        rows, positions = self.artefact.vocab_size, self.artefact.max_positions
+        if ids.ndim != 2 or ids.dtype != np.int64:
+            raise UserError(f"ids are {ids.dtype} {list(ids.shape)}: expected int64 [N, L]")
+        if ids.size and (ids.min() < 0 or ids.max() >= rows):
+            raise UserError(f"ids from {ids.min()} to {ids.max()}: expected 0 to {rows - 1}")
+        if ids[:, positions:].any():
+            raise UserError(f"a text of up to {ids.shape[1]} tokens: expected at most {positions}")
+        return ids[:, :positions]
+
     def _pixels(self, index: int, image) -> np.ndarray:
         try:
-            if isinstance(image, (str, os.PathLike)):
-                image = Path(image).read_bytes()
-            return self.transform(image)
-        except OSError as error:
-            raise ImageError(f"image {index}: {image} cannot be read: {error.strerror}") from None
-        except ImageError as error:
-            raise ImageError(f"image {index}: {error}") from None
+            return self.transform(_open(image))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a path; ImageError is one too
+            reason = getattr(error, "strerror", None) or error
+            if isinstance(image, (str, os.PathLike)) and not isinstance(error, ImageError):
+                reason = f"{str(image)[:100]} cannot be read: {reason}"
+            raise ImageError(f"image {index}: {reason}") from None
+
+    def locks(self) -> list:
+        """Held while a program runs."""
+        return [program.lock for program in self._programs.values()]
+
+    def start_pool(self) -> None:
+        """Threads that decode: new ones, also in the child of a fork."""
+        self._pool = ThreadPoolExecutor(self._threads, "decode")
+
+
+_ONE = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)  # each an image by itself
+
+
+def _kind(image) -> str:
+    return f"{type(image).__name__} {list(getattr(image, 'shape', []))}".removesuffix(" []")
+
+
+def _open(image) -> bytes | np.ndarray:
+    """What a transform takes. Raises OSError, ImageError."""
+    if isinstance(image, (str, os.PathLike)):
+        return Path(image).read_bytes()
+    if isinstance(image, Image.Image):
+        return rgb_pixels(image)
+    if hasattr(image, "read"):
+        image = image.read()
+        if isinstance(image, str):
+            raise ImageError('a file object that gives text: open it for bytes, with "rb"')
+    if not isinstance(image, (bytes, bytearray, memoryview, np.ndarray)):
+        raise ImageError(
+            f"{_kind(image)}: expected bytes, a path, a file object, a picture of Pillow, or uint8 "
+            "[H, W, 3]"
+        )
+    return image
 
 
 class _Program:
-    """One tower on one device: an array in, an array out."""
+    """One tower on one device: an array in, an array out, for one thread at a time."""
 
     def __init__(self, program, weights, precision, device, threads, tensorrt):
         runtime.prepare()  # before Paddle
@@ -150,7 +211,8 @@ class _Program:
         else:
             _use_gpu(config, precision, device, tensorrt)
         try:
-            with _quiet():
+            # bfloat16's passes print whatever they are told
+            with _last_words(quiet=precision == "bf16"):
                 self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
             reason = " ".join(str(error).split())[:200]
@@ -160,31 +222,33 @@ class _Program:
             ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self.lock = threading.RLock()  # a signal handler may fork
+        self._gpu_of = None if device == "cpu" else os.getpid()
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
-        self._input.copy_from_cpu(np.ascontiguousarray(array))
-        self._predictor.run()
-        return self._output.copy_to_cpu()
+        if self._gpu_of not in (None, os.getpid()):
+            raise UserError("a model on a GPU does not survive a fork: load it in the child")
+        with self.lock:
+            self._input.copy_from_cpu(np.ascontiguousarray(array))
+            self._predictor.run()
+            return self._output.copy_to_cpu()
 
 
 def _use_cpu(config, precision: str, threads: int) -> None:
-    from paddle.base import core
+    import paddle
 
     if precision == "fp16":
         raise UserError("precision fp16 on cpu: expected a GPU; use fp32, bf16 or int8 here")
-    if precision == "bf16" and not core.supports_bfloat16():
-        raise UserError(
-            "precision bf16: this CPU has neither AVX512-BF16 nor AMX; use fp32 or int8"
-        )
-    if precision == "int8" and not core.supports_vnni():
-        raise UserError("precision int8: this CPU has no AVX512-VNNI; use fp32")
+    has = processor.flags()
+    processor.check(precision, has)
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
     # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
     config.set_mkldnn_cache_capacity(0)
+    for name in processor.unsafe_passes(precision, has, paddle.__version__):
+        config.delete_pass(name)
     if precision == "bf16":
-        config.delete_pass("self_attention_fuse_pass")  # its kernel is float32's
         config.enable_mkldnn_bfloat16()
         config.set_bfloat16_op(BF16_OPERATORS)
     if precision == "int8":
@@ -223,17 +287,24 @@ def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing on standard error: bfloat16's passes print whatever they are told."""
+def _last_words(quiet: bool) -> Iterator[None]:
+    """On standard error Python says which signal ended the process where, if one does.
+
+    quiet: and nobody else says anything there.
+    """
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    kept, enabled = os.dup(2), faulthandler.is_enabled()
+    faulthandler.enable(kept)
+    if quiet:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
     try:
         yield
     finally:
         os.dup2(kept, 2)
+        faulthandler.enable(2) if enabled else faulthandler.disable()
         os.close(kept)
-        os.close(nowhere)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -34,8 +34,8 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
     """
     import numpy as np
     from benchmarks.inference import ONNX, OURS, PEER
-    from paddle.base import core
 
+    from ernie_vil2 import processor
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.errors import UserError
     from ernie_vil2.export.inference import export
@@ -60,10 +60,11 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
         missing[ONNX] = str(error)
 
     loose = {"min_cosine": 0.0}  # what a precision costs is tools/export.py's to measure
-    if core.supports_bfloat16():
+    reason = processor.why_not("bf16", processor.flags())
+    if reason is None:
         artefact.precisions["bf16"] = loose
     else:
-        missing[f"{OURS}, bf16"] = "this CPU has neither AVX512-BF16 nor AMX"
+        missing[f"{OURS}, bf16"] = reason
     try:
         rng = np.random.default_rng(0)
         batches = {

@@ -19,6 +19,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from ernie_vil2 import signals
 from ernie_vil2.errors import UserError
 
 DRAIN_SECONDS = 20
@@ -82,7 +83,8 @@ def watch(
     if "error" in message:
         raise UserError(message["error"])
     last = output.read_text(errors="replace").strip().splitlines()[-1:]
-    print(f"error: the service ended ({child.returncode}): {' '.join(last)}", file=sys.stderr)
+    how = signals.describe(child.returncode)
+    print(f"error: the service stopped ({how}): {' '.join(last)}", file=sys.stderr)
     print(f"see {output}", file=sys.stderr)
     return 1
 

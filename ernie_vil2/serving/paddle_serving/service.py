@@ -14,11 +14,13 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+from paddle import inference
 from paddle_serving_server import pipeline
 from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
 from paddle_serving_server.web_service import WebService
 
+from ernie_vil2 import processor
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
 from ernie_vil2.serving.buckets import by_length
@@ -151,6 +153,12 @@ class EmbeddingService(WebService):
     """
 
     def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
+        artefact.check("serving_server")
+        for tower in TOWERS:
+            local = settings["op"][tower]["local_service_conf"]
+            if local.get("precision") == "bf16" and not local.get("device_type"):
+                processor.check("bf16", processor.flags())
+        processor.keep_safe(inference)  # before Paddle Serving makes its predictors
         super().__init__(NAME)
         self.artefact, self.settings, self.limits = artefact, settings, limits
         self.turns = Turns(settings["worker_num"], limits.waiting, limits.seconds)
