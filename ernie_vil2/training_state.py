@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import paddle
 
 from ernie_vil2.checkpoint import training_files
@@ -75,7 +76,10 @@ def restore(
     if ema is not None:
         for name, tensor in ema.average.items():
             paddle.assign(paddle.to_tensor(weights[name]), tensor)
-    _set_optimizer_state(optimizer, scheduler, _optimizer_state(objective, training, names))
+    begun = _of_unfrozen(objective, optimizer, training)
+    _set_optimizer_state(
+        optimizer, scheduler, _optimizer_state(objective, (training, begun), names)
+    )
 
 
 def optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
@@ -99,12 +103,12 @@ def optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> dict[str, paddle
 
 
 def _optimizer_state(
-    objective: paddle.nn.Layer, tensors: Mapping, names: Collection | None
+    objective: paddle.nn.Layer, sources: Iterable[Mapping], names: Collection | None
 ) -> dict:
     """The reverse of `optimizer_tensors`, for the parameters in `names`."""
     own = {name: p.name for name, p in objective.named_parameters()}
     state: dict = {}
-    for key in tensors:
+    for key, tensors in ((key, source) for source in sources for key in source):
         structured, _, accumulator = key.partition("|")
         if not accumulator or (names is not None and structured not in names):
             continue
@@ -116,6 +120,36 @@ def _optimizer_state(
             tensor.name = f"{own[structured]}_{accumulator}"
             state[tensor.name] = tensor
     return state
+
+
+def _of_unfrozen(objective: paddle.nn.Layer, optimizer, tensors: Mapping) -> dict:
+    """Accumulators, as at a first step, of parameters that learn now and did not before.
+
+    Paddle asks for all accumulators of all parameters or for none.
+    """
+    known: dict[str, list] = {}  # parameter -> its accumulators
+    for key in tensors:
+        name, _, accumulator = key.partition("|")
+        if accumulator:
+            known.setdefault(name, []).append(accumulator)
+    if not known:
+        return {}
+    like, accumulators = next(iter(known.items()))
+    begun = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.stop_gradient or name in known:
+            continue
+        for accumulator in accumulators:
+            before = tensors[f"{like}|{accumulator}"]
+            if accumulator == "master":
+                value = parameter.astype("float32").numpy()
+            elif "_pow_acc" in accumulator:  # of Adam's bias correction
+                beta = optimizer._beta1 if "beta1" in accumulator else optimizer._beta2
+                value = np.full(before.shape, beta, before.dtype)
+            else:
+                value = np.zeros(parameter.shape, before.dtype)
+            begun[f"{name}|{accumulator}"] = value
+    return begun
 
 
 def _set_optimizer_state(optimizer, scheduler, state: dict) -> None:

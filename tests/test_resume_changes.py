@@ -1,9 +1,10 @@
 """A resume says what it does otherwise than before."""
 
+import numpy as np
 import pytest
 import yaml
 from shapes import write_run
-from test_trainer import train
+from test_trainer import train, weights
 
 from ernie_vil2.config import load_config
 from ernie_vil2.resume_changes import changes
@@ -66,3 +67,13 @@ def test_a_run_warns_of_them(tmp_path):
     log = (out / "train.log").read_text()
     assert "WARNING not as in step_00000001: Global.seed was 42 and is 7" in log
     assert "WARNING not as in step_00000001: Global.max_steps was 1 and is 2" in log
+
+
+@pytest.mark.parametrize("first,then", [("[image]", "[]"), ("[]", "[image]")])
+def test_freezing_may_change(tmp_path, first, then):
+    config = write_run(tmp_path)
+    out = train(config, f"Optimizer.freeze={first}", "Global.max_steps=2")
+    train(config, f"Optimizer.freeze={then}", "Global.save_interval=1", resume="auto")
+    before, after = weights(out, "step_00000002"), weights(out, "step_00000004")
+    same = {np.array_equal(before[n], after[n]) for n in before if n.startswith("image_tower.")}
+    assert same == {then == "[image]"}

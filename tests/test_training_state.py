@@ -192,6 +192,30 @@ def test_shards_of_two_processes_merge(new_writer):
     assert_equal(run, other)
 
 
+def test_what_learns_only_now_begins_as_at_a_first_step(write):
+    """Beside what goes on: Paddle wants the state of all parameters, or of none."""
+
+    def freeze(run, frozen):
+        for parameter in run.objective.loss.parameters():
+            parameter.stop_gradient = frozen
+
+    before, fresh = Run(0), Run(0)
+    freeze(before, True)
+    before.step(3)
+    run = Run(0)
+    run.restore(write(before, 3))
+    for name, array in snapshot(before.objective.state_dict()).items():
+        fresh.objective.state_dict()[name].set_value(array)
+    fresh.scheduler.step(3)
+    for resumed in (run, fresh):
+        resumed.step()
+    names = [name for name in optimizer_tensors(run.optimizer, run.objective) if "loss" in name]
+    assert len(names) == 8  # two moments and two corrections, of weight and bias
+    own, expected = (snapshot(optimizer_tensors(r.optimizer, r.objective)) for r in (run, fresh))
+    for name in names:
+        assert np.array_equal(own[name], expected[name]), name
+
+
 def test_a_checkpoint_of_another_model(write):
     run = Run(1)
     path = write(run, 1)
