@@ -183,15 +183,23 @@ def _beside(target: Path) -> Iterator[tuple[Path, Path]]:
 
 def exchange(one: Path, other: Path) -> None:
     """Let two paths swap what they name, from one moment to the next where the system can."""
+    if not exchange_at_once(one, other):
+        aside = one.with_name(f"{one.name}.aside")
+        os.rename(other, aside)
+        os.rename(one, other)
+        os.rename(aside, one)
+
+
+def exchange_at_once(one: Path, other: Path) -> bool:
+    """Let two paths swap what they name in one step; False where the system cannot."""
     at_cwd, swap = -100, 2  # AT_FDCWD of <fcntl.h>, RENAME_EXCHANGE of <linux/fs.h>
     libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return False
     names = [os.fsencode(os.path.abspath(path)) for path in (one, other)]
-    if hasattr(libc, "renameat2"):
-        if libc.renameat2(at_cwd, names[0], at_cwd, names[1], swap) == 0:
-            return
-        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
-    aside = one.with_name(f"{one.name}.aside")
-    os.rename(other, aside)
-    os.rename(one, other)
-    os.rename(aside, one)
+    if libc.renameat2(at_cwd, names[0], at_cwd, names[1], ctypes.c_uint(swap)) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(other))

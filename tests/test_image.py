@@ -7,6 +7,7 @@ from paddleclas.ppcls.arch import backbone as zoo
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.image import ImageTower
+from ernie_vil2.models.positions import resize_grid
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 
@@ -193,6 +194,19 @@ def test_pretrained_weights_are_loaded(monkeypatch, tmp_path):
     expected = source.state_dict()
     for name, tensor in tower.backbone.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), expected[name].numpy())
+
+
+def test_pretrained_weights_of_another_resolution(monkeypatch, tmp_path, logged):
+    name = "DeiT_tiny_patch16_224"
+    source = zoo.DeiT_tiny_patch16_224()
+    table = np.random.default_rng(0).normal(size=source.pos_embed.shape).astype(np.float32)
+    source.pos_embed.set_value(table)
+    url = getattr(zoo, name).__globals__["MODEL_URLS"][name]
+    paddle.save(source.state_dict(), str(tmp_path / url.rpartition("/")[2]))
+    monkeypatch.setattr(paddleclas_download(), "WEIGHTS_HOME", str(tmp_path))
+    tower = ImageTower(name, pretrained=True, img_size=64)
+    np.testing.assert_array_equal(tower.backbone.pos_embed.numpy(), resize_grid(table, 4))
+    assert f"{name}: pos_embed resized from 14 x 14 to 4 x 4 (bicubic)" in logged.text
 
 
 def paddleclas_download():

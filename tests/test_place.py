@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_vil2 import durable
 from ernie_vil2.errors import UserError
 from ernie_vil2.export import place
 
@@ -45,7 +46,7 @@ def start(code: str, target: Path) -> subprocess.Popen:
 @pytest.fixture(params=["exchange", "two renames"])
 def target(request, tmp_path, monkeypatch):
     if request.param == "two renames":  # as on an old kernel or NFS
-        monkeypatch.setattr(place, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(durable, "exchange_at_once", lambda one, other: False)
     return tmp_path / "model"
 
 
@@ -113,7 +114,7 @@ def test_a_kill_between_two_renames(tmp_path):
     target = tmp_path / "model"
     export(target, "old")
     code = (
-        "place._exchange = lambda *_: False\n"
+        "place.durable.exchange_at_once = lambda *_: False\n"
         "rename = Path.rename\n"
         "def die(self, to):\n"
         "    rename(self, to)\n"

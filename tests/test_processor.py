@@ -168,8 +168,8 @@ def fused_model(tiny_artefact, tmp_path):
 def test_on_a_processor_without_avx512(fused_model, has, code):
     """QEMU's own, which has AVX2; /proc/cpuinfo there is still this machine's."""
     program = (
-        "import paddle; from ernie_vil2 import processor; "
-        "from ernie_vil2.serving.predictor import Predictor; "
+        "from ernie_vil2 import processor; from ernie_vil2.serving.predictor import Predictor; "
+        "import paddle; "
         "paddle.disable_signal_handler(); "  # which hangs in QEMU
         f"processor.flags = lambda: {has!r}; Predictor({str(fused_model)!r})"
     )

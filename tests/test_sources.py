@@ -96,6 +96,11 @@ def test_a_pytorch_file_is_called_so(tmp_path, zipped, name):
         ernie_vil2.load(tmp_path / name, {"Arch": ARCH})
 
 
+def test_a_device_is_no_weights():
+    with pytest.raises(UserError, match=r"/dev/null holds neither model.safetensors nor"):
+        ernie_vil2.load("/dev/null")
+
+
 def test_a_folder_of_pytorchs(tmp_path):
     pytorch(tmp_path / "pytorch_model.bin", True)
     (tmp_path / "config.json").write_text("{}")

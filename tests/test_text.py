@@ -73,6 +73,17 @@ def test_pretrained_weights_are_folded(monkeypatch):
         TextTower("ernie-3.0-nano-zh", pretrained=True, **sizes, vocab_size=70)
 
 
+def test_pretrained_weights_of_another_length(monkeypatch, logged):
+    sizes = {"num_hidden_layers": 1, "vocab_size": 60}
+    source = ErnieModel(ErnieConfig(**{**RELEASED["ernie-3.0-nano-zh"], **sizes}))
+    monkeypatch.setattr(ErnieModel, "from_pretrained", lambda name: source)
+    sizes["max_position_embeddings"] = 20
+    tower = TextTower("ernie-3.0-nano-zh", pretrained=True, **sizes, epsilon=1e-12)
+    source.eval(), tower.eval()
+    np.testing.assert_allclose(tower(tokens()).numpy(), source(tokens())[1].numpy(), atol=1e-5)
+    assert "cut from 2048 to the first 20" in logged.text
+
+
 def test_released_names_give_their_sizes():
     tower = TextTower("ernie-3.0-nano-zh", num_hidden_layers=1)
     assert tower.vocab_size == 40000 and tower.width == 312 and tower.num_layers == 1

@@ -6,8 +6,6 @@ one place at once do not disturb each other, and the last one to end stays.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import glob
 import os
@@ -23,7 +21,6 @@ from ernie_vil2.serving.artefact import DESCRIPTION, GOLDEN, VOCABULARY
 
 _ALWAYS = {DESCRIPTION, VOCABULARY, GOLDEN, "fp32"}
 _OURS = _ALWAYS | {"int8", "onnx", "serving_server", "serving_client"}
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # <fcntl.h>, <linux/fs.h>
 
 
 def find(save_dir: str | os.PathLike) -> Path:
@@ -101,25 +98,11 @@ def _put(folder: Path, target: Path) -> None:
     """Give `target`'s name to `folder`, and `folder`'s to what was there."""
     if not target.exists():
         folder.rename(target)
-    elif not _exchange(folder, target):
+    elif not durable.exchange_at_once(folder, target):
         old = folder.with_suffix(".old")  # put back by `_tidy` after a kill in between
         target.rename(old)
         folder.rename(target)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders exchange their names in one step; False where the system cannot."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        return False
-    paths = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
-    if renameat2(*paths, ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
 
 
 def _tidy(target: Path) -> None:

@@ -41,7 +41,8 @@ def resolve(weights) -> Path:
             f"{path} does not exist: expected a checkpoint folder, a .pdparams file, or a name "
             f"that PaddleNLP has released{hint}"
         )
-    foreign = sorted(p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".bin"))
+    files = path.iterdir() if path.is_dir() else ()  # else a device, say
+    foreign = sorted(p.name for p in files if p.suffix in (".pt", ".pth", ".bin"))
     pytorch = f"; {foreign[0]} is a PyTorch file, which cannot be read here" if foreign else ""
     raise UserError(
         f"{path} holds neither model.safetensors nor config.json with model_state.pdparams: "

@@ -211,9 +211,8 @@ class _Program:
         else:
             _use_gpu(config, precision, device, tensorrt)
         try:
-            with _last_words(
-                quiet=precision == "bf16"
-            ):  # whose passes print whatever they are told
+            # bfloat16's passes print whatever they are told
+            with _last_words(quiet=precision == "bf16"):
                 self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
             reason = " ".join(str(error).split())[:200]
