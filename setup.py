@@ -62,7 +62,11 @@ setup(
     packages=[*find_packages(include=["ernie_vil2", "ernie_vil2.*"]), "ernie_vil2.configs"],
     package_dir={"ernie_vil2.configs": "configs"},
     package_data={
-        "ernie_vil2": ["py.typed", "**/*.html", "**/*.css", "**/*.js"],
+        "ernie_vil2": [
+            "py.typed",
+            *("**/*.html", "**/*.css", "**/*.js"),
+            *("**/LICENSE*", "**/NOTICE*", "**/*.txt", "**/*.md"),  # of what others made
+        ],
         "ernie_vil2.configs": ["*.yaml", "*.yml"],
     },
     entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:console"]},
