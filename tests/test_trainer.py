@@ -408,37 +408,33 @@ def test_a_bad_evaluation_row_is_told_before_the_first_step(tmp_path, capsys):
     assert "1 bad rows were left out" in (out / "train.log").read_text()
 
 
-def slow_evaluation(folder: Path, *overrides) -> tuple:
+def waiting_evaluation(folder: Path, *overrides) -> tuple:
     """A run in a process group of its own, in its first evaluation: (process, workers' ids)."""
-    pids = folder / "pids"
     overrides = [
         *("Global.eval_interval=1", "Global.max_steps=3", "DataLoader.Eval.batch_size=1"),
         *("DataLoader.Eval.num_workers=2", "DataLoader.Train.num_workers=2", *overrides),
     ]
     process = subprocess.Popen(
         [
-            *(sys.executable, str(ROOT / "tests" / "slow_evaluation.py"), str(pids)),
+            *(sys.executable, str(ROOT / "tests" / "waiting_evaluation.py"), str(folder)),
             *("-c", str(write_run(folder)), "-o", *overrides),
         ],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    metrics_file = folder / "out" / "metrics.jsonl"
-    while not metrics_file.is_file() or not metrics_file.stat().st_size:
+    pids, workers, deadline = folder / "pids", set(), time.monotonic() + 120
+    while len(workers) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    before = len(pids.read_text().splitlines())
-    while len(lines := pids.read_text().splitlines()) < before + 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    return process, {*map(int, lines[before:])}
+        workers = {*map(int, pids.read_text().split())} if pids.is_file() else set()
+    return process, workers
 
 
 def test_sigterm_to_the_group_in_an_evaluation_saves_and_leaves(tmp_path):
-    process, workers = slow_evaluation(tmp_path)
+    process, workers = waiting_evaluation(tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
+    (tmp_path / "go").touch()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "--resume auto" in err and "Traceback" not in err and "SystemError" not in err
@@ -449,12 +445,20 @@ def test_sigterm_to_the_group_in_an_evaluation_saves_and_leaves(tmp_path):
 
 
 def test_a_killed_evaluation_worker_costs_nothing(tmp_path):
-    process, workers = slow_evaluation(tmp_path, "Global.max_steps=1")
+    process, workers = waiting_evaluation(tmp_path, "Global.max_steps=1")
     for pid in workers:
         os.kill(pid, signal.SIGKILL)
+    (tmp_path / "go").touch()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0 and "restarted" in err
     assert list(metrics(tmp_path / "out", "eval/mean_recall")) == [1]
+
+
+def test_evaluation_workers_end_with_a_killed_parent(tmp_path):
+    process, _ = waiting_evaluation(tmp_path)
+    process.kill()
+    (tmp_path / "go").touch()
+    process.communicate(timeout=60)  # until its workers too have closed the pipe, or it raises
 
 
 @pytest.mark.parametrize("tool", ["train", "eval", "convert", "prepare_data"])
