@@ -108,6 +108,18 @@ def test_bad_record_is_skipped_counted_and_named(tsv, vocab, tmp_path, workers):
     assert json.loads(line)["source"].endswith("train.tsv:3")
 
 
+def test_an_image_that_keeps_the_decoder_busy_is_a_bad_record(vocab, tmp_path):
+    data = cv2.imencode(".jpg", np.zeros((40, 50, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    data = data[1].tobytes()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    bomb = base64.b64encode(data[:-2] + 2000 * scan + data[-2:]).decode()
+    path = tmp_path / "train.tsv"
+    path.write_text(f"a red dot\timage\t{bomb}\n")
+    dataset = training_views(path, vocab, tmp_path)
+    assert not dataset[0, 0, 0]["valid"]
+    assert "a JPEG of more than 100 scans" in (tmp_path / "bad.jsonl").read_text()
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_do_not_change_the_batches(tsv, vocab, tmp_path, workers):
     dataset = training_views(tsv, vocab, tmp_path)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+import h11
 import uvicorn
 
 from ernie_vil2.errors import UserError
@@ -109,6 +110,8 @@ def make_server(
 
     error: the body of what is refused before the application sees it.
     """
+    if tuple(map(int, h11.__version__.split(".")[:2])) < (0, 16):
+        log.warning("h11 %s lets requests be smuggled: pip install 'h11>=0.16'", h11.__version__)
     config = uvicorn.Config(
         app,
         http=functools.partial(Http, places=Places(connections), error=error),
@@ -118,7 +121,6 @@ def make_server(
         log_config=None,
         access_log=access_log,
         server_header=False,
-        proxy_headers=False,  # nobody asks for a client's address but `Http`
         backlog=ACCEPTED_AT_ONCE,
         timeout_keep_alive=int(connections.idle_seconds),
         timeout_graceful_shutdown=3,  # to hand over answers that are done
