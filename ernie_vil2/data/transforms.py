@@ -7,7 +7,6 @@ does the rest.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -17,6 +16,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ernie_vil2.data.image_file import (
+    BLOCK,
+    DECODE_SECONDS,
+    ImageError,
+    ImageFile,
+    check_header,
+    check_scans,
+)
 from ernie_vil2.errors import UserError
 
 MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1 (official)
@@ -26,14 +33,19 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as OpenCV's and Pillow's greyscale
 
 
-class ImageError(UserError):
-    """Bytes or pixels that no image can be made of; one line."""
+class TooManyPixels(ImageError):
+    """An image larger than is read."""
 
 
 # --- Decoding -------------------------------------------------------------------------------------
 
 
-def decode_image(data: bytes, min_size: int | None = None) -> np.ndarray:
+def decode_image(
+    data: bytes,
+    min_size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    seconds: float = DECODE_SECONDS,
+) -> np.ndarray:
     """The image upright, as uint8 [H, W, 3] RGB; of an animation the first frame.
 
     EXIF orientation is applied, transparency laid on white, 16 bits a sample cut to the upper 8.
@@ -42,24 +54,32 @@ def decode_image(data: bytes, min_size: int | None = None) -> np.ndarray:
         data: a whole file in one of FORMATS.
         min_size: let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
             the shorter side stays at least this many pixels.
+        max_pixels: read from the header, before anything is decoded; at most MAX_PIXELS.
+        seconds: of this thread's time, looked at every few kilobytes.
 
-    Raises ImageError: empty, truncated, damaged, no image, more than MAX_PIXELS (read from the
-        header, before anything is decoded).
+    Raises ImageError: empty, truncated, damaged, no image, made to take long (image_file.py);
+        TooManyPixels.
     """
     if len(data) == 0:
         raise ImageError("an empty file (0 bytes): expected an image")
+    check_header(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = Image.open(ImageFile(data, seconds), formats=FORMATS)
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(
             f"not an image: {len(data)} bytes that begin with {bytes(data[:8])!r}, "
             f"expected one of {', '.join(FORMATS)}"
         ) from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, twice ours
-        raise ImageError(str(error)) from None
+        raise TooManyPixels(str(error)) from None
     except Exception as error:  # what a damaged header makes Pillow raise is not documented
         raise _damaged("header", error) from None
-    _check_pixels(*image.size)
+    _check_pixels(*image.size, min(max_pixels, MAX_PIXELS))
+    if image.format in ("JPEG", "MPO"):
+        check_scans(data, *image.size)
+        image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
     try:
         if min_size is not None:
             image.draft(None, (min_size, min_size))
@@ -78,10 +98,10 @@ def _damaged(what: str, error: Exception) -> ImageError:
     return ImageError(f"damaged or truncated {what}: {reason}")
 
 
-def _check_pixels(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"{width} x {height} = {width * height} pixels, at most {MAX_PIXELS} are read: "
+def _check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    if width * height > most:
+        raise TooManyPixels(
+            f"{width} x {height} = {width * height} pixels, at most {most} are read: "
             "shrink the image"
         )
 
