@@ -14,7 +14,7 @@ setup(
     description="ERNIE-ViL 2.0 on PaddlePaddle: multi-view contrastive image-text pre-training",
     license="Apache-2.0",
     packages=find_packages(include=["ernie_vil2", "ernie_vil2.*"]),
-    package_data={"ernie_vil2": ["**/*.html", "**/*.css", "**/*.js"]},
+    package_data={"ernie_vil2": ["**/*.html", "**/*.css", "**/*.js", "serving/http/swagger_ui/*"]},
     python_requires=">=3.9",
     install_requires=[
         "paddlenlp>=2.8.1,<2.9",

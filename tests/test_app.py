@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -17,9 +18,12 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from server_process import ROOT, Process
 
+from ernie_vil2.commands import serve
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.serving.http import embedder
 from ernie_vil2.serving.http.app import create_app, short_floats
+from ernie_vil2.serving.http.inputs import prepare_image
 from ernie_vil2.serving.http.limits import KEY_VARIABLE, ApiKeys, Limits
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.predictor import Predictor
@@ -40,9 +44,8 @@ def make_client(tiny_artefact):
 
     def make(limits=LIMITS, keys=(), load=None, wait=True, **batching):
         load = load or (lambda: Predictor(tiny_artefact))
-        service = Service(
-            Artefact.open(tiny_artefact), load, limits, ApiKeys(list(keys)), **batching
-        )
+        keys = keys if isinstance(keys, ApiKeys) else ApiKeys(list(keys))
+        service = Service(Artefact.open(tiny_artefact), load, limits, keys, **batching)
         client = TestClient(create_app(service), raise_server_exceptions=False)
         client.__enter__()
         client.service = service
@@ -512,6 +515,70 @@ def test_examples_of_the_documentation_work(client):
     assert client.get("/docs").status_code == 200
 
 
+def test_the_documentation_needs_no_network(client):
+    page = client.get("/docs").text
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert links == ["docs/swagger-ui.css", "data:,", "docs/swagger-ui-bundle.js"]
+    assert "://" not in page and '"validatorUrl": null' in page
+    kinds = ("text/css; charset=utf-8", "text/javascript; charset=utf-8")
+    for path, kind in zip((links[0], links[2]), kinds):
+        response = client.get(f"/{path}")
+        assert response.status_code == 200 and response.headers["content-type"] == kind
+        assert len(response.content) > 100_000
+    assert "/docs" not in client.get("/openapi.json").text
+
+
+def test_the_key_can_guard_everything_but_health(make_client):
+    client = make_client(keys=ApiKeys([KEY], everywhere=True))
+    guarded = ("/metrics", "/docs", "/docs/swagger-ui.css", "/openapi.json")
+    for path in guarded:
+        error_of(client.get(path), 401, "unauthorized")
+        assert client.get(path, headers={"x-api-key": KEY}).status_code == 200
+    for path in ("/healthz", "/readyz"):
+        assert client.get(path).status_code == 200
+    error_of(client.post("/v1/embed/text", json={"texts": ["red"]}), 401, "unauthorized")
+    with pytest.raises(UserError, match="--key-everywhere without a key"):
+        ApiKeys([], everywhere=True)
+
+
+def test_a_key_file_that_others_can_read_draws_a_warning(tmp_path, logged):
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    file.chmod(0o600)
+    assert ApiKeys.read(file) and not logged.text
+    file.chmod(0o640)
+    assert ApiKeys.read(file)
+    assert f"{file} can be read by others (mode 640): chmod 600" in logged.text
+    assert KEY not in logged.text
+
+
+def test_texts_do_not_wait_behind_images(make_client, monkeypatch):
+    """Though images take all threads that prepare images."""
+    waiting, go = threading.Semaphore(0), threading.Event()
+
+    def slow(*args):
+        waiting.release()
+        assert go.wait(20)
+        return prepare_image(*args)
+
+    monkeypatch.setattr(embedder, "prepare_image", slow)
+    client = make_client()
+    answers = []
+
+    def post_images():
+        body = {"images": [b64(png(i)) for i in range(12)]}
+        answers.append(client.post("/v1/embed/image", json=body))
+
+    thread = threading.Thread(target=post_images)
+    thread.start()
+    assert waiting.acquire(timeout=10)
+    assert client.post("/v1/embed/text", json={"texts": ["red"]}).status_code == 200
+    assert not answers
+    go.set()
+    thread.join()
+    assert answers[0].status_code == 200
+
+
 # --- tools/serve.py -------------------------------------------------------------------------------
 
 
@@ -633,6 +700,7 @@ def test_mistakes_on_the_command_line(tiny_artefact, tmp_path, server):
         ([tiny_artefact, "--port", port], f"port {port}: Address already in use"),
         ([tiny_artefact, "--api-key-file", tmp_path / "none"], "cannot be read"),
         ([tiny_artefact, "--max-items", 9, "--max-queue", 8], "--max-queue 8"),
+        ([tiny_artefact, "--key-everywhere"], "--key-everywhere without a key"),
     ):
         result = run_tool(*args)
         assert result.returncode == 2
@@ -641,6 +709,57 @@ def test_mistakes_on_the_command_line(tiny_artefact, tmp_path, server):
     start_time = time.monotonic()
     assert run_tool("--help").returncode == 0
     assert time.monotonic() - start_time < 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--port", "65536", "'65536' is no whole number from 0 to 65535"),
+        ("--port", "-1", "'-1' is no whole number from 0 to 65535"),
+        ("--port", "9" * 5000, f"'{'9' * 40}...' is no whole number from 0 to 65535"),
+        ("--threads", "1000000", "'1000000' is no whole number from 1 to 1024"),
+        ("--timeout", "0", "'0' is no time above 0"),
+        ("--body-timeout", "0", "'0' is no time above 0"),
+        ("--timeout", "nan", "'nan' is no time of 0 or more"),
+        ("--max-batch", "0", "'0' is no whole number from 1 to 4096"),
+        ("--max-body-mb", "1" * 30, "is no whole number from 1 to 1000000"),
+    ],
+)
+def test_numbers_that_nobody_means(option, value, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        serve.main(["folder", f"{option}={value}"])
+    assert left.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: " in last and message in last
+
+
+def test_too_few_open_files(tiny_artefact):
+    code = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)); "
+    code += "runpy.run_path('tools/serve.py', run_name='__main__')"
+    result = subprocess.run(
+        [sys.executable, "-c", code, tiny_artefact, "--port", "0"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2
+    assert "error: 40 files may be open at a time: expected at least" in result.stderr
+
+
+def test_memory_of_large_pictures_goes_back(start):
+    server = start("--max-body-mb", "8")
+    server.wait_for("ready")
+    file = io.BytesIO()
+    Image.new("RGB", (7000, 7000), "red").save(file, "JPEG")
+    server.http.post("/v1/embed/image", files={"images": png()}).raise_for_status()
+    before = server.memory()
+    images = [("images", file.getvalue())] * 6  # without trimming, 660 MiB stay
+    server.http.post("/v1/embed/image", files=images).raise_for_status()
+    end = time.monotonic() + 10
+    while server.memory() - before > 256 << 20:
+        assert time.monotonic() < end, (server.memory() - before) >> 20
+        time.sleep(0.05)
 
 
 def test_the_key_comes_from_the_environment(start):

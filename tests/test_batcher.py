@@ -197,3 +197,16 @@ def test_many_clients_at_once(start, model):
     wait_until(lambda: batcher.waiting == 0)
     assert sum(items for _, items, _ in seen) == sum(map(len, model.batches))
     assert max(map(len, model.batches)) > 2
+
+
+def test_kinds_take_turns(start, model):
+    """An item of one kind does not wait for all of another that came before it."""
+    order = []
+    batcher = start(max_batch=1, max_wait=0, on_batch=lambda kind, *_: order.append(kind))
+    model.go.clear()
+    first = batcher.submit("square", [1])
+    assert model.entered.wait(10)
+    futures = [batcher.submit("square", [i]) for i in range(4)] + [batcher.submit("negate", [7])]
+    model.go.set()
+    assert [future.result(10) for future in [first, *futures]][-1] == [-7]
+    assert order.index("negate") == 1

@@ -5,6 +5,7 @@ import importlib
 import logging
 import os
 import sys
+from typing import Callable
 
 from ernie_vil2 import cli, runtime
 
@@ -14,22 +15,24 @@ def main(argv=None) -> int:
         description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
         "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
     )
-    whole, seconds = cli.positive, _seconds
+    whole, seconds = _whole(1, 10**6), _seconds
     parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8080, help="0: any free one (%(default)s)")
+    parser.add_argument(
+        "--port", type=_whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
+    )
     parser.add_argument("--precision", default="fp32", help="one that was exported")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1")
-    parser.add_argument("--threads", type=whole, help="of the CPU (all usable cores)")
+    parser.add_argument("--threads", type=_whole(1, 1024), help="of the CPU (all usable cores)")
     parser.add_argument(
         "--max-batch",
-        type=whole,
+        type=_whole(1, 4096),
         default=8,
         help="images or texts of a run of the model (%(default)s)",
     )
     parser.add_argument(
         "--max-wait-ms",
-        type=seconds,
+        type=_time,
         default=5,
         help="that an item waits for others to join it (%(default)s)",
     )
@@ -44,7 +47,7 @@ def main(argv=None) -> int:
         "--max-text-chars", type=whole, default=2000, help="of a text (%(default)s)"
     )
     parser.add_argument(
-        "--max-pixels", type=whole, default=50_000_000, help="of an image (%(default)s)"
+        "--max-pixels", type=_whole(1, 10**9), default=50_000_000, help="of an image (%(default)s)"
     )
     parser.add_argument(
         "--max-body-mb", type=whole, default=32, help="MiB of a request (%(default)s)"
@@ -56,6 +59,12 @@ def main(argv=None) -> int:
         help="MiB of all requests at a time (%(default)s)",
     )
     parser.add_argument(
+        "--decode-timeout",
+        type=seconds,
+        default=5,
+        help="seconds of a core to decode an image in (%(default)s)",
+    )
+    parser.add_argument(
         "--timeout", type=seconds, default=30, help="seconds to answer in (%(default)s)"
     )
     parser.add_argument(
@@ -63,14 +72,29 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--drain-timeout",
-        type=seconds,
+        type=_time,
         default=60,
         help="seconds to end in after SIGTERM (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-connections", type=whole, default=1000, help="at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-connections-per-address",
+        type=whole,
+        metavar="N",
+        help="of one IPv4 address or IPv6 /64 network; behind a proxy, which is one address, as "
+        "many as --max-connections (a quarter of them)",
     )
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
         help="keys that clients must show, one a line ($ERNIE_VIL2_API_KEY, else none)",
+    )
+    parser.add_argument(
+        "--key-everywhere",
+        action="store_true",
+        help="ask for the key at /metrics, /docs and /openapi.json too",
     )
     parser.add_argument(
         "--verify", action="store_true", help="only compare with the golden vectors; serve nothing"
@@ -112,13 +136,22 @@ def _serve(args) -> int:
         body_bytes=args.max_body_mb << 20,
         buffered_bytes=args.max_buffered_mb << 20,
         pixels=args.max_pixels,
+        decode_seconds=args.decode_timeout,
         body_seconds=args.body_timeout,
         seconds=args.timeout,
     )
-    connections = fit_open_files(ConnectionLimits())
+    most = args.max_connections
+    per_address = args.max_connections_per_address or max(1, most // 4)
+    connections = fit_open_files(ConnectionLimits(most, per_address))
+    if connections.connections < most:
+        log.warning(
+            "%d connections at a time, not %d: more files may not be open (ulimit -n)",
+            connections.connections,
+            most,
+        )
     artefact = Artefact.open(args.artefact)
     artefact.program("image", args.precision)
-    keys = ApiKeys.read(args.api_key_file)
+    keys = ApiKeys.read(args.api_key_file, args.key_everywhere)
 
     def load() -> Predictor:
         return Predictor(
@@ -169,12 +202,38 @@ def _log() -> logging.Logger:
     return logging.getLogger("ernie_vil2")
 
 
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """The `type` of an argument that is a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        digits = text.isascii() and text.isdecimal() and len(text) <= 12
+        if not digits or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{_short(text)} is no whole number from {low} to {high}"
+            )
+        return int(text)
+
+    return parse
+
+
 def _seconds(text: str) -> float:
+    """The `type` of an argument that is a time above 0."""
+    value = _time(text)
+    if value < 0.001:
+        raise argparse.ArgumentTypeError(f"{_short(text)} is no time above 0, of 0.001 or more")
+    return value
+
+
+def _time(text: str) -> float:
     """The `type` of an argument that is a time of 0 or more."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time of 0 or more")
+        raise argparse.ArgumentTypeError(f"{_short(text)} is no time of 0 or more, below 1000000")
     return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")

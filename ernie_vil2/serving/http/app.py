@@ -13,14 +13,14 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
-from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 import ernie_vil2
-from ernie_vil2.serving.http import schemas
+from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.embedder import Row
 from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.inputs import FORM, JSON, check_text
+from ernie_vil2.serving.http.limits import KeyFirst
 from ernie_vil2.serving.http.metrics import Measured
 from ernie_vil2.serving.http.service import Service
 
@@ -75,26 +75,31 @@ def create_app(service: Service) -> FastAPI:
         version=ernie_vil2.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
     )
+    if service.keys.everywhere:
+        app.add_middleware(KeyFirst, keys=service.keys, paths=("/metrics", *docs.PATHS))
     app.add_middleware(Measured, metrics=service.metrics)
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service))
+    app.include_router(docs.docs_routes(app.title))
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
-        return Response(to_json(error.body()), error.status, error.headers, JSON)
+        return error.response()
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        answer = ApiError(error.status_code, code, str(error.detail), headers=error.headers)
-        return await refused(request, answer)
+        return ApiError(
+            error.status_code, code, str(error.detail), headers=error.headers
+        ).response()
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:
         # Starlette raises it again, so that uvicorn logs it.
-        return await refused(request, ApiError(500, "internal", "see the server's log"))
+        return ApiError(500, "internal", "see the server's log").response()
 
     return app
 

@@ -72,6 +72,7 @@ class Batcher:
         self._functions: Mapping[str, Compute] = {}
         self._queues: dict[str, deque[_Job]] = {}
         self._waiting: dict[str, int] = {}  # items of each queue
+        self._last = ""  # the kind of the last batch
         self._admitted = 0
         self._seconds_per_item = 0.0  # a moving average
         self._busy_since: float | None = None
@@ -174,7 +175,9 @@ class Batcher:
             heads = [queue[0] for queue in self._queues.values() if queue]
             due = [job for job in heads if self._due(job) <= now]
             if due:
-                kind = min(due, key=lambda job: job.since).kind
+                # in turns: a text must not wait for all images that came before it
+                kind = min(due, key=lambda job: (job.kind == self._last, job.since)).kind
+                self._last = kind
                 return kind, self._take(kind)
             if self._closing:
                 return None

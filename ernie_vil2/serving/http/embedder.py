@@ -45,26 +45,36 @@ class Embedder:
         self.batcher = Batcher(partial(_load, load), batches, max_wait, max_queue, metrics.on_batch)
         self._tokenizer = artefact.tokenizer()
         self._transform = artefact.transform()
-        # One image per thread is faster than OpenCV's threads on each.
-        self._pool = ThreadPoolExecutor(
-            min(4, runtime.usable_cores()), "prepare", initializer=cv2.setNumThreads, initargs=(0,)
-        )
+        # One image per thread is faster than OpenCV's threads on each. Texts take microseconds, and
+        # must not wait behind images, which may take seconds.
+        threads = min(4, runtime.usable_cores())
+        self._pools = {
+            "image": ThreadPoolExecutor(
+                threads, "images", initializer=cv2.setNumThreads, initargs=(0,)
+            ),
+            "text": ThreadPoolExecutor(threads, "texts"),
+        }
 
     def close(self, timeout: float) -> None:
         self.batcher.close(timeout)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def in_pool(self, function: Callable, *args):
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+    async def in_pool(self, kind: str, function: Callable, *args):
+        """kind: "image" for what may take long, "text" for the rest."""
+        return await asyncio.get_running_loop().run_in_executor(self._pools[kind], function, *args)
 
     async def texts(self, texts: list[str]) -> list[Row | ItemError]:
-        prepared = await self.in_pool(prepare_texts, texts, self._tokenizer, self.limits)
+        prepared = await self.in_pool("text", prepare_texts, texts, self._tokenizer, self.limits)
         return await self._embed("text", prepared)
 
     async def images(self, images: list[str | bytes]) -> list[Row | ItemError]:
         """images: encoded files, or base64 of them."""
         prepared = await asyncio.gather(
-            *(self.in_pool(prepare_image, image, self._transform, self.limits) for image in images)
+            *(
+                self.in_pool("image", prepare_image, image, self._transform, self.limits)
+                for image in images
+            )
         )
         return await self._embed("image", prepared)
 

@@ -1,8 +1,10 @@
-"""What a request is refused with; knows nothing of FastAPI and pydantic."""
+"""What a request is refused with; knows nothing of FastAPI and of models."""
 
 from __future__ import annotations
 
 import json
+
+from starlette.responses import Response
 
 
 class ApiError(Exception):
@@ -21,7 +23,10 @@ class ApiError(Exception):
         return {"error": error if self.index is None else {**error, "index": self.index}}
 
     def json(self) -> bytes:
-        return json.dumps(self.body(), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(self.body(), separators=(",", ":")).encode()
+
+    def response(self) -> Response:
+        return Response(self.json(), self.status, self.headers, "application/json")
 
 
 class ItemError(Exception):

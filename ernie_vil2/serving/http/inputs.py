@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import AsyncIterator, Callable
 from email.message import Message
 
 import numpy as np
-from PIL import Image
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
@@ -16,7 +14,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import FORMATS, ImageError
+from ernie_vil2.data.transforms import ImageError, TooManyPixels, decode_image
+from ernie_vil2.serving import memory
 from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.limits import Limits
 
@@ -161,31 +160,25 @@ def prepare_texts(
 
 
 def prepare_image(
-    image: str | bytes, transform: Callable[[bytes], np.ndarray], limits: Limits
+    image: str | bytes, transform: Callable[[np.ndarray], np.ndarray], limits: Limits
 ) -> np.ndarray | ItemError:
     """What the image program takes for one image (bytes, or base64 of them), or why there is
-    nothing. Its pixels are counted before they are decoded."""
+    nothing."""
+    size = 0
     try:
         if isinstance(image, str):
             image = base64.b64decode(image, validate=True)
-        _check_pixels(image, limits)
-        return transform(image)
-    except ItemError as error:
-        return error
+        pixels = decode_image(image, max_pixels=limits.pixels, seconds=limits.decode_seconds)
+        size = pixels.nbytes
+        prepared = np.ascontiguousarray(transform(pixels))
+        del pixels
+        return prepared
+    except TooManyPixels as error:
+        return ItemError("too_many_pixels", str(error))
     except ImageError as error:
         return ItemError("bad_image", str(error))
     except ValueError:  # binascii.Error, or characters that are not ASCII
         return ItemError("bad_base64", "not base64 (RFC 4648, section 4, no data: prefix)")
-
-
-def _check_pixels(image: bytes, limits: Limits) -> None:
-    """Raises ItemError."""
-    try:
-        width, height = Image.open(io.BytesIO(image), formats=FORMATS).size
-    except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
-        raise ItemError("too_many_pixels", str(error)) from None
-    except Exception:  # what a damaged header makes Pillow raise is not documented
-        return  # `transform` says what is wrong with it
-    if width * height > limits.pixels:
-        message = f"{width} x {height} pixels, at most {limits.pixels} are decoded"
-        raise ItemError("too_many_pixels", message)
+    finally:
+        if size > memory.LARGE:
+            memory.trim()

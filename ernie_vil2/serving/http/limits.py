@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
+import stat
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from starlette.requests import Request
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.http.errors import ApiError
 
+log = logging.getLogger(__name__)
+
 KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 
 
@@ -25,7 +29,8 @@ class Limits:
 
     items: of a request, and in `classify` images plus labels times templates; text_chars: of a
     text; body_bytes: of a request; buffered_bytes: of all bodies held at a time; pixels: of an
-    image; body_seconds: to send a body; seconds: from body to answer.
+    image; decode_seconds: of a thread's time to decode an image; body_seconds: to send a body;
+    seconds: from body to answer.
     """
 
     items: int = 256
@@ -33,6 +38,7 @@ class Limits:
     body_bytes: int = 32 << 20
     buffered_bytes: int = 256 << 20
     pixels: int = 50_000_000
+    decode_seconds: float = 5.0
     body_seconds: float = 60.0
     seconds: float = 30.0
 
@@ -109,35 +115,50 @@ def client_gone() -> ApiError:
 
 
 class ApiKeys:
-    """Keys that clients must show; with none, all are let in."""
+    """Keys that clients must show; with none, all are let in.
 
-    def __init__(self, keys: list[str]):
+    everywhere: at /metrics, /docs and /openapi.json too.
+    """
+
+    def __init__(self, keys: list[str], everywhere: bool = False):
         for key in keys:
             if not key.isascii() or not key.isprintable() or " " in key or len(key) < 16:
                 raise UserError(
                     "an API key has fewer than 16 characters, or other than printable ASCII "
                     "ones: make one with `openssl rand -hex 32`"
                 )
+        if everywhere and not keys:
+            raise UserError(
+                f"--key-everywhere without a key: give --api-key-file, or set {KEY_VARIABLE}"
+            )
         self._keys = [key.encode() for key in keys]
+        self.everywhere = everywhere
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
     @classmethod
-    def read(cls, file: str | None = None) -> ApiKeys:
+    def read(cls, file: str | None = None, everywhere: bool = False) -> ApiKeys:
         """From a file, one key a line, else from the environment variable ERNIE_VIL2_API_KEY.
 
-        Never from the command line, which every user of the machine can read.
+        Never from the command line, which every user of the machine can read; a file that they
+        can read draws a warning.
         """
         if file is None:
-            return cls([os.environ[KEY_VARIABLE]] if KEY_VARIABLE in os.environ else [])
+            keys = [os.environ[KEY_VARIABLE]] if KEY_VARIABLE in os.environ else []
+            return cls(keys, everywhere)
         try:
             keys = Path(file).read_text(encoding="utf-8").split()
+            mode = stat.S_IMODE(os.stat(file).st_mode)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"API key file {file} cannot be read: {error}") from None
         if not keys:
             raise UserError(f"API key file {file} is empty: expected one key a line")
-        return cls(keys)
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
+            log.warning(
+                "API key file %s can be read by others (mode %o): chmod 600 %s", file, mode, file
+            )
+        return cls(keys, everywhere)
 
     def check(self, request: Request) -> None:
         """Raises ApiError 401 unless `Authorization: Bearer KEY` or `X-API-Key: KEY` is right."""
@@ -151,3 +172,20 @@ class ApiKeys:
         if not any(hmac.compare_digest(shown.encode(), key) for key in self._keys):
             message = "no valid API key: send Authorization: Bearer KEY, or X-API-Key: KEY"
             raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class KeyFirst:
+    """ASGI middleware: asks for a key at some paths, and below them."""
+
+    def __init__(self, app, keys: ApiKeys, paths: tuple[str, ...]):
+        self.app, self.keys = app, keys
+        self.paths = paths
+
+    async def __call__(self, scope, receive, send) -> None:
+        path = scope.get("path", "")
+        if any(path == guarded or path.startswith(f"{guarded}/") for guarded in self.paths):
+            try:
+                self.keys.check(Request(scope))
+            except ApiError as error:
+                return await error.response()(scope, receive, send)
+        await self.app(scope, receive, send)

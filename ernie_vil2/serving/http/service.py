@@ -95,7 +95,8 @@ class Service:
             return await self._within_time(request, self._do(model, fields, count, work))
 
     async def _do(self, model, fields, count, work) -> Response:
-        parsed = await self.embedder.in_pool(validate, model, fields, self.limits)
+        kind = "image" if "images" in model.model_fields else "text"
+        parsed = await self.embedder.in_pool(kind, validate, model, fields, self.limits)
         del fields
         items = count(parsed)
         if items > self.limits.items:
@@ -110,7 +111,7 @@ class Service:
         status = 200
         if all(isinstance(outcome, ItemError) for outcome in outcomes):
             status, answer = 422, {"error": outcomes[0].at(0), **answer}
-        content = await self.embedder.in_pool(to_json, answer)
+        content = await self.embedder.in_pool("text", to_json, answer)
         return Response(content, status, media_type=JSON)
 
     async def _within_time(self, request: Request, work: Awaitable[Response]) -> Response:
