@@ -10,6 +10,7 @@ import json
 import logging.handlers
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from ernie_vil2 import signals
 from ernie_vil2.errors import UserError
 
 DRAIN_SECONDS = 20
+_GROWN = 64 << 20  # bytes of memory more than needed before: large pictures leave as much behind
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -107,6 +109,7 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     from ernie_vil2 import runtime
 
     runtime.prepare()
+    from ernie_vil2.serving import memory
     from ernie_vil2.serving.artefact import Artefact
     from ernie_vil2.serving.paddle_serving.settings import load_settings
 
@@ -138,12 +141,24 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
     children = len(multiprocessing.active_children())  # with is_thread_op: false
+    least = _resident()
     while not stop.wait(1):
+        if _resident() - least > _GROWN:
+            memory.trim()
+            if front.in_flight == 0 and service.turns.idle:  # the rest is needed
+                least = _resident()
         if len(multiprocessing.active_children()) < children:
             raise RuntimeError("a process of Paddle Serving has died")
+        if not front.thread.is_alive():
+            raise RuntimeError("the HTTP server has ended")
     stopped = rpc_server.stop(DRAIN_SECONDS)
     front.drain()
     stopped.wait(DRAIN_SECONDS)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _quieten() -> None:
@@ -155,6 +170,9 @@ def _quieten() -> None:
             handler.maxBytes, handler.backupCount = 10_000_000, 4
     # warns of each request that passes an op without a model
     logging.getLogger("paddle_serving_server.pipeline.operator").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.ERROR
+    )  # its warnings are a client's to cause
 
 
 def _die(args) -> None:

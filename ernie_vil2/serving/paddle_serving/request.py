@@ -6,13 +6,14 @@ import base64
 import binascii
 import json
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
 from paddle_serving_server import pipeline
 
 from ernie_vil2 import runtime
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.data.transforms import ImageError, decode_image
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.artefact import TOWERS, Artefact
 from ernie_vil2.serving.paddle_serving.settings import Limits
@@ -125,7 +126,14 @@ class Request(pipeline.RequestOp):
     def each(self, read, items: list) -> tuple[list, dict[int, str]]:
         """What could be read of the items, and the others' errors by index."""
         good, errors = [], {}
+        end = time.monotonic() + self.limits.seconds
         for index, item in enumerate(items):
+            if time.monotonic() > end:
+                raise RequestError(
+                    f"{index} of {len(items)} items were prepared within {self.limits.seconds} s: "
+                    "send them in parts",
+                    TOO_LARGE,
+                )
             try:
                 if not isinstance(item, str):
                     raise ItemError(f"is {kind(item)}, expected a string")
@@ -141,10 +149,13 @@ class Request(pipeline.RequestOp):
             raise ItemError(f"not base64: {error}") from None
         if not data:
             raise ItemError("empty: expected a base64-encoded image file")
-        with self.decoding:
-            pixels = self.transform(data)
-        self.moved()
-        return pixels
+        limits = self.limits
+        try:
+            with self.decoding:
+                image = decode_image(data, max_pixels=limits.pixels, seconds=limits.decode_seconds)
+                return np.ascontiguousarray(self.transform(image))  # not a view of all of it
+        finally:
+            self.moved()
 
     def text(self, item: str) -> str:
         if not item.strip():

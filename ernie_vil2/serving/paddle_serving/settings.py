@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from ernie_vil2 import runtime
+from ernie_vil2.data.transforms import MAX_PIXELS
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.artefact import TOWERS
 
@@ -26,8 +27,10 @@ _BOUNDS = {
     "rpc_mb": (1, 2047),
     "bodies_mb": (1, 1 << 20),
     "text_chars": (1, 1_000_000),
+    "pixels": (1, MAX_PIXELS),
     "waiting": (1, 1000),  # a thread each
     "seconds": (1, 3600),
+    "decode_seconds": (1, 3600),
     "connections": (1, 60_000),
     "concurrency": (1, 64),
     "batch_size": (1, 4096),
@@ -43,10 +46,11 @@ class Limits:
     """What the service takes: all are refused with a clear answer beyond it.
 
     body_mb: MiB of a request over HTTP; rpc_mb: over gRPC; bodies_mb: of all requests over HTTP
-    together; images, texts: in a request; text_chars: characters of a text; rows: most that run
-    through a tower at a time; waiting: requests beyond those in work; seconds: for a client to send
-    its request, and for that to wait; connections: over HTTP at a time; per_address: of these, of
-    one client's address.
+    together; images, texts: in a request; text_chars: characters of a text; pixels: of an
+    image; rows: most that run through a tower at a time; waiting: requests beyond those in work;
+    seconds: for a client to send its request, for that to wait, and for its items to be prepared;
+    decode_seconds: of a thread's time, for an image; connections: over HTTP at a time;
+    per_address: of these, of one client's address.
     """
 
     body_mb: int = 32
@@ -55,9 +59,11 @@ class Limits:
     images: int = 64
     texts: int = 512
     text_chars: int = 2000
+    pixels: int = 50_000_000
     rows: int = 32
     waiting: int = 64
     seconds: int = 30
+    decode_seconds: int = 5
     connections: int = 1000
     per_address: int = 250
 

@@ -69,6 +69,10 @@ class Turns:
         """Something of the work is done."""
         self._moved = time.monotonic()
 
+    @property
+    def idle(self) -> bool:
+        return self._working == 0
+
     def stuck(self, seconds: float) -> bool:
         """Whether there is work and for so long nothing of it was done."""
-        return self._working > 0 and time.monotonic() - self._moved > seconds
+        return not self.idle and time.monotonic() - self._moved > seconds
