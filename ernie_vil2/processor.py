@@ -61,7 +61,8 @@ def unsafe_passes(precision: str, has: Set[str], paddle_version: str) -> tuple[s
 
     Paddle 2.6's `self_attention_fuse_pass` puts in an operator, `self_dp_attention`, that is
     compiled for AVX-512 without asking the processor: elsewhere it ends the process (SIGILL). And
-    its kernel is float32's, so in bf16 it costs time. Paddle 3 chooses by the processor.
+    its kernel is float32's, so in bf16 it costs time. Nothing else in 2.6.2's libpaddle.so has such
+    instructions (objdump), but OpenSSL, which asks. Paddle 3 chooses by the processor.
     """
     if int(paddle_version.split(".")[0]) >= 3:
         return ()
