@@ -180,6 +180,15 @@ def test_sockets_of_one_client_leave_room_for_the_others(patient):
             connection.close()
 
 
+def test_bodies_that_do_not_arrive_take_no_places(patient):
+    held = [connect(patient) for _ in range(200)]
+    for connection in held:
+        connection.sendall(request(b"{", length=100))
+    assert patient.post(TEXT)[0] == 200
+    for connection in held:
+        connection.close()
+
+
 FEW_FILES = ("bash", "-c", 'ulimit -n 200 && exec "$@"', "bash")
 
 

@@ -66,7 +66,7 @@ class Front:
         self.listener, self.service, self.limits = listener, service, service.limits
         self.draining = False
         self.in_flight = 0
-        # of which some wait for their turn, and others for an answer to "too many"
+        self.in_work = 0  # of these, the ones whose body has arrived
         self.pool = ThreadPoolExecutor(2 * service.turns.most, "request")
         self.parsing = threading.BoundedSemaphore(_PARSED_AT_ONCE)
         self.bodies = http.Bodies(
@@ -128,8 +128,6 @@ class Front:
                 body = bytearray()
                 async for chunk in chunks:
                     body += chunk
-                if self.in_flight > 2 * self.service.turns.most:
-                    raise _busy("too many requests are in work: try again")
                 return await self.answer(request, body)
         finally:
             self.in_flight -= 1
@@ -145,6 +143,9 @@ class Front:
             raise ApiError(413, "body_too_large", message)
 
     async def answer(self, request: Request, body: bytearray) -> Response:
+        if self.in_work >= 2 * self.service.turns.most:
+            raise _busy("too many requests are in work: try again")
+        self.in_work += 1
         gone = threading.Event()
         watch = asyncio.ensure_future(_set_when_gone(request, gone))
         try:
@@ -157,6 +158,7 @@ class Front:
             raise http.client_gone() from None
         finally:
             watch.cancel()
+            self.in_work -= 1
 
     def work(self, body: bytearray, gone: Callable[[], bool]) -> Response:
         with self.parsing:

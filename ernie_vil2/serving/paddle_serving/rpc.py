@@ -98,7 +98,8 @@ def start(
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", most),  # of a connection
             ("grpc.max_allowed_incoming_connections", connections),
-            ("grpc.server_handshake_timeout_ms", limits.seconds * 1000),
+            ("grpc.server_handshake_timeout_ms", min(10, limits.seconds) * 1000),
+            ("grpc.max_connection_idle_ms", 300_000),  # clients connect anew by themselves
             ("grpc.so_reuseport", 0),
         ],
         maximum_concurrent_rpcs=most,
