@@ -326,9 +326,15 @@ def test_a_last_checkpoint_that_is_refused_is_told_with_what_is_lost(new_writer)
 def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, monkeypatch, stopped):
     if stopped:
         monkeypatch.setattr(Trainer, "_train_step", stopped_at_once(Trainer._train_step))
-    config = write_run(tmp_path)
-    with file_size_limit(50_000):
-        out = train(config, code=1)
+    steps = Trainer._loop
+
+    def loop(self):  # the disk had room when the run began
+        with file_size_limit(50_000):
+            steps(self)
+            self.checkpoints.wait()
+
+    monkeypatch.setattr(Trainer, "_loop", loop)
+    out = train(write_run(tmp_path), code=1)
     log = (out / "train.log").read_text()
     assert "all that was learned is lost" in log.splitlines()[-1]
     assert "done:" not in log and "goes on from here" not in log
