@@ -67,6 +67,8 @@ def prepare(processes_on_host: Optional[int] = None) -> list[str]:
         if threads > 1:
             sys.stderr = _WithoutThreadWarning(sys.stderr)
     choose("GLOG_minloglevel", 2)  # paddle's C++ side: errors only
+    # paddle's OpenMP would else wait in a forked child for threads that the child has not
+    choose("KMP_INIT_AT_FORK", "TRUE")
     os.environ[_OURS] = ",".join(sorted(filter(None, ours)))
     return lines
 

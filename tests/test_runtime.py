@@ -43,6 +43,7 @@ def test_choices_are_made_and_told():
     assert environment["OMP_NUM_THREADS"] == str(cores)
     assert sum("OMP_NUM_THREADS" in line for line in lines) == 1
     assert (environment.get("MKL_DEBUG_CPU_TYPE") == "5") == AMD
+    assert environment["KMP_INIT_AT_FORK"] == "TRUE"
 
 
 def test_what_the_user_set_is_kept_and_not_told():
