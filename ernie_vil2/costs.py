@@ -131,8 +131,8 @@ class Costs:
         return max(shares)
 
     def plain_logits(self, rows: int, columns: int) -> float:
-        """Kept for the backward: float32 logits and bool masks a direction, and the targets."""
-        return ((4 + 1) * 2 * self.pairs + 4) * rows * columns
+        """Kept for the backward: float32 logits and a bool mask a direction, a pair's targets."""
+        return ((4 + 1) * 2 + 1) * self.pairs * rows * columns
 
     def chunked_logits(self, rows: int, columns: int) -> float:
         """One float32 block of logits at a time, and as much again for temporaries."""

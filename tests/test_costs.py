@@ -78,15 +78,17 @@ def test_activations_of_a_block_are_what_autograd_keeps(small):
         assert rows * tower.block_activations(half=False) == pytest.approx(found, rel=0.05)
 
 
-@pytest.mark.parametrize("pairs", [1, 4])
-def test_plain_logits_are_what_autograd_keeps(pairs):
+@pytest.mark.parametrize("sources", [(), ("image", "text")])
+@pytest.mark.parametrize("pairs", [1, 2, 4])
+def test_plain_logits_are_what_autograd_keeps(pairs, sources):
     names = ["image1-image2", "text1-text2", "image1-text1", "image2-text2"][:pairs]
     loss = MultiViewContrastive(dict.fromkeys(names, 1.0))
     rows = 256
     embeds = {view: paddle.randn([rows, 8]) for view in loss.views}
     for x in embeds.values():
         x.stop_gradient = False
-    found = kept(lambda: loss(embeds, paddle.to_tensor([14.0])))
+    ids = {source: paddle.randint(0, 1 << 30, [rows], "int64") for source in sources}
+    found = kept(lambda: loss(embeds, paddle.to_tensor([14.0]), ids or None))
     # the rest is no matrix of [rows, rows]
     assert replace(of(), pairs=pairs).plain_logits(rows, rows) == pytest.approx(found, rel=0.1)
 

@@ -64,13 +64,14 @@ class _WholeLogits:
     def __init__(self, targets: Targets, rule: Rule):
         self.row_weight = targets.row_weight
         self.positive, self.seen = targets.masks(rule)
-        share = self.positive.astype("float32")
-        self.share = share / share.sum(-1, keepdim=True).clip(min=1.0)  # rows sum to 1
+        self.count = self.positive.astype("float32").sum(-1).clip(min=1.0)  # [B], of positives
 
     def softmax(self, logits: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Mean negative log-probability of a row's positives, and accuracy."""
         logits = self._masked(logits)
-        per_row = logits.logsumexp(-1) - (logits * self.share).sum(-1)  # [B]
+        # a product with the positives' shares would keep another float32 matrix for the backward
+        positive = paddle.where(self.positive, logits, paddle.zeros_like(logits)).sum(-1)  # [B]
+        per_row = logits.logsumexp(-1) - positive / self.count
         return (per_row * self.row_weight).sum(), self._accuracy(logits)
 
     def sigmoid(self, logits: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
