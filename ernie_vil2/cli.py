@@ -38,6 +38,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add `-w`, the weights of a trained model."""
+    parser.add_argument(
+        "-w",
+        "--weights",
+        required=True,
+        help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, official .pdparams, or a "
+        "name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded)",
+    )
+
+
 def positive(text: str) -> int:
     """The `type` of an argument that is a whole number above 0, of nine digits at most."""
     if not text.isdecimal() or len(text) > 9 or int(text) == 0:

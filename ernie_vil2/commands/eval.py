@@ -7,12 +7,7 @@ from ernie_vil2 import cli, runtime
 
 def main(argv=None) -> int:
     parser = cli.parser("Evaluate image-text retrieval on the set of DataLoader.Eval.")
-    parser.add_argument(
-        "-w",
-        "--weights",
-        required=True,
-        help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, or official .pdparams",
-    )
+    cli.add_weights(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="for report.json and page.html (Global.output_dir/eval)"
     )

@@ -9,12 +9,7 @@ from ernie_vil2 import cli, processor, runtime
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser("Export a model for Paddle Inference and Paddle Serving.")
     add = parser.add_argument
-    add(
-        "-w",
-        "--weights",
-        required=True,
-        help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, or official .pdparams",
-    )
+    cli.add_weights(parser)
     add("--save-dir", required=True, metavar="DIR", help="folder to write, or to replace")
     add(
         "--precision",
