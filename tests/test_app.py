@@ -14,6 +14,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from browser import rendered
 from fastapi.testclient import TestClient
 from PIL import Image
 from sealing import reseal
@@ -604,6 +605,13 @@ def server(tiny_artefact, tmp_path_factory):
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_a_browser_shows_the_documentation(server, tmp_path):
+    host, port = server.address
+    page = rendered(f"http://{host}:{port}/docs", tmp_path / "profile")
+    for path in ("embed/text", "embed/image", "similarity", "classify"):
+        assert f'data-path="/v1/{path}"' in page
 
 
 def read_all(connection: socket.socket) -> bytes:
