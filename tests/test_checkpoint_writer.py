@@ -253,7 +253,7 @@ def test_a_full_device():
 def full_disk(folder):
     """Save on a small disk until it is full, free some space and save again."""
     messages = []
-    handler = logging.Handler()
+    handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append((record.levelname, record.getMessage()))
     logging.getLogger("ernie_vil2").addHandler(handler)
     folder = Path(folder)
