@@ -19,6 +19,7 @@ from paddle.distributed.fleet.utils import recompute  # noqa: F401  # for models
 from ernie_vil2.errors import UserError
 
 _paddle_new_process_group = collective._new_process_group_impl
+_started = False
 
 
 def _new_process_group(backend, store, rank, world_size, *args, group_id=0, **kwargs):
@@ -54,7 +55,9 @@ def init(device: str = "auto") -> None:
     """Choose the device and start fleet, on one process or on those of paddle.distributed.launch.
 
     device: cpu, gpu, or auto for a GPU where there is one. Raises UserError where there is none.
+    A second call in one process chooses the device alone.
     """
+    global _started
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if device == "gpu" and not has_gpu:
         raise UserError(
@@ -65,10 +68,13 @@ def init(device: str = "auto") -> None:
         paddle.set_device("cpu")
     else:
         paddle.set_device(f"gpu:{dist.ParallelEnv().device_id}")
+    if _started:
+        return
     collective._new_process_group_impl = _new_process_group
     with warnings.catch_warnings():  # of groups that data parallelism does not use
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
         fleet.init(is_collective=True, log_level="WARNING")
+    _started = True
 
 
 def on_gpu() -> bool:

@@ -7,6 +7,7 @@ import paddle
 import pytest
 import yaml
 from test_convert import ARCH
+from told import error_line
 
 import ernie_vil2
 from ernie_vil2 import cli, durable
@@ -39,10 +40,7 @@ def run(source, to, out, *more, code=0):
 
 def refused(capsys, said, source, to, out):
     run(source, to, out, code=2)
-    lines = capsys.readouterr().err.splitlines()
-    # a run before in this process may have left its log here
-    [message] = [line for line in lines if not line[:4].isdecimal()]
-    assert message.startswith("error: ") and said in message
+    assert said in error_line(capsys.readouterr().err)
 
 
 def listing(folder):

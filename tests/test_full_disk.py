@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from shapes import write_run
 from test_fault_injection import may_mount, on_small_disk
+from told import error_line
 
 HERE = Path(__file__).resolve().parent
 # Does all there is to do on the disk, fills it, does it again, makes room, and goes on.
@@ -85,7 +86,7 @@ def result(tmp_path_factory) -> dict:
 @pytest.mark.parametrize("name", ["start", "resume", "vocabulary", "conversion", "report"])
 def test_one_line_with_the_path_and_the_remedy(result, name):
     code, err = result["said"][name]
-    (line,) = err.splitlines()
+    line = error_line(err)
     assert code == 2
     assert line.startswith("error: ") and "No space left on device" in line
     assert re.search(r"/disk/(out|vocab\.txt|converted|report\.json)", line)

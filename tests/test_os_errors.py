@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from shapes import write_run
 from test_fault_injection import may_mount, on_small_disk
+from told import error_line
 
 from ernie_vil2 import cli
 from ernie_vil2.durable import naming, replace_text
@@ -77,7 +78,7 @@ def config(tmp_path):
 def refused(capsys, config, output) -> str:
     argv = ["-c", str(config), "-o", f"Global.output_dir={output}"]
     assert cli.run(train_tool.main, argv) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = error_line(capsys.readouterr().err)
     assert line.startswith("error: Global.output_dir: ")
     return line
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from shapes import write_run
 from test_trainer import train
+from told import error_line
 
 from ernie_vil2 import cli
 from ernie_vil2.errors import UserError
@@ -60,7 +61,7 @@ def test_a_second_run_is_refused_in_one_line_and_changes_nothing(tmp_path, capsy
         before[out / ".lock"] = (out / ".lock").read_bytes()
         for resume in ([], ["--resume", "auto"]):
             assert cli.run(train_tool.main, ["-c", str(config), *resume]) == 2
-            (message,) = capsys.readouterr().err.splitlines()
+            message = error_line(capsys.readouterr().err)
             assert message.startswith(f"error: {out} is in use by another run (process {other.pid}")
             assert "another Global.output_dir" in message
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
