@@ -19,6 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.9", "3.10", "3.11", "3.12")
+_PATIENCE = 180  # seconds for pip-audit's answer about a lock
 
 
 class Mended(NamedTuple):
@@ -95,9 +96,11 @@ def ask_pip_audit(lock: Path) -> list[str] | None:
     if importlib.util.find_spec("pip_audit") is None:
         return None
     command = [sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "-r", str(lock)]
-    done = subprocess.run(
-        [*command, "--progress-spinner=off", "--format=columns"], capture_output=True, text=True
-    )
+    command += ["--progress-spinner=off", "--format=columns"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:  # it waits for each package of a network that swallows all
+        return None
     # a database that does not answer is to pip-audit one that knows none of the packages
     if "Traceback" in done.stderr or "could not be audited: setuptools" in done.stdout:
         return None
