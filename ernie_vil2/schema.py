@@ -445,7 +445,7 @@ SCHEMA = section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
                 num_workers=integer(NOT_NEGATIVE, 2, most=1024),
-                worker_timeout=nullable(number(POSITIVE, 600.0)),
+                worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )
         ),
