@@ -73,6 +73,18 @@ def test_nothing_stale_is_read_instead(safe_folder):
 # ---- Released names ------------------------------------------------------------------------------
 
 
+def download_from(port: int, monkeypatch, cache) -> None:
+    """Let PaddleNLP download from a server on loopback, into `cache`."""
+    bos_download = importlib.import_module("paddlenlp.utils.download.bos_download")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(bos_download, "MODEL_HOME", str(cache))
+    monkeypatch.setattr(
+        bos_download,
+        "BOS_URL_TEMPLATE_WITHOUT_REVISION",
+        f"http://127.0.0.1:{port}/{{repo_type}}/community/{{repo_id}}/{{filename}}",
+    )
+
+
 @pytest.fixture
 def server(folder, fixtures_dir, tmp_path, monkeypatch):
     """PaddleNLP's server of released files, on loopback; gives the paths that were asked for."""
@@ -92,14 +104,7 @@ def server(folder, fixtures_dir, tmp_path, monkeypatch):
     handler = functools.partial(Handler, directory=str(tmp_path / "server"))
     served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=served.serve_forever, daemon=True).start()
-    bos_download = importlib.import_module("paddlenlp.utils.download.bos_download")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(bos_download, "MODEL_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        bos_download,
-        "BOS_URL_TEMPLATE_WITHOUT_REVISION",
-        f"http://127.0.0.1:{served.server_port}/{{repo_type}}/community/{{repo_id}}/{{filename}}",
-    )
+    download_from(served.server_port, monkeypatch, tmp_path / "cache")
     yield asked
     served.shutdown()
     served.server_close()
@@ -141,14 +146,7 @@ def test_a_server_without_the_weights(server, tmp_path):
 
 
 def test_offline_is_one_line(monkeypatch, tmp_path, capsys):
-    bos_download = importlib.import_module("paddlenlp.utils.download.bos_download")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(bos_download, "MODEL_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        bos_download,
-        "BOS_URL_TEMPLATE_WITHOUT_REVISION",
-        "http://127.0.0.1:9/{repo_type}/{repo_id}/{filename}",  # nobody listens there
-    )
+    download_from(9, monkeypatch, tmp_path / "cache")  # nobody listens there
     argv = ["--from", NAME, "--to", "official", "--out", str(tmp_path / "o.pdparams")]
     assert cli.run(command.main, argv) == 2
     message = capsys.readouterr().err
