@@ -384,7 +384,8 @@ class Trainer:
         losses["gradient_norm"] = norm
         # one small reduction a step, so that all ranks judge and stop alike
         stopping = float(self.stop_signal is not None)
-        bad = sum(int((~b["valid"]).sum()) for batch in batches for b in batch)
+        valid = paddle.concat([b["valid"] for batch in batches for b in batch])
+        bad = int((~valid).sum())  # one transfer from a GPU, however many micro-batches
         loss, stopping, bad = distributed.mean([float(losses["loss"]), stopping, float(bad)])
         world_size = distributed.world_size()
         self.bad_share.add(round(bad * world_size), self.batch_size * self.merge * world_size)
