@@ -15,7 +15,7 @@ def load(weights, config=None, partial=False):
     YAML path or a mapping that holds `Arch`, which the official file needs. partial: load what
     fits. Raises `ernie_vil2.errors.UserError`.
     """
-    from ernie_vil2.models import convert
+    from ernie_vil2.weights import load as convert
 
     return convert.load(weights, config, partial)
 
@@ -25,6 +25,6 @@ def save_paddlenlp(model, folder):
 
     Raises `ernie_vil2.errors.UserError` for a model that ErnieViLModel cannot represent.
     """
-    from ernie_vil2.models import convert
+    from ernie_vil2.weights import load as convert
 
     convert.save_paddlenlp(model, folder)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import runtime
+from tests.support.paths import FIXTURES
 
 runtime.prepare()  # before any test imports paddle
-
-FIXTURES = Path(__file__).resolve().parents[2] / "shared" / "fixtures"
 
 
 def pytest_configure(config):
@@ -62,9 +61,9 @@ def official(fixtures_dir):
 def tiny_model():
     """A small untrained model, spread out so that different inputs get different embeddings."""
     import paddle
-    from distributed_step import ARCH
 
     from ernie_vil2.models.dual_encoder import build_model
+    from tests.support.scripts.distributed_step import ARCH
 
     paddle.seed(0)
     model = build_model(ARCH)
@@ -78,10 +77,9 @@ def tiny_model():
 @pytest.fixture(scope="session")
 def tiny_artefact(tiny_model, tmp_path_factory) -> Path:
     """The folder that `tiny_model` was exported to: images of 16 pixels, texts of 8 tokens."""
-    from shapes import COLORS, SHAPES
-
     from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.export.inference import export
+    from ernie_vil2.export.programs import export
+    from tests.support.shapes import COLORS, SHAPES
 
     folder = tmp_path_factory.mktemp("artefact")
     words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "the", *COLORS, *SHAPES]

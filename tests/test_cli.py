@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
 
 
 def interrupt():

@@ -8,16 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from shapes import write_run
-from test_fault_injection import may_mount, on_small_disk
-from told import error_line
 
 from ernie_vil2 import cli
-from ernie_vil2.durable import naming, replace_text
+from ernie_vil2.files.durable import naming, replace_text
 from ernie_vil2.os_errors import explain
+from tests.end_to_end.test_fault_injection import may_mount, on_small_disk
+from tests.support.paths import ROOT
+from tests.support.shapes import write_run
+from tests.support.told import error_line
 from tools import train as train_tool
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def error(number: int, *names) -> OSError:
@@ -112,7 +111,7 @@ def test_what_stood_there_stays_when_the_disk_fills(tmp_path):
 import sys
 from pathlib import Path
 from ernie_vil2 import cli
-from ernie_vil2.durable import replace_text
+from ernie_vil2.files.durable import replace_text
 path = Path({str(disk)!r}, "text")
 replace_text(path, "old")
 sys.exit(cli.run(lambda argv: replace_text(path, "new" * 10**7)))

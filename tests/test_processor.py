@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import paddle
 import pytest
@@ -14,8 +13,8 @@ from ernie_vil2 import processor
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import predictor
 from ernie_vil2.serving.predictor import Predictor
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 on_paddle2 = pytest.mark.skipif(paddle.__version__ >= "3", reason="the pass is Paddle 2's")
 
 # as /proc/cpuinfo has them, less what no precision asks for
@@ -147,11 +146,10 @@ def test_other_peoples_predictors_are_safe(tiny_artefact, monkeypatch, has, half
 @pytest.fixture
 def fused_model(tiny_artefact, tmp_path):
     """Exported, with attention that Paddle 2.6 fuses on processors with AVX-512."""
-    from distributed_step import ARCH
-
     from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.export.inference import export
+    from ernie_vil2.export.programs import export
     from ernie_vil2.models.dual_encoder import build_model
+    from tests.support.scripts.distributed_step import ARCH
 
     image = {**ARCH["Image"], "img_size": 32, "depth": 3, "embed_dim": 128}
     model = build_model({**ARCH, "Image": image})

@@ -2,13 +2,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ernie_vil2 import runtime
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 AMD = runtime._is_amd_with_avx2()
 PRINT_CHOICES = """
 import json, os, sys

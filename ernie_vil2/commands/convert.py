@@ -41,7 +41,7 @@ def main(argv=None):
     check_out(args.out, args.to, args.source, args.force)
 
     runtime.prepare()
-    from ernie_vil2.models import convert
+    from ernie_vil2.weights import load as convert
 
     model = convert.load(args.source, args.config, args.partial)
     if args.to == "official":

@@ -26,7 +26,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.examples < 0:
         raise cli.UserError(f"--examples is {args.examples}: expected 0 or more queries")
-    from ernie_vil2.config import load_config
+    from ernie_vil2.config.load import load_config
 
     config = load_config(args.config, args.override)
     if config.DataLoader.Eval is None:
@@ -38,7 +38,7 @@ def main(argv=None) -> int:
     from ernie_vil2.evaluation.embed import Evaluator
     from ernie_vil2.evaluation.examples import write_predictions
     from ernie_vil2.evaluation.report import format_table, write_json, write_page
-    from ernie_vil2.models.convert import check_vocabulary, load, own_vocabulary
+    from ernie_vil2.weights.load import check_vocabulary, load, own_vocabulary
 
     distributed.init(config.Global.device)
     model = load(args.weights, config)

@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     args = arguments().parse_args(argv)
-    from ernie_vil2.config import load_config
+    from ernie_vil2.config.load import load_config
     from ernie_vil2.export import place
 
     config = load_config(args.config, args.override)
@@ -39,11 +39,11 @@ def main(argv=None) -> int:
         processor.check(precision, processor.flags())
     runtime.prepare()
 
+    from ernie_vil2.artefact.description import PROMPTS
     from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.export.inference import export
-    from ernie_vil2.models.convert import check_vocabulary, load, own_vocabulary
-    from ernie_vil2.serving.description import PROMPTS
+    from ernie_vil2.export.programs import export
     from ernie_vil2.serving.predictor import Predictor
+    from ernie_vil2.weights.load import check_vocabulary, load, own_vocabulary
 
     prompts = read_prompts(args.prompts) if args.prompts else PROMPTS
     model = load(args.weights, config)
@@ -114,7 +114,7 @@ def write_onnx(artefact) -> dict:
 
 
 def write_paddle_serving(artefact) -> None:
-    from ernie_vil2.export.serving import write_serving
+    from ernie_vil2.export.paddle_serving import write_serving
 
     if (artefact.folder / "fp32" / "image.pdmodel").is_file():
         write_serving(artefact.folder)
@@ -127,6 +127,6 @@ def read_prompts(path: str) -> list:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise cli.UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    from ernie_vil2.serving.description import check_prompts
+    from ernie_vil2.artefact.description import check_prompts
 
     return check_prompts([line.strip() for line in lines if line.strip()], path)

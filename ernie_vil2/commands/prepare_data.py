@@ -4,8 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from ernie_vil2 import cli, durable
+from ernie_vil2 import cli
 from ernie_vil2.errors import UserError
+from ernie_vil2.files import durable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,13 +56,14 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def emoji_command(args: argparse.Namespace) -> None:
-    from ernie_vil2.data import emoji
+    from ernie_vil2.demo import emoji
 
     print(emoji.prepare(args.out, args.cache, args.packages, args.languages, args.limit))
 
 
 def vocab_command(args: argparse.Namespace) -> None:
-    from ernie_vil2.data import rows, texts, vocab
+    from ernie_vil2.data import vocab
+    from ernie_vil2.data.formats import rows, texts
 
     inputs, out = rows.files(args.input), Path(args.out)
     if any(out.exists() and out.samefile(path) for path in inputs):

@@ -121,13 +121,13 @@ def _verify(args) -> int:
 
 def _serve(args) -> int:
     runtime.prepare()
-    from ernie_vil2.serving.artefact import Artefact
+    from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.serving.http.app import create_app
-    from ernie_vil2.serving.http.connections import ConnectionLimits, fit_open_files
-    from ernie_vil2.serving.http.limits import ApiKeys, Limits
-    from ernie_vil2.serving.http.server import listen, make_server
     from ernie_vil2.serving.http.service import Service
     from ernie_vil2.serving.predictor import Predictor
+    from ernie_vil2.serving.web.connections import ConnectionLimits, fit_open_files
+    from ernie_vil2.serving.web.limits import ApiKeys, Limits
+    from ernie_vil2.serving.web.server import listen, make_server
 
     log = _log()
     limits = Limits(

@@ -6,7 +6,7 @@ python tools/serve_paddle.py DIR --http-port 18082 --rpc-port 18083
 import argparse
 
 from ernie_vil2 import cli
-from ernie_vil2.config import packaged
+from ernie_vil2.config.load import packaged
 from ernie_vil2.serving.paddle_serving import process
 
 

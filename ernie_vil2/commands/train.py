@@ -22,18 +22,19 @@ def main(argv=None) -> int:
         help="instead of training, check what a long run relies on, and measure what it will take",
     )
     args = parser.parse_args(argv)
-    from ernie_vil2 import launcher
-    from ernie_vil2.config import load_config
+    from ernie_vil2.config.load import load_config
+    from ernie_vil2.training import launcher
 
     launcher.watch()
     config = load_config(args.config, args.override)  # mistakes show before paddle is loaded
     settings = runtime.prepare()
 
-    from ernie_vil2 import distributed, run_lock
-    from ernie_vil2.checkpoint_writer import Unsaved
-    from ernie_vil2.faults import Diverged
-    from ernie_vil2.runlog import log, start_logging
-    from ernie_vil2.trainer import Interrupted, Trainer
+    from ernie_vil2 import distributed
+    from ernie_vil2.checkpoints.writer import Unsaved
+    from ernie_vil2.training import run_lock
+    from ernie_vil2.training.faults import Diverged
+    from ernie_vil2.training.runlog import log, start_logging
+    from ernie_vil2.training.trainer import Interrupted, Trainer
 
     distributed.init(config.Global.device)
     if args.doctor:

@@ -6,8 +6,8 @@ import json
 import os
 from dataclasses import dataclass
 
-from ernie_vil2.durable import append
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.files.durable import append
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def build_reader(name: str, **options):
     be pickled and used in forked processes. Raises UserError: unknown name or option, a missing
     file, an empty set.
     """
-    from ernie_vil2.data import coco, formats  # which themselves need Record
+    from ernie_vil2.data.formats import coco  # which themselves need Record
+    from ernie_vil2.data.formats import readers as formats
 
     known = {
         "tsv": formats.TsvReader,

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 
 import paddle
 
-from ernie_vil2 import checkpoint, distributed
-from ernie_vil2.build import trainable
+from ernie_vil2 import distributed
+from ernie_vil2.checkpoints import store
 from ernie_vil2.doctor.trial import Failed, Row, Skipped, Trial, digest, together
-from ernie_vil2.runlog import versions
+from ernie_vil2.training.build import trainable
+from ernie_vil2.training.runlog import versions
 
 # Largest relative errors. On a GPU float32 products may be TensorFloat-32.
 _TOLERANCE = {"cpu": 1e-5, "gpu": 1e-3, "half": 5e-2}
@@ -156,7 +157,7 @@ def checkpoint_round_trip(trial: Trial) -> Row:
     folder = distributed.all_gather_objects(trainer.checkpoints.last)[0]
     if folder is None:
         raise Failed("it was not written, for the reason that the warning gives")
-    problems = checkpoint.verify(folder) if distributed.is_main() else None
+    problems = store.verify(folder) if distributed.is_main() else None
     problems = distributed.all_gather_objects(problems)[0]
     if problems:
         raise Failed(problems[0])

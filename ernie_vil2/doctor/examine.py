@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ernie_vil2 import distributed
-from ernie_vil2.config import Config
+from ernie_vil2.config.load import Config
 from ernie_vil2.doctor import checks, figures
 from ernie_vil2.doctor.trial import Failed, Row, Skipped, Trial, one_line
 from ernie_vil2.errors import UserError
-from ernie_vil2.runlog import log, start_logging
-from ernie_vil2.trainer import Trainer
-from ernie_vil2.watchdog import Watchdog
+from ernie_vil2.training.runlog import log, start_logging
+from ernie_vil2.training.trainer import Trainer
+from ernie_vil2.training.watchdog import Watchdog
 
 _CHECKS: dict[str, Callable[[Trial], Row]] = {
     "same start": checks.same_start,

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.build import trainable
 from ernie_vil2.doctor.checks import need, need_processes, slowest
 from ernie_vil2.doctor.trial import Failed, Row, Trial, together
+from ernie_vil2.training.build import trainable
 
 _WARM_UP, _MEASURED = 2, 5  # repetitions of what is timed ...
 _LIMIT = 20.0  # ... or fewer, so that they take about so many seconds

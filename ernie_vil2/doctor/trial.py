@@ -13,14 +13,15 @@ from typing import NamedTuple
 
 import paddle
 
-from ernie_vil2 import distributed, training_state
-from ernie_vil2.build import trainable
-from ernie_vil2.config import Config
+from ernie_vil2 import distributed
+from ernie_vil2.checkpoints import training_state
+from ernie_vil2.config.load import Config
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
-from ernie_vil2.objective import joined_identities
-from ernie_vil2.trainer import Trainer
+from ernie_vil2.training.build import trainable
+from ernie_vil2.training.objective import joined_identities
+from ernie_vil2.training.trainer import Trainer
 
 
 class Row(NamedTuple):

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 
 from ernie_vil2.data.transforms import ImageError, decode_image
-from ernie_vil2.durable import replacing
+from ernie_vil2.files.durable import replacing
 
 _DIRECTIONS = {"text_to_image": "Text to image", "image_to_text": "Image to text"}
 _THUMBNAIL = 128  # pixels of the longer side

@@ -8,12 +8,12 @@ import numpy as np
 import paddle
 from paddle.io import Subset
 
+from ernie_vil2.artefact.folder import Artefact, cosines
 from ernie_vil2.data.records import BadRecord, build_reader
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
-from ernie_vil2.serving.artefact import Artefact, cosines
 from ernie_vil2.serving.predictor import Predictor
 
 

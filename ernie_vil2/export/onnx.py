@@ -9,8 +9,8 @@ from types import ModuleType
 
 import numpy as np
 
+from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.artefact import TOWERS, Artefact
 
 OPSET = 17  # the first with LayerNormalization: one kernel in every runtime, not nine operators
 INSTALL = 'pip install "onnx<1.18" onnxruntime "paddle2onnx>=1.3,<2"'

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ernie_vil2 import durable
+from ernie_vil2.artefact.folder import DESCRIPTION, GOLDEN, VOCABULARY
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.artefact import DESCRIPTION, GOLDEN, VOCABULARY
+from ernie_vil2.files import durable
 
 _ALWAYS = {DESCRIPTION, VOCABULARY, GOLDEN, "fp32"}
 _OURS = _ALWAYS | {"int8", "onnx", "serving_server", "serving_client"}

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2 import processor, runtime
+from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
 from ernie_vil2.data.transforms import ImageError, rgb_pixels
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import fork
-from ernie_vil2.serving.artefact import TOWERS, Artefact, check_golden
 from ernie_vil2.serving.buckets import by_length
 
 # Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.

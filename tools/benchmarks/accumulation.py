@@ -17,10 +17,10 @@ from benchmarks.common import (
     worst_tensor,
 )
 
+from ernie_vil2.distributed.replicated import Replicated
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.objective import Objective, backward, joined_identities
-from ernie_vil2.parallel import Replicated
+from ernie_vil2.training.objective import Objective, backward, joined_identities
 
 VIEWS = (["image1", "image2"], ["text1", "text2"])
 VOCABULARY = 1000

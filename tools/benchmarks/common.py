@@ -46,7 +46,8 @@ class Report:
 
 def environment() -> dict:
     """Versions, git commit, processor, its usable cores and how busy they were at the start."""
-    from ernie_vil2 import runlog, runtime
+    from ernie_vil2 import runtime
+    from ernie_vil2.training import runlog
 
     return {
         **runlog.versions(),

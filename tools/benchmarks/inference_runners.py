@@ -38,10 +38,10 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
     from ernie_vil2 import processor
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.errors import UserError
-    from ernie_vil2.export.inference import export
     from ernie_vil2.export.onnx import session, to_onnx
+    from ernie_vil2.export.programs import export
     from ernie_vil2.export.quantize import quantize
-    from ernie_vil2.models.convert import own_vocabulary, save_paddlenlp
+    from ernie_vil2.weights.load import own_vocabulary, save_paddlenlp
 
     folder, missing = Path(folder), {}
     model = _model(weights, config, tiny)
@@ -83,8 +83,8 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
 def _model(weights, config, tiny):
     import paddle
 
-    from ernie_vil2.models.convert import load
     from ernie_vil2.models.dual_encoder import build_model
+    from ernie_vil2.weights.load import load
 
     if weights:
         return load(weights, config)
@@ -190,7 +190,7 @@ def _max_length() -> int:
 
 def _answer(kind: str, folder: str, *precision: str) -> None:
     """Load a runner of an artefact, then do what each line of standard input asks for."""
-    from ernie_vil2.serving.artefact import Artefact
+    from ernie_vil2.artefact.folder import Artefact
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is no answer

@@ -197,8 +197,8 @@ def write_config(folder: Path) -> Path:
 def train(config: str, folder: str, names: list[str]) -> None:
     """Some steps of each run; rank 0 writes what it found to FOLDER/<number>-<processes>.npz."""
     from ernie_vil2 import distributed
-    from ernie_vil2.config import load_config
-    from ernie_vil2.trainer import Trainer
+    from ernie_vil2.config.load import load_config
+    from ernie_vil2.training.trainer import Trainer
 
     distributed.init("cpu")
     for number, name in enumerate(names):

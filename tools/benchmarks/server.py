@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.common import ROOT, Report
 
 from ernie_vil2 import runtime
-from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.artefact.folder import Artefact
 
 CLIENTS = 4  # at a time, each with one request of ITEMS
 ITEMS = {"image": 8, "text": 32}

@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 import ernie_vil2
 from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.embedder import Row
-from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.inputs import FORM, JSON, check_text
-from ernie_vil2.serving.http.limits import KeyFirst
 from ernie_vil2.serving.http.metrics import Measured
 from ernie_vil2.serving.http.service import Service
+from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.web.limits import KeyFirst
 
 DESCRIPTION = """Embeddings of texts and images in one space, their similarity, and zero-shot
 classification. Every error has one form: `{"error": {"code", "message", "index"}}`. Images are

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 
 from ernie_vil2 import runtime
-from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.serving.http.batcher import Batcher
-from ernie_vil2.serving.http.errors import ItemError
 from ernie_vil2.serving.http.inputs import prepare_image, prepare_texts
-from ernie_vil2.serving.http.limits import Limits
 from ernie_vil2.serving.http.metrics import Metrics
+from ernie_vil2.serving.web.errors import ItemError
+from ernie_vil2.serving.web.limits import Limits
 
 Row = np.ndarray  # float32 [D], L2-normalised
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import ImageError, TooManyPixels, decode_image
 from ernie_vil2.serving import memory
-from ernie_vil2.serving.http.errors import ApiError, ItemError
-from ernie_vil2.serving.http.limits import Limits
+from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.web.limits import Limits
 
 JSON, FORM = "application/json", "multipart/form-data"
 _PART_HEADERS = 8192  # bytes of all headers of a part of a form

@@ -11,13 +11,13 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ernie_vil2.serving.artefact import Artefact
+from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.serving.http.batcher import QueueFull
 from ernie_vil2.serving.http.embedder import Embedder
-from ernie_vil2.serving.http.errors import ApiError, ItemError
 from ernie_vil2.serving.http.inputs import FORM, JSON, read_fields, validate
-from ernie_vil2.serving.http.limits import ApiKeys, Bodies, Limits, client_gone
 from ernie_vil2.serving.http.metrics import Metrics
+from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.web.limits import ApiKeys, Bodies, Limits, client_gone
 
 
 class Service:

@@ -22,14 +22,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ernie_vil2.serving.http import limits as http
-from ernie_vil2.serving.http.connections import ConnectionLimits, fit_open_files
-from ernie_vil2.serving.http.errors import ApiError
-from ernie_vil2.serving.http.server import make_server
 from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE, kind
 from ernie_vil2.serving.paddle_serving.service import NAME, EmbeddingService
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Busy, Gone
+from ernie_vil2.serving.web import limits as http
+from ernie_vil2.serving.web.connections import ConnectionLimits, fit_open_files
+from ernie_vil2.serving.web.errors import ApiError
+from ernie_vil2.serving.web.server import make_server
 
 PATH = f"/{NAME}/prediction"
 _CLOSED = 3001  # Paddle Serving's err_no while it stops

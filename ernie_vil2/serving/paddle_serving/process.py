@@ -20,8 +20,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from ernie_vil2 import signals
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving.paddle_serving import signals
 
 DRAIN_SECONDS = 20
 _GROWN = 64 << 20  # bytes of memory more than needed before: large pictures leave as much behind
@@ -109,17 +109,17 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     from ernie_vil2 import runtime
 
     runtime.prepare()
+    from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.serving import memory
-    from ernie_vil2.serving.artefact import Artefact
     from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     artefact = Artefact.open(folder)
     settings, limits = load_settings(settings, artefact.folder, rpc_port)
     try:
-        from ernie_vil2.serving.http.server import listen
         from ernie_vil2.serving.paddle_serving import rpc
         from ernie_vil2.serving.paddle_serving.front import PATH, Front, connection_limits
         from ernie_vil2.serving.paddle_serving.service import EmbeddingService
+        from ernie_vil2.serving.web.server import listen
     except ImportError as error:
         raise UserError(
             f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"

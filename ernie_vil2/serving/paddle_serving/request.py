@@ -13,9 +13,9 @@ import numpy as np
 from paddle_serving_server import pipeline
 
 from ernie_vil2 import runtime
+from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.data.transforms import ImageError, decode_image
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.serving.artefact import TOWERS, Artefact
 from ernie_vil2.serving.paddle_serving.settings import Limits
 
 BAD_REQUEST, TOO_LARGE = 51, 52  # err_no; 51 to 99 are a service's own in Paddle Serving

@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 
 from ernie_vil2 import runtime
+from ernie_vil2.artefact.folder import TOWERS
 from ernie_vil2.data.transforms import MAX_PIXELS
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.serving.artefact import TOWERS
 
 _DAG = ("is_thread_op", "retry", "use_profile", "tracer", "channel_size")
 _OP = ("concurrency", "batch_size", "auto_batching_timeout", "local_service_conf")

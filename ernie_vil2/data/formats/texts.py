@@ -1,0 +1,117 @@
+"""The texts of data files, for a vocabulary: what training would read, without the images."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+
+from ernie_vil2.data.formats import coco, index, rows
+from ernie_vil2.data.formats import readers as formats
+from ernie_vil2.data.records import BadRecord
+from ernie_vil2.errors import UserError
+
+log = logging.getLogger("ernie_vil2")
+_BLOCK = 1 << 20  # characters of prose at a time
+_TRIED = 1000  # rows, after which a file without a single record counts as having none
+
+
+def read_texts(path: str) -> Iterator[str]:
+    """The captions and tags of a data file, or plain text.
+
+    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
+    texts; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows that are
+    no records are left out and counted in a warning. Raises UserError for what is no such file, and
+    where it holds no record at all.
+    """
+    path = rows.file(path)
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".txt":
+        return _prose(path)
+    if suffix not in _READERS:
+        raise UserError(
+            f"{path}: its name does not say what it holds: expected .tsv, .jsonl, .json, or .txt "
+            "for plain text"
+        )
+    return _of_rows(path, *_READERS[suffix](path))
+
+
+def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple]) -> Iterator[str]:
+    """The texts of `count` rows, where texts_of(row) raises BadRecord if it is none."""
+    bad, first = 0, None
+    for row in range(count):
+        try:
+            yield from texts_of(row)
+        except BadRecord as error:
+            bad, first = bad + 1, first or error
+        if bad == min(count, _TRIED) == row + 1:
+            raise UserError(
+                f"none of the first {bad} rows of {path} is a record with text: {first}"
+            )
+    if bad:
+        log.warning("%s: %d of %d rows are no records: %s", path, bad, count, first)
+
+
+def _tsv(path: str) -> tuple:
+    reader = formats.TsvReader(path)
+    return len(reader), reader.texts
+
+
+def _jsonl(path: str) -> tuple:
+    spans = index.lines(path)
+    for row in range(min(len(spans), _TRIED)):
+        try:
+            keys = rows.json_object(*reversed(rows.line(spans, row)))
+        except BadRecord:
+            continue
+        if "image_ids" in keys:
+            return len(spans), lambda row: (formats.chinese_clip_text(spans, row).text,)
+        if "image" in keys:
+            reader = formats.FolderReader(os.path.dirname(path) or ".", path)
+            return len(reader), reader.texts
+        break
+    raise UserError(
+        f'{path} holds neither rows with "image" and "captions" nor Chinese-CLIP\'s with "text" '
+        'and "image_ids": plain text goes into a .txt file'
+    )
+
+
+def _json(path: str) -> tuple:
+    images, annotations = coco.coco_arrays(path)
+    if len(annotations):
+        return len(annotations), lambda row: (coco.coco_text(annotations, row).text,)
+    if not len(images):
+        raise UserError(
+            f'{path} has neither "annotations" nor "images": expected COCO\'s captions or '
+            "Karpathy's splits"
+        )
+
+    def captions(row: int) -> tuple:
+        source, image = rows.element(images, row)
+        return coco.karpathy_captions(image, source)
+
+    return len(images), captions
+
+
+_READERS = {".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
+
+
+def _prose(path: str) -> Iterator[str]:
+    """A text file in pieces that end at white space, so that a line may be of any length."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            rest = ""
+            for block in iter(lambda: file.read(_BLOCK), ""):
+                if "\0" in block:
+                    raise UserError(f"{path} is no text: it holds NUL")
+                text = rest + block
+                end = 1 + max(map(text.rfind, " \n"))
+                rest = text[end:]
+                if len(rest) > _BLOCK:  # no word, and the tokenizer would not take it for one
+                    end, rest = len(text), ""
+                yield text[:end]
+            yield rest
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8: {error.reason}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error

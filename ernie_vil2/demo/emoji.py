@@ -1,0 +1,246 @@
+"""The demo set: emoji as three makers draw them, with names and keywords in Chinese and English.
+
+Train on Google's and Twitter's drawings, test on Microsoft's. Everything comes from four npm
+packages, pinned by version and checked by digest.
+"""
+
+import base64
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ernie_vil2.data.vocab import build_vocab
+from ernie_vil2.demo.npm import Package, check_given, fetch, read_members
+from ernie_vil2.errors import UserError, did_you_mean
+
+GOOGLE = Package(
+    "emoji-datasource-google",
+    "16.0.0",
+    "sha512-ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+)
+TWITTER = Package(
+    "emoji-datasource-twitter",
+    "16.0.0",
+    "sha512-7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+)
+FLUENT = Package(
+    "@lobehub/fluent-emoji-3d",
+    "1.1.0",
+    "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+)
+NAMES = Package(
+    "emojibase-data",
+    "17.0.0",
+    "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
+)
+FOLDERS = {GOOGLE: "img/google/64/", TWITTER: "img/twitter/64/", FLUENT: "assets/"}
+MAKERS = {GOOGLE: "google", TWITTER: "twitter", FLUENT: "fluent"}
+SPLITS = {"train": (GOOGLE, TWITTER), "test": (FLUENT,)}
+
+LANGUAGES = ("zh", "en")
+TAG_SEPARATOR = "|"
+TEST_SIZE = 72  # pixels; Fluent's are 256, its fellows 64
+# The package has no flags of Fluent's: in their place stand Google's, which are trained on.
+FLAGS_GROUP = 9
+# Tag sentences are made of these, so their words belong in the vocabulary.
+PROMPTS = ("该图片包含：，", "The picture contains ,")
+MAX_VOCAB = 8000
+MARKER = "prepared.json"
+
+
+def prepare(out, cache, packages=None, languages=LANGUAGES, limit=None) -> str:
+    """Write train.tsv, test.tsv, vocab.txt and ATTRIBUTION.md into the folder `out`.
+
+    cache: where downloads are kept. packages: a folder that holds the tarballs already; nothing is
+    downloaded then. limit: only the first so many emoji. Does nothing where `out` holds the same
+    set. Returns one line that says what is there. Raises UserError.
+    """
+    for language in languages:
+        if language not in LANGUAGES:
+            raise UserError(
+                f'no emoji names in language "{language}"{did_you_mean(language, LANGUAGES)}'
+            )
+    out = Path(out)
+    languages = list(dict.fromkeys(languages))
+    parameters = {
+        "packages": {p.name: p.version for p in (*FOLDERS, NAMES)},
+        "languages": languages,
+        "limit": limit,
+        "test_size": TEST_SIZE,
+        "format": 1,
+    }
+    done = _finished(out, parameters)
+    if done:
+        return done
+    paths = {
+        package: check_given(package, Path(packages)) if packages else fetch(package, Path(cache))
+        for package in (*FOLDERS, NAMES)
+    }
+    _log("reading the packages")
+    names = read_members(
+        paths[NAMES], lambda name: name in {f"{language}/data.json" for language in LANGUAGES}
+    )
+    drawings = {package: _drawings(paths[package], package) for package in FOLDERS}
+    emoji = _common(names, drawings.values(), languages)[:limit]
+
+    files, texts = {}, list(PROMPTS)
+    for split, makers in SPLITS.items():
+        rows = list(_rows(emoji, {m: drawings[m] for m in makers}, languages))
+        files[f"{split}.tsv"] = "".join(rows).encode()
+        if split == "train":
+            for row in rows:
+                columns = row.rstrip("\n").split("\t")
+                texts += [columns[0], *columns[3].split(TAG_SEPARATOR)]
+    vocab = build_vocab(texts, MAX_VOCAB)
+    files["vocab.txt"] = "".join(f"{token}\n" for token in vocab).encode()
+    files["ATTRIBUTION.md"] = _attribution(paths).encode()
+    rows = {split: files[f"{split}.tsv"].count(b"\n") for split in SPLITS}
+    summary = (
+        f"{len(emoji)} emoji: {rows['train']} training rows (Google's and Twitter's drawings), "
+        f"{rows['test']} test rows (Fluent's), {len(vocab)} tokens"
+    )
+    _write_all(out, files, {"parameters": parameters, "summary": summary})
+    return _described(out, summary)
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _described(out: Path, summary: str) -> str:
+    return f"{summary}; in {out}: train.tsv, test.tsv, vocab.txt, ATTRIBUTION.md"
+
+
+def _finished(out: Path, parameters: dict) -> str:
+    """The summary of what is in `out` where it is this set, whole; else nothing."""
+    try:
+        marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
+        whole = marker["parameters"] == parameters and all(
+            (out / name).stat().st_size == size for name, size in marker["files"].items()
+        )
+        return _described(out, marker["summary"]) if whole else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write_all(out: Path, files: dict, marker: dict) -> None:
+    """Each file at once and the marker last, so that an interrupted run is never taken for done."""
+    sizes = {name: len(content) for name, content in files.items()}
+    content = json.dumps({**marker, "files": sizes}, ensure_ascii=False, indent=1).encode()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARKER).unlink(missing_ok=True)
+        for name, data in {**files, MARKER: content}.items():
+            with tempfile.NamedTemporaryFile(dir=out, delete=False) as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                    os.fchmod(file.fileno(), 0o644)
+                    os.replace(file.name, out / name)
+                except BaseException:
+                    os.unlink(file.name)
+                    raise
+    except OSError as error:
+        raise UserError(f"cannot write the emoji set to {out}: {error.strerror}") from error
+
+
+def _key(code: str) -> str:
+    """One spelling for an emoji's code points: packages differ in case, zeros and selectors."""
+    return "-".join(part.zfill(4) for part in code.lower().split("-") if part != "fe0f")
+
+
+def _drawings(path: Path, package: Package) -> dict:
+    """Key -> encoded picture."""
+    folder = FOLDERS[package]
+    found = read_members(path, lambda name: name.startswith(folder))
+    return {_key(Path(name).stem): data for name, data in found.items()}
+
+
+def _common(names: dict, drawings, languages: list) -> list:
+    """(key, language -> (label, tags)) of the emoji that every package has, in Unicode's order."""
+    tables = {
+        language: {entry["hexcode"]: entry for entry in json.loads(names[f"{language}/data.json"])}
+        for language in LANGUAGES
+    }
+    result = []
+    for code, entry in tables["en"].items():
+        key = _key(code)
+        described = all(
+            table.get(code, {}).get("label") and table[code].get("tags")
+            for table in tables.values()
+        )
+        drawn = all(key in maker for maker in drawings)
+        if described and drawn and entry.get("group") != FLAGS_GROUP:
+            texts = {
+                language: (tables[language][code]["label"], tables[language][code]["tags"])
+                for language in languages
+            }
+            result.append((entry["order"], key, texts))
+    return [(key, texts) for _, key, texts in sorted(result, key=lambda item: item[0])]
+
+
+def _rows(emoji: list, drawings: dict, languages: list) -> Iterator[str]:
+    """Rows of the official TSV, text, image id, base64, and the tags in a fourth column."""
+    for key, texts in emoji:
+        for package, images in drawings.items():
+            image = images[key]
+            if package is FLUENT:
+                image = _smaller(image)
+            image = base64.b64encode(image).decode()
+            for language in languages:
+                label, tags = texts[language]
+                yield f"{label}\t{MAKERS[package]}/{key}\t{image}\t{TAG_SEPARATOR.join(tags)}\n"
+
+
+def _smaller(encoded: bytes) -> bytes:
+    """A picture with alpha at TEST_SIZE, as PNG."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert image is not None and image.shape[2:] == (4,), "the digest was right, so it decodes"
+    # weighted by alpha, or the colour of invisible pixels would leak into the edges
+    alpha = image[..., 3:].astype(np.float32)
+    weighted = np.concatenate([image[..., :3] * alpha, alpha], axis=2)  # [H, W, 4]
+    small = cv2.resize(weighted, (TEST_SIZE, TEST_SIZE), interpolation=cv2.INTER_AREA)
+    small[..., :3] /= np.maximum(small[..., 3:], 1e-6)
+    return cv2.imencode(".png", np.rint(small).clip(0, 255).astype(np.uint8))[1].tobytes()
+
+
+def _attribution(paths: dict) -> str:
+    """Whose the drawings and words are, under which terms, in the packages' own words."""
+    about = {
+        GOOGLE: ("Noto Emoji drawings by Google, unchanged", r"Noto"),
+        TWITTER: ("Twemoji drawings by Twitter and contributors, unchanged", r"Twemoji|Twitter im"),
+        FLUENT: (
+            f"Fluent Emoji drawings by Microsoft, scaled down to {TEST_SIZE} px and stored as PNG",
+            r"from Microsoft|is \[MIT\]",
+        ),
+        NAMES: ("names and keywords in Chinese and English, unchanged", None),
+    }
+    parts = ["# Where the emoji set comes from, and its licences\n"]
+    for package, path in paths.items():
+        what, pattern = about[package]
+        texts = read_members(
+            path, lambda name: re.fullmatch(r"(LICENSE|README|package)(\.\w+)?", name)
+        )
+        texts = {name: data.decode("utf-8") for name, data in texts.items()}
+        manifest = json.loads(texts["package.json"])
+        readme = texts["README.md"].splitlines() if pattern else []
+        quotes = [line for line in readme if re.search(pattern, line)]
+        parts.append(f"## {package.name} {package.version}: {what}\n")
+        parts.append(
+            f"- author: {manifest['author']}\n- licence of the package: {manifest['license']}\n"
+            f"- repository: {manifest['repository']['url']}\n- digest: {package.integrity}\n"
+        )
+        if quotes:
+            parts.append(
+                "Its README says:\n\n" + "\n>\n".join(f"> {line}" for line in quotes) + "\n"
+            )
+        if "LICENSE" in texts:
+            parts.append("Its LICENSE:\n\n```\n" + texts["LICENSE"].strip() + "\n```\n")
+    return "\n".join(parts)

@@ -1,0 +1,46 @@
+"""The only room that speaks to paddle.distributed: start-up, ranks, collectives, sharding."""
+
+from paddle.distributed.fleet.utils import recompute
+
+from ernie_vil2.distributed.ranks import (
+    all_gather,
+    all_gather_objects,
+    all_gather_with_gradient,
+    all_reduce_,
+    any_rank,
+    broadcast_,
+    is_main,
+    mean,
+    meet,
+    on_gpu,
+    rank,
+    reduce_,
+    reduce_scatter,
+    start_broadcast,
+    start_reduce,
+    world_size,
+    wrap,
+)
+from ernie_vil2.distributed.start import init
+
+__all__ = [
+    "all_gather",
+    "all_gather_objects",
+    "all_gather_with_gradient",
+    "all_reduce_",
+    "any_rank",
+    "broadcast_",
+    "init",
+    "is_main",
+    "mean",
+    "meet",
+    "on_gpu",
+    "rank",
+    "recompute",
+    "reduce_",
+    "reduce_scatter",
+    "start_broadcast",
+    "start_reduce",
+    "world_size",
+    "wrap",
+]

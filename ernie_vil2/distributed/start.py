@@ -1,0 +1,69 @@
+"""Starting fleet, on one process or on those of paddle.distributed.launch."""
+
+import socket
+import warnings
+
+import paddle
+import paddle.distributed as dist
+from paddle.base import core
+from paddle.distributed import collective, fleet
+
+from ernie_vil2.errors import UserError
+
+_paddle_new_process_group = collective._new_process_group_impl
+_started = False
+
+
+def _new_process_group(backend, store, rank, world_size, *args, group_id=0, **kwargs):
+    """Paddle's maker of process groups, with a key-value store of its own for each gloo group.
+
+    Every gloo group writes its ranks' addresses under the same keys "0", "1", ... (constructor of
+    ProcessGroupGloo). In one store for all groups, a later group therefore finds the addresses of
+    an earlier one, whose ports are closed: "Connection refused" in most starts of four processes.
+    """
+    if backend == "gloo":
+        store = _serve_store(store, rank, f"ernie_vil2/store/{group_id}")
+    return _paddle_new_process_group(
+        backend, store, rank, world_size, *args, group_id=group_id, **kwargs
+    )
+
+
+def _serve_store(default_store, rank: int, key: str):
+    """A new store that the group's rank 0 serves and announces under `key` in the default one."""
+    if rank > 0:
+        host, port = default_store.get(key).decode().split(":")  # waits for the key
+        return core.TCPStore(host, int(port), False, 0)
+    host = dist.ParallelEnv().current_endpoint.split(":")[0]
+    with socket.socket() as reserved:  # held until the store listens on the same port
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("", 0))
+        port = reserved.getsockname()[1]
+        store = core.TCPStore(host, port, True, 0)  # 0: wait for nobody
+    default_store.set(key, f"{host}:{port}")
+    return store
+
+
+def init(device: str = "auto") -> None:
+    """Choose the device and start fleet, on one process or on those of paddle.distributed.launch.
+
+    device: cpu, gpu, or auto for a GPU where there is one. Raises UserError where there is none.
+    A second call in one process chooses the device alone.
+    """
+    global _started
+    has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
+    if device == "gpu" and not has_gpu:
+        raise UserError(
+            "Global.device is gpu, and paddle sees none: install paddlepaddle-gpu "
+            "(requirements-gpu.txt) and check nvidia-smi, or set it to auto"
+        )
+    if device == "cpu" or not has_gpu:
+        paddle.set_device("cpu")
+    else:
+        paddle.set_device(f"gpu:{dist.ParallelEnv().device_id}")
+    if _started:
+        return
+    collective._new_process_group_impl = _new_process_group
+    with warnings.catch_warnings():  # of groups that data parallelism does not use
+        warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
+        fleet.init(is_collective=True, log_level="WARNING")
+    _started = True

@@ -1,0 +1,272 @@
+"""What a training step moves and holds on each process, by formula: the tables of docs/scaling.md.
+
+    python -m ernie_vil2.doctor.costs -c configs/base.yaml [-o AMP.level=O2 ...]
+
+Nothing here is measured. Sizes are in bytes, and 1 MB is 10^6 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ernie_vil2 import cli
+from ernie_vil2.config.load import Config, load_config
+from ernie_vil2.errors import UserError
+
+PROCESSES = (8, 64, 256, 512, 1024)
+GLOBAL_BATCHES = (8192, 16384, 32768, 65536)
+_CHUNK = 4096  # assumed for the table where Loss.chunk is null
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """One tower, as far as memory depends on it."""
+
+    tensors: list[int]  # numbers in each parameter
+    views: int
+    tokens: int
+    width: int
+    heads: int
+    layers: int
+    mlp_ratio: float
+
+    def block_activations(self, half: bool) -> float:
+        """Bytes that one block keeps of one record for its backward.
+
+        Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1: s h (34 + 5 a s / h) in half
+        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not.
+        """
+        s, h, a, r = self.tokens, self.width, self.heads, self.mlp_ratio
+        if half:
+            return self.views * (s * h * (18 + 4 * r) + 5 * a * s * s)
+        return self.views * (s * h * (34 + 8 * r) + 9 * a * s * s)
+
+    def block_input(self, half: bool) -> float:
+        """Bytes of one record's input to a block, which is all that recompute keeps of it."""
+        return self.views * self.tokens * self.width * (2 if half else 4)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Bytes per process and step of one configuration, whose towers both learn."""
+
+    towers: list[Transformer]
+    other_tensors: list[int]  # projections, temperature
+    embed_dim: int
+    pairs: int
+    chunk: int
+    half_weights: bool  # AMP O2
+    half_activations: bool  # AMP O1 and O2
+    ema: bool
+
+    @classmethod
+    def of(cls, config: Config) -> Costs:
+        """Raises UserError for an image tower that is no CLIP_vit_*: only their sizes are known."""
+        image, text = _image(config), _text(config)
+        dim = config.Arch.embed_dim
+        return cls(
+            towers=[image, text],
+            other_tensors=[1] + ([image.width * dim, text.width * dim] if dim else []),
+            embed_dim=dim or image.width,
+            pairs=sum(pair.weight > 0 for pair in config.Loss.pairs),
+            chunk=config.Loss.chunk or _CHUNK,
+            half_weights=config.AMP.level == "O2",
+            half_activations=config.AMP.level != "O0",
+            ema=config.EMA.decay is not None,
+        )
+
+    @property
+    def tensors(self) -> list[int]:
+        return [n for tower in self.towers for n in tower.tensors] + self.other_tensors
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.tensors)
+
+    @property
+    def _width(self) -> int:
+        """Bytes of a weight, and of a gradient."""
+        return 2 if self.half_weights else 4
+
+    @property
+    def _optimizer_width(self) -> int:
+        """Bytes of a weight's optimizer state: two moments, float32 master, average."""
+        return 8 + 4 * self.half_weights + 4 * self.ema
+
+    # -- moved -----------------------------------------------------------------------------------
+
+    def gather(self, processes: int, global_batch: int) -> float:
+        """Sent in the gather of all views' embeddings, and again in its backward (NCCL)."""
+        views = sum(tower.views for tower in self.towers)
+        return (processes - 1) / processes * global_batch * views * self.embed_dim * 4
+
+    def gradients(self, processes: int) -> float:
+        """Sent by a ring all-reduce of all gradients."""
+        return 2 * (processes - 1) / processes * self.parameters * self._width
+
+    def sharded(self, stage: int) -> float:
+        """Sent at most, for gradients to their owners and weights back: once, in stage 3 twice."""
+        return (2 if stage < 3 else 3) * self.parameters * self._width
+
+    # -- held ------------------------------------------------------------------------------------
+
+    def state(self, processes: int, stage: int | None = None) -> float:
+        """Weights, gradients and optimizer state on the process that holds most."""
+        everything = self.parameters
+        share = self._largest_share(processes) if stage else everything
+        weights = share if stage == 3 else everything
+        gradients = share if stage in (2, 3) else everything
+        return (weights + gradients) * self._width + share * self._optimizer_width
+
+    def _largest_share(self, processes: int) -> int:
+        from ernie_vil2.distributed.sharded import assign_owners  # imports paddle
+
+        sizes = {str(i): n for i, n in enumerate(self.tensors)}
+        shares = [0] * processes
+        for name, owner in assign_owners(sizes, processes).items():
+            shares[owner] += sizes[name]
+        return max(shares)
+
+    def plain_logits(self, rows: int, columns: int) -> float:
+        """Kept for the backward: float32 logits and a bool mask a direction, a pair's targets."""
+        return ((4 + 1) * 2 + 1) * self.pairs * rows * columns
+
+    def chunked_logits(self, rows: int, columns: int) -> float:
+        """One float32 block of logits at a time, and as much again for temporaries."""
+        return 2 * 4 * rows * min(self.chunk, columns)
+
+    def activations(self, rows: int) -> float:
+        """Kept by both towers' blocks for the backward; by as many rows as go through at a time."""
+        half = self.half_activations
+        return rows * sum(t.layers * t.block_activations(half) for t in self.towers)
+
+    def recomputed_activations(self, rows: int) -> float:
+        """The same with recompute in both towers: each block's input, and one block's insides."""
+        half = self.half_activations
+        inputs = sum(t.layers * t.block_input(half) for t in self.towers)
+        return rows * (inputs + max(t.block_activations(half) for t in self.towers))
+
+    # -- tables ----------------------------------------------------------------------------------
+
+    def by_processes(self, processes: Iterable[int] = PROCESSES) -> list[list[str]]:
+        """Rows: processes; moved by all-reduce, sharding 1 or 2, 3; state without and with 1, 2, 3.
+
+        A dash where sharding is refused: there are more processes than tensors.
+        """
+        rows = []
+        for world in processes:
+            row = [f"{world:,}", _size(self.gradients(world))]
+            if world > len(self.tensors):
+                rows.append([*row, "-", "-", _size(self.state(world)), "-", "-", "-"])
+                continue
+            row += [_size(self.sharded(2)), _size(self.sharded(3))]
+            rows.append(row + [_size(self.state(world, stage)) for stage in (None, 1, 2, 3)])
+        return rows
+
+    def by_batch(
+        self, batches: Iterable[int] = GLOBAL_BATCHES, processes: Iterable[int] = PROCESSES
+    ) -> list[list[str]]:
+        """Rows: global batch, processes, local batch, gather; logits plain, chunked; activations,
+        with recompute."""
+        rows = []
+        for batch in batches:
+            for world in processes:
+                local = batch // world
+                sizes = (
+                    self.gather(world, batch),
+                    self.plain_logits(local, batch),
+                    self.chunked_logits(local, batch),
+                    self.activations(local),
+                    self.recomputed_activations(local),
+                )
+                rows.append([f"{n:,}" for n in (batch, world, local)] + [_size(n) for n in sizes])
+        return rows
+
+
+def _image(config: Config) -> Transformer:
+    arch = config.Arch.Image
+    sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
+    given = {key: getattr(arch, key, None) for key in sizes}
+    missing = [key for key, value in given.items() if value is None]
+    if not arch.name.startswith("CLIP_vit_") or arch.out_dim or missing:
+        raise UserError(
+            f"Arch.Image {arch.name} cannot be reckoned: expected a CLIP_vit_* without out_dim, "
+            f"with {', '.join(sizes)} given; take configs/base.yaml or large.yaml"
+        )
+    c, depth, patch = arch.embed_dim, arch.depth, arch.patch_size
+    ratio = getattr(arch, "mlp_ratio", None) or 4
+    qkv_bias = [3 * c] if getattr(arch, "qkv_bias", True) is not False else []
+    tokens = (arch.img_size // patch) ** 2 + 1
+    norm = [c, c]
+    block = [*norm, 3 * c * c, *qkv_bias, *_linear(c, c), *norm, *_mlp(c, int(c * ratio))]
+    stem = [c, tokens * c, 3 * patch * patch * c, *norm]
+    views = len(config.Views.image)
+    return Transformer(stem + depth * block + norm, views, tokens, c, arch.num_heads, depth, ratio)
+
+
+def _text(config: Config) -> Transformer:
+    arch = config.Arch.Text
+    sizes = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    )
+    missing = [key for key in sizes if getattr(arch, key, None) is None]
+    if missing:
+        raise UserError(f"Arch.Text.{missing[0]} is null: give a number, to reckon with it")
+    c, layers, inner = arch.hidden_size, arch.num_hidden_layers, arch.intermediate_size
+    norm = [c, c]
+    block = [*(4 * _linear(c, c)), *_mlp(c, inner), *norm, *norm]
+    stem = [arch.vocab_size * c, arch.max_position_embeddings * c, *norm]
+    views, tokens = len(config.Views.text), config.Tokenizer.max_len
+    heads = arch.num_attention_heads
+    return Transformer(
+        stem + layers * block + _linear(c, c), views, tokens, c, heads, layers, inner / c
+    )
+
+
+def _linear(inputs: int, outputs: int) -> list[int]:
+    return [inputs * outputs, outputs]
+
+
+def _mlp(width: int, inner: int) -> list[int]:
+    return _linear(width, inner) + _linear(inner, width)
+
+
+def _size(count: float) -> str:
+    """Three significant digits: 0.61 MB, 101 MB, 1.63 GB."""
+    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
+    digits = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:,.{digits}f} {unit}"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---:"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(argv: list | None = None) -> None:
+    parser: argparse.ArgumentParser = cli.parser(
+        "What a training step moves and holds on each process, by formula (docs/scaling.md)."
+    )
+    options = parser.parse_args(argv)
+    costs = Costs.of(load_config(options.config, options.override))
+    print(f"{costs.parameters:,} parameters in {len(costs.tensors)} tensors\n")
+    ways = ["replicated", "sharding 1 or 2", "sharding 3"]
+    head = ["GPUs", *(f"moves, {way}" for way in ways), "state, replicated"]
+    head += [f"state, sharding {stage}" for stage in (1, 2, 3)]
+    print(_table(head, costs.by_processes()) + "\n")
+    chunked = f"logits, chunk {costs.chunk:,}"
+    head = ["global batch", "GPUs", "local batch", "gather, and again backward"]
+    head += ["logits, plain", chunked, "activations", "with recompute"]
+    print(_table(head, costs.by_batch()))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

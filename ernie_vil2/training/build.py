@@ -1,0 +1,128 @@
+"""The parts of a training run, as its configuration asks for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import paddle
+from paddle import nn
+
+from ernie_vil2 import distributed
+from ernie_vil2.config.load import Config
+from ernie_vil2.errors import UserError
+from ernie_vil2.losses.multiview import MultiViewContrastive
+from ernie_vil2.models.dual_encoder import DualEncoder, build_model
+from ernie_vil2.training import optim
+from ernie_vil2.training.objective import Objective
+from ernie_vil2.weights.vocabulary import check_max_len, check_vocabulary
+
+log = logging.getLogger("ernie_vil2")
+
+
+def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
+    """Towers and loss, and those towers that do not learn."""
+    model = build_model(config.Arch, config.Loss.logit_scale)
+    check_vocabulary(model, tokenizer, trained=False)
+    check_max_len(model, tokenizer)
+    loss = MultiViewContrastive(
+        config.Loss.pairs,
+        config.Loss.multi_positive,
+        config.Loss.logit_scale["max"],
+        config.Loss.chunk,
+    )
+    towers = {"image": model.image_tower, "text": model.text_tower}
+    frozen = [towers[name] for name in config.Optimizer.freeze]
+    for tower in frozen:
+        for parameter in tower.parameters():
+            parameter.stop_gradient = True
+    return Objective(model, loss, config.Views.image, config.Views.text), frozen
+
+
+def trainable(layer: nn.Layer) -> dict[str, paddle.Tensor]:
+    """The parameters that learn, by structured name."""
+    return {name: p for name, p in layer.named_parameters() if not p.stop_gradient}
+
+
+def local_batch_size(config: Config) -> int:
+    """Records per process; UserError where a global batch cannot be shared out evenly."""
+    loader, world = config.DataLoader.Train, distributed.world_size()
+    if loader.global_batch_size is None:
+        return loader.batch_size
+    if loader.global_batch_size % world:
+        raise UserError(
+            f"DataLoader.Train.global_batch_size is {loader.global_batch_size}, which {world} "
+            f"processes cannot share out evenly: expected a multiple of {world}"
+        )
+    return loader.global_batch_size // world
+
+
+def batch_norms(objective: Objective) -> dict[str, nn.Layer]:
+    """The batch norms that learn, by name."""
+    learning = {id(p) for p in trainable(objective).values()}
+    return {
+        name: layer
+        for name, layer in objective.named_sublayers()
+        if isinstance(layer, (nn.BatchNorm, nn.layer.norm._BatchNormBase))
+        and any(id(p) in learning for p in layer.parameters())
+    }
+
+
+def check_batch_norm(config: Config, objective: Objective, batch_size: int) -> None:
+    """Batch norm is the one layer that makes a sample's embedding depend on its batch.
+
+    Raises UserError where micro-batches would change it; warns where processes do.
+    """
+    normalised = list(batch_norms(objective))
+    if not normalised:
+        return
+    micro = config.DataLoader.Train.micro_batch_size
+    if micro and micro < batch_size:
+        raise UserError(
+            f"DataLoader.Train.micro_batch_size is {micro}, but {normalised[0]} normalises over "
+            "the whole batch: set it to null, take a tower without batch norm, or freeze this one"
+        )
+    if distributed.world_size() > 1:
+        log.warning(
+            "%s and %d more normalise over their own process's batch: the gradients are not those "
+            "of one process",
+            normalised[0],
+            len(normalised) - 1,
+        )
+
+
+def build_amp(config: Config, objective: Objective) -> tuple[dict, paddle.amp.GradScaler]:
+    """Arguments of auto_cast, and the scaler; under O2 weights become half precision here."""
+    amp = config.AMP
+    enable = amp.level != "O0"
+    if enable and not distributed.on_gpu():
+        raise UserError(
+            f"AMP.level is {amp.level}, which needs a GPU, and this run is on the CPU: set it to O0"
+        )
+    if amp.level == "O2":
+        paddle.amp.decorate(
+            objective,
+            level="O2",
+            dtype=amp.dtype,
+            # temperatures are too fine for half precision; the layers below are not excluded
+            excluded_layers=[DualEncoder, MultiViewContrastive],
+        )
+    scaler = paddle.amp.GradScaler(
+        enable=enable and amp.dtype == "float16", init_loss_scaling=amp.init_loss_scaling
+    )
+    return {"enable": enable, "level": amp.level, "dtype": amp.dtype}, scaler
+
+
+def build_optimizer(config: Config, objective: Objective, owned: Mapping, scheduler):
+    """The optimizer of the parameters that this process owns; logs the groups of all."""
+    parameters, lr_scales = trainable(objective), {}
+    if config.Optimizer.layer_decay:
+        for name in trainable(objective.model):
+            layers = objective.model.layers_above(name)
+            lr_scales[f"model.{name}"] = config.Optimizer.layer_decay**layers
+    groups = optim.parameter_groups(
+        parameters, config.Optimizer.groups, config.Optimizer.weight_decay, lr_scales
+    )
+    log.info(optim.format_groups(groups, parameters))
+    half = config.AMP.level == "O2"
+    return optim.build_optimizer(config.Optimizer, groups, owned, scheduler, half)

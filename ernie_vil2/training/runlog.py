@@ -1,0 +1,235 @@
+"""What a run writes down: train.log, metrics.jsonl, VisualDL, its configuration and versions."""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ernie_vil2.files.durable import append, replaced
+
+log = logging.getLogger("ernie_vil2")
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints lines so that a progress bar stays whole below them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):  # a file on a full disk
+            tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _LogFile(logging.FileHandler):
+    """Says once, instead of with a traceback a line, that the disk takes no more."""
+
+    warned = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.warned:
+            self.warned = True
+            log.warning("lines of %s are lost: %s", self.baseFilename, error)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+class _Unfailing:
+    """stdout or stderr, which may be files on a full disk too: no output is worth a run."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            return self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def start_logging(output: Path, is_main: bool) -> None:
+    """Log to the terminal and, on the main rank, to output/train.log; others only warn.
+
+    From here on, neither of the two, nor anything printed, fails for want of disk space.
+    """
+    for name in ("stdout", "stderr"):
+        if not isinstance(stream := getattr(sys, name), _Unfailing):
+            setattr(sys, name, _Unfailing(stream))
+    for handler in list(log.handlers):  # of an earlier run in this process
+        log.removeHandler(handler)
+        handler.close()
+    log.propagate = False
+    log.setLevel(logging.DEBUG if is_main else logging.WARNING)
+    handlers: list = [_AboveTheBar(logging.INFO)]  # what the bar shows goes to the file alone
+    if is_main:
+        output.mkdir(parents=True, exist_ok=True)
+        handlers.append(_LogFile(output / "train.log", encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that decide a run's numbers, and the git commit."""
+    found = {"python": platform.python_version()}
+    for name in (
+        "ernie_vil2",
+        "paddlepaddle",
+        "paddlepaddle-gpu",
+        "paddlenlp",
+        "paddleclas",
+        "numpy",
+    ):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # no git, or no repository
+        git = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+        found["git"] = git.stdout.strip()
+    return found
+
+
+class _Records:
+    """VisualDL's file: its records, each behind its length as uint64.
+
+    Its own writer tears a record where the disk is full, so that VisualDL can't read the file any
+    more, and its thread may die of it and let the next points wait for ever.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = _open(folder / f"vdlrecords.{int(time.time()):010d}.log")
+
+    def add_record(self, record) -> None:
+        data = record.SerializeToString()
+        append(self.file, struct.pack("<Q", len(data)) + data)
+
+
+def _log_writer(records: _Records):
+    """VisualDL's LogWriter into `records`."""
+    from visualdl import LogWriter  # slow to import, and other ranks do without
+
+    class Writer(LogWriter):
+        def _get_file_writer(self):
+            return records
+
+    return Writer()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+
+class RunLog:
+    """The main rank's files in `output`; a later run with the same output appends.
+
+    A full disk costs what is to be written, whole, with a warning, and not the run.
+    """
+
+    def __init__(self, output: Path, config):
+        output.mkdir(parents=True, exist_ok=True)
+        with replaced(output / "config.yaml") as draft:
+            config.dump(draft)
+        log.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions().items()))
+        self.records = _Records(output / "vdl")
+        self.visual = _log_writer(self.records)
+        self.metrics = _open(output / "metrics.jsonl")
+
+    def scalars(self, step: int, values: Mapping) -> None:
+        """One line in metrics.jsonl and one point a curve in VisualDL."""
+        line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
+        with _warned(f"the metrics of step {step}"):
+            append(self.metrics, line.encode())
+            for name, value in values.items():
+                self.visual.add_scalar(name, value, step)
+
+    def histograms(self, step: int, parameters: Mapping) -> None:
+        """A histogram of every parameter."""
+        with _warned(f"the histograms of step {step}"):
+            for name, parameter in parameters.items():
+                values = parameter.astype("float32").numpy().ravel()
+                self.visual.add_histogram(name, values, step, buckets=50)
+
+    def picture(self, name: str, pixels: np.ndarray) -> None:
+        """Show uint8 [H, W, 3] at step 0."""
+        with _warned(name):
+            self.visual.add_image(name, np.ascontiguousarray(pixels), 0)
+
+    def text(self, name: str, value: str) -> None:
+        """Show `value` at step 0."""
+        with _warned(name):
+            self.visual.add_text(name, value, 0)
+
+    def close(self) -> None:
+        os.close(self.metrics)
+        os.close(self.records.file)
+
+
+@contextlib.contextmanager
+def _warned(what: str):
+    try:
+        yield
+    except OSError as error:
+        log.warning("not written: %s (%s)", what, error)
+
+
+class Meter:
+    """Means of losses, speed and the share of time spent waiting for data, between two reports."""
+
+    def __init__(self):
+        self._reset()
+
+    def _reset(self) -> None:
+        self.sums, self.steps, self.pairs = {}, 0, 0
+        self.waited, self.since = 0.0, time.perf_counter()
+
+    def timed(self, batches):
+        """Pass `batches` on, taking the time that each `next` blocks."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, losses: Mapping, pairs: int) -> None:
+        """Take one step in; the losses stay on the device, so that it is not waited for."""
+        for name, value in losses.items():
+            value = value.detach()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+        self.pairs += pairs
+
+    def collect(self) -> dict:
+        """This process's means since the last call: losses, pairs_per_second, data_wait (0..1)."""
+        values = {name: float(total) / self.steps for name, total in self.sums.items()}
+        elapsed = time.perf_counter() - self.since
+        values["pairs_per_second"] = self.pairs / elapsed
+        values["data_wait"] = min(1.0, self.waited / elapsed)
+        self._reset()
+        return values

@@ -1,0 +1,486 @@
+"""The configuration: inheritance, overrides, types, one-line errors."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from ernie_vil2.config import load as module
+from ernie_vil2.config.load import Config, check_arch, load_config
+from ernie_vil2.config.schema import SCHEMA
+from ernie_vil2.errors import UserError
+from tests.support.paths import ROOT
+
+BASE = ROOT / "configs" / "base.yaml"
+
+# The least that a file of its own has to state.
+MINIMAL = """
+Arch:
+  Image: {name: ResNet50}
+  Text: {name: ernie-3.0-base-zh}
+Tokenizer: {vocab_file: vocab.txt}
+DataLoader:
+  Train: {dataset: {name: tsv, path: train.tsv}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(text, name) -> the path of a new file; `_BASE_: base` there stands for base.yaml."""
+
+    def write(text, name="delta.yaml"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(text, str):
+            text = text.replace("_BASE_: base\n", f"_BASE_: {BASE}\n").encode()
+        path.write_bytes(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def minimal(write):
+    return write(MINIMAL, "minimal.yaml")
+
+
+def error_of(function, *args) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    return message
+
+
+def get(tree, path):
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+BASE_TREE = load_config(BASE).to_dict()
+
+
+# ---- The files in configs/ -----------------------------------------------------------------------
+
+
+def test_base_is_loaded_as_it_is_written():
+    raw = yaml.load(BASE.read_text(encoding="utf-8"), module._Loader)
+    assert raw == BASE_TREE
+
+
+def test_all_configs_load():
+    for path in BASE.parent.glob("*.yaml"):
+        load_config(path)
+
+
+def test_importing_it_is_cheap():
+    code = "import sys, ernie_vil2.config.load; print({m.split('.')[0] for m in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert "'yaml'" in loaded.stdout
+    for heavy in ("paddle", "numpy", "cv2", "paddlenlp"):
+        assert f"'{heavy}'" not in loaded.stdout
+
+
+# ---- Config --------------------------------------------------------------------------------------
+
+
+def test_config_reads_by_key_and_by_attribute_and_is_frozen():
+    config = load_config(BASE)
+    assert config.Global.seed == config["Global"]["seed"] == 42
+    assert config.Loss.pairs[0].views == ("image1", "image2")
+    assert dict(**config.Arch.Text)["hidden_size"] == 768
+    with pytest.raises(AttributeError, match="frozen"):
+        config.Global.seed = 1
+    with pytest.raises(AttributeError, match="frozen"):
+        del config.Global.seed
+    with pytest.raises(TypeError):
+        config["Global"]["seed"] = 1
+    with pytest.raises(AttributeError, match='did you mean "seed"'):
+        _ = config.Global.sed
+    assert hasattr(config.Global, "nothing") is False
+    plain = config.to_dict()
+    plain["Loss"]["pairs"][0]["views"][0] = plain["Global"]["seed"] = None
+    assert config == load_config(BASE)
+
+
+def test_config_survives_pickle_and_copy():
+    config = load_config(BASE)
+    for other in (pickle.loads(pickle.dumps(config)), copy.deepcopy(config), copy.copy(config)):
+        assert isinstance(other, Config)
+        assert other == config
+        assert other.Loss.pairs == config.Loss.pairs
+
+
+def test_dump_loads_as_an_equal_config(tmp_path):
+    # Strings that YAML would read as something else, numbers without a short form.
+    names = [
+        "1e-4",
+        "3e5",
+        "12",
+        "true",
+        "null",
+        "2024-01-01",
+        "=",
+        "a: b",
+        " x ",
+        "😀",
+        "~",
+        "1_0e3",
+    ]
+    for i, name in enumerate(names):
+        source = Config({**BASE_TREE, "Global": {**BASE_TREE["Global"], "output_dir": name}})
+        source.dump(tmp_path / f"{i}.yaml")
+        assert load_config(tmp_path / f"{i}.yaml").Global.output_dir == name
+    overrides = ["LRScheduler.learning_rate=0.1234567890123456789", "Optimizer.epsilon=1e-300"]
+    config = load_config(BASE, overrides)
+    config.dump(tmp_path / "config.yaml")
+    again = load_config(tmp_path / "config.yaml")
+    assert again == config
+    text = (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    assert "该图片包含：{}" in text
+    assert list(yaml.safe_load(text)) == list(config) == list(SCHEMA.fields)
+    assert repr(again.to_dict()) == repr(config.to_dict())  # key order, and floats stay floats
+
+
+# ---- Inheritance ---------------------------------------------------------------------------------
+
+
+def test_base_is_relative_to_the_file_and_merged(write, monkeypatch, tmp_path):
+    write(MINIMAL + "Global: {seed: 1, epochs: 7}\nMetric: {ks: [1, 2, 3]}\n", "a/root.yaml")
+    write("_BASE_: ../a/root.yaml\nGlobal: {seed: 2}\n", "b/middle.yaml")
+    top = write("_BASE_: b/middle.yaml\nMetric: {ks: [4]}\n", "top.yaml")
+    monkeypatch.chdir("/")
+    config = load_config(top)
+    assert (config.Global.seed, config.Global.epochs, config.Metric.ks) == (2, 7, (4,))
+    assert "_BASE_" not in config
+
+
+def test_cycle_of_bases(write):
+    one = write("_BASE_: two.yaml\n", "one.yaml")
+    write("_BASE_: one.yaml\n", "two.yaml")
+    message = error_of(load_config, one)
+    assert "two.yaml" in message
+    assert "leads back" in message
+    assert "leads back" in error_of(load_config, write("_BASE_: self.yaml\n", "self.yaml"))
+
+
+def test_missing_base_names_both_files(write):
+    message = error_of(load_config, write("_BASE_: nowhere.yaml\n"))
+    assert "nowhere.yaml" in message
+    assert "delta.yaml" in message
+    for value in ("3", "[a.yaml]", "''"):
+        assert "_BASE_ is" in error_of(load_config, write(f"_BASE_: {value}\n"))
+
+
+def test_an_error_names_the_file_it_is_in(write):
+    write(MINIMAL + "Global: {seed: abc}\n", "bad_base.yaml")
+    top = write("_BASE_: bad_base.yaml\nGlobal: {epochs: 1}\n", "top.yaml")
+    assert "bad_base.yaml: Global.seed is 'abc'" in error_of(load_config, top)
+
+
+# ---- Components ----------------------------------------------------------------------------------
+
+
+def test_another_name_drops_the_other_components_keys(write):
+    path = write(
+        "_BASE_: base\n"
+        "Arch: {Image: {name: EfficientNetB5, img_size: 256, drop: 0.4, out_dim: 768}}\n"
+        "Transform: {size: 256}\n"
+        "DataLoader: {Train: {dataset: {name: jsonl, path: x, images: y}}}\n"
+    )
+    config = load_config(path)
+    assert config.Arch.Image.to_dict() == {
+        **{"name": "EfficientNetB5", "pretrained": False, "img_size": 256, "out_dim": 768},
+        **{"activation": None, "recompute": False, "drop": 0.4},
+    }
+    assert config.DataLoader.Train.dataset == {"name": "jsonl", "path": "x", "images": "y"}
+    assert config.Arch.Text == load_config(BASE).Arch.Text
+
+
+def test_common_keys_survive_another_name(write):
+    write(
+        "_BASE_: base\nTransform: {size: 32}\nArch:\n"
+        "  Image: {pretrained: true, out_dim: 8, activation: tanh, recompute: true, img_size: 32}\n"
+        "  Text: {pretrained: true, recompute: true, hidden_dropout_prob: 0.2,"
+        " attention_probs_dropout_prob: 0}\n",
+        "parent.yaml",
+    )
+    child = write(
+        "_BASE_: parent.yaml\nArch: {Image: {name: ResNet50}, Text: {name: ernie-2.0-base-en}}"
+    )
+    arch = load_config(child).Arch
+    assert arch.Image == {
+        **{"name": "ResNet50", "pretrained": True, "out_dim": 8, "activation": "tanh"},
+        **{"recompute": True, "img_size": 32},
+    }
+    assert arch.Text == {
+        **{"name": "ernie-2.0-base-en", "pretrained": True, "recompute": True},
+        **{"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.0, "epsilon": 1e-5},
+    }
+
+
+def test_the_same_name_keeps_the_components_keys(write):
+    path = write("_BASE_: base\nArch: {Image: {name: CLIP_vit_base_patch16_224, depth: 2}}\n")
+    image = load_config(path).Arch.Image
+    assert (image.depth, image.num_heads) == (2, 12)
+    # A base that leaves the name to its heirs says nothing of another component.
+    write("Arch: {Image: {depth: 3}}\n", "nameless.yaml")
+    heir = write(MINIMAL + "_BASE_: nameless.yaml\n", "heir.yaml")
+    assert load_config(heir).Arch.Image.depth == 3
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["Arch.Image.name=ResNet50", "Arch.Image.class_num=0"],
+        ["Arch.Image.class_num=0", "Arch.Image.name=ResNet50"],
+        ["Arch.Image={name: ResNet50, class_num: 0}"],
+        ["Arch.Image.class_num=0", "Arch={Image: {name: ResNet50}}"],
+        ["Arch.Image.name=ViT", "Arch.Image.class_num=0", "Arch.Image.name=ResNet50"],
+    ],
+)
+def test_override_of_a_name_drops_likewise_in_any_order(overrides):
+    image = load_config(BASE, overrides).Arch.Image
+    assert image.class_num == 0
+    assert image.name == "ResNet50"
+    assert not {"depth", "patch_size", "epsilon"} & set(image)
+    assert image.img_size == 224
+
+
+def test_override_of_a_dataset_name_drops_its_path():
+    bare = load_config(BASE, ["DataLoader.Eval.dataset.name=jsonl"])
+    assert bare.DataLoader.Eval.dataset == {"name": "jsonl"}
+    changed = load_config(
+        BASE, ["DataLoader.Eval.dataset.path=p", "DataLoader.Eval.dataset.name=jsonl"]
+    )
+    assert changed.DataLoader.Eval.dataset == {"name": "jsonl", "path": "p"}
+
+
+# ---- Overrides -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("Global.max_steps=2", "Global.max_steps", 2),
+        ("Optimizer.freeze=[image]", "Optimizer.freeze", ["image"]),
+        ("Global.output_dir=a=b", "Global.output_dir", "a=b"),
+        ("Global.output_dir='1'", "Global.output_dir", "1"),
+        ("Global.output_dir=2024-01-01", "Global.output_dir", "2024-01-01"),
+        ("Global.output_dir==", "Global.output_dir", "="),
+        ("Loss.pairs.0.weight=0.5", "Loss.pairs.0.weight", 0.5),
+        ("Loss.pairs.3={weight: 2}", "Loss.pairs.3.weight", 2.0),
+        ("Loss.pairs.1.temperature=5e-2", "Loss.pairs.1.temperature", 0.05),
+        ("Transform.crop_scale=[0.5, 1]", "Transform.crop_scale", [0.5, 1.0]),
+        ("Transform.mean.1=0", "Transform.mean.1", 0.0),
+        ("Views.tags.en.separator='; '", "Views.tags.en.separator", "; "),
+        ("LRScheduler.learning_rate=1e-4", "LRScheduler.learning_rate", 1e-4),
+        ("Optimizer.clip_norm=null", "Optimizer.clip_norm", None),
+        ("Optimizer.name=Lamb", "Optimizer.name", "Lamb"),
+        ("Arch.Image.depth=null", "Arch.Image.depth", None),
+        ("Optimizer.groups.0.lr_scale=.1e1", "Optimizer.groups.0.lr_scale", 1.0),
+        ("Arch.Image.window.size=[1, {a: b}]", "Arch.Image.window.size", [1, {"a": "b"}]),
+        ("EMA={decay: 0.9998}", "EMA.decay", 0.9998),
+        ("DataLoader.Eval=", "DataLoader.Eval", None),
+    ],
+)
+def test_override_sets_that_key_alone(override, path, value):
+    tree = load_config(BASE, [override]).to_dict()
+    expected = copy.deepcopy(BASE_TREE)
+    *parents, last = [int(key) if key.isdigit() else key for key in path.split(".")]
+    node = expected
+    for key in parents:
+        node = node.setdefault(key, {}) if isinstance(node, dict) else node[key]
+    node[last] = value
+    assert tree == expected
+    found = get(tree, (*parents, last))
+    assert (type(found), found) == (type(value), value)
+
+
+def test_override_of_a_default_keeps_its_siblings(minimal):
+    config = load_config(minimal, ["Loss.pairs.3.weight=0.25", "Views.tags.en.separator=/"])
+    assert [pair.weight for pair in config.Loss.pairs] == [1, 1, 1, 0.25]
+    assert config.Views.tags.zh.template == "该图片包含：{}"
+    assert load_config(minimal).Loss.pairs[3].weight == 1.0  # the schema's own list is not changed
+
+
+def test_override_by_index_reaches_into_the_files_own_list(write):
+    path = write("_BASE_: base\nLoss: {pairs: [{views: [text2, image2], temperature: 0.5}]}\n")
+    (pair,) = load_config(path, ["Loss.pairs.0.weight=3"]).Loss.pairs
+    assert pair == {"views": ("text2", "image2"), "weight": 3.0, "temperature": 0.5}
+
+
+def test_later_override_wins_and_lists_can_be_set_then_indexed():
+    config = load_config(
+        BASE, ["Global.seed=1", "Metric.ks=[7, 8]", "Global.seed=2", "Metric.ks.1=9"]
+    )
+    assert config.Global.seed == 2
+    assert config.Metric.ks == (7, 9)
+    assert load_config(
+        BASE, ["DataLoader.Eval=null", "DataLoader.Eval.batch_size=1"]
+    ).DataLoader.Eval
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("Global.seed", ["-o 'Global.seed'", "SECTION.KEY=VALUE"]),
+        ("=1", ["SECTION.KEY=VALUE"]),
+        ("Global..seed=1", ["SECTION.KEY=VALUE"]),
+        ("two\nlines", ["SECTION.KEY=VALUE"]),
+        ("Global.sead=1", ["-o: unknown key Global.sead", 'did you mean "seed"']),
+        ("Globl.seed=1", ["unknown key Globl", 'did you mean "Global"']),
+        ("_BASE_=x.yaml", ["unknown key _BASE_"]),
+        ("Global.seed.x=1", ["-o: Global.seed is", "expected an integer"]),
+        ("Global=null", ["-o: Global is null", "mapping"]),
+        ("Loss.pairs.4.weight=1", ["Loss.pairs.4", "list of length 4"]),
+        ("Loss.pairs.-1.weight=1", ["Loss.pairs.-1", "list of length 4"]),
+        ("Loss.pairs.first.weight=1", ["Loss.pairs.first", "list of length 4"]),
+        ("Optimizer.freeze.0=image", ["Optimizer.freeze", "length 0", "-o Optimizer.freeze=[...]"]),
+        ("Transform.crop_scale.0=0.5", ["Transform.crop_scale is null", "set it whole"]),
+        ("Loss.pairs.0.wait=1", ["unknown key Loss.pairs.0.wait", "weight"]),
+        ("Global.seed=[1", ["-o Global.seed='[1'", "not valid YAML"]),
+        ("Global.seed=!!python/object/apply:os.getcwd []", ["the tag", "not allowed"]),
+        ("Arch.Image.x={a: 1, a: 2}", ["the key a stands twice"]),
+        ("Arch.Image.x=!!binary aGk=", ["-o: Arch.Image.x is b'hi'"]),
+        ("Arch.Image.x={1: 2}", ["Arch.Image.x", "quotes"]),
+        ("Arch.Image.x=0x_", ["not valid YAML", "quote"]),
+        ("Arch.Image.x=!!bool maybe", ["not valid YAML", "maybe"]),
+        ("Arch.Image.x=*nowhere", ["not valid YAML", "nowhere"]),
+        ('Arch.Image.x="\\0', ["not valid YAML"]),
+        ("Arch.Image.x=" + "[" * 5000, ["not valid YAML", "deep"]),
+        ("Global.seed=" + "9" * 5000, ["Global.seed", "999"]),
+    ],
+)
+def test_wrong_overrides(override, parts):
+    message = error_of(load_config, BASE, [override])
+    for part in parts:
+        assert part in message
+
+
+# ---- Files that are wrong ------------------------------------------------------------------------
+
+
+def laughs(pattern: str) -> str:
+    """30 short lines, each of them holding the one before twice."""
+    lines = [f"k{i}: &a{i} {pattern.format(f'*a{i - 1}')}" for i in range(1, 30)]
+    return "\n".join(["k0: &a0 {x: 1}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("", ["its content is null", "a mapping"]),
+        ("- 1\n", ["its content is [1]", "a mapping"]),
+        ("Global: {seed: 1", ["line 1", "not valid YAML"]),
+        ("Global:\n\tseed: 1\n", ["line 2", "not valid YAML"]),
+        ("Global:\n  seed: 1\n  seed: 2\n", ["line 3", "seed stands twice"]),
+        ("Global: {}\nEMA: {}\nGlobal: {}\n", ["line 3", "Global stands twice"]),
+        ("Arch: {Image: {x: {'a': 1, a: 2}}}\n", ["line 1", "a stands twice"]),
+        ("a: 1\n---\nb: 2\n", ["not valid YAML"]),
+        (
+            "Global: !!python/object/new:os.system [ls]\n",
+            ["line 1", "python/object", "not allowed"],
+        ),
+        ("Arch: {Image: &a {x: *a}}\n", ["Arch.Image.x contains itself"]),
+        ("Arch: {Image: {x: &a [1, *a]}}\n", ["Arch.Image.x.1 contains itself"]),
+        (laughs("[{0}, {0}]"), ["line 16", "more than 100000 values, counting each alias"]),
+        (laughs("{{<<: [{0}, {0}]}}"), ["line 16", "more than 100000 values"]),
+        (laughs("{{x: {0}, y: {0}}}"), ["line 16", "more than 100000 values"]),
+        ("1: 2\n", ["quotes"]),
+        ("Arch: {Image: {no: 1}}\n", ["Arch.Image", "false", "quotes"]),
+        ("Glboal: {}\n", ["unknown key Glboal", 'did you mean "Global"']),
+        ('"Glo\\nbal": {}\n', ["unknown key 'Glo\\nbal'"]),
+        ("Global.seed: 1\n", ["unknown key Global.seed"]),
+        ("Global:\n", ["Global is null", "a mapping with output_dir"]),
+        (b"Global: {output_dir: \xff}\n", ["not UTF-8"]),
+        ("Global: {seed: 1}\n".encode("utf-16"), ["not UTF-8"]),
+        (b"Global: \0\n", ["not valid YAML"]),
+        (MINIMAL.replace("name: ResNet50", ""), ["Arch.Image.name is missing"]),
+        (MINIMAL.replace("vocab_file: vocab.txt", ""), ["Tokenizer.vocab_file is missing"]),
+        (MINIMAL + "Loss: {pairs: [{weight: 1}]}\n", ["Loss.pairs.0.views is missing"]),
+    ],
+)
+def test_wrong_files(write, text, parts):
+    message = error_of(load_config, write(text))
+    for part in ["delta.yaml", *parts]:
+        assert part in message
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    assert "none.yaml: No such file" in error_of(load_config, tmp_path / "none.yaml")
+    assert "Is a directory" in error_of(load_config, tmp_path)
+    assert "null" in error_of(load_config, "a\0b")
+
+
+def test_anchors_aliases_merge_keys_and_a_byte_order_mark(write):
+    text = MINIMAL.replace("{dataset: {name", "{dataset: &set {name")
+    text += "  Eval: {dataset: {<<: *set, path: other.tsv}}\n"
+    config = load_config(write(b"\xef\xbb\xbf" + text.encode()))
+    assert config.DataLoader.Eval.dataset == {"name": "tsv", "path": "other.tsv"}
+    assert config.DataLoader.Train.dataset == {"name": "tsv", "path": "train.tsv"}
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-4", "1E-4", "+1e-4", "0.1e-3", "1.e-4", ".1e-3", "0.0001", "1.0e-4", "1_0e-5"]
+)
+def test_numbers_with_an_exponent(write, text):
+    delta = write(f"_BASE_: base\nLRScheduler: {{learning_rate: {text}}}\n")
+    for config in (
+        load_config(delta),
+        load_config(BASE, [f"LRScheduler.learning_rate={text}"]),
+    ):
+        assert config.LRScheduler.learning_rate == pytest.approx(1e-4, rel=1e-12)
+
+
+# ---- check_arch ----------------------------------------------------------------------------------
+
+TINY = {
+    "Image": {"name": "CLIP_vit_base_patch16_224", "img_size": 64, "depth": 2},
+    "Text": {"name": "ernie-3.0-base-zh", "vocab_size": 997},
+}
+
+
+def test_check_arch_of_a_mapping_leaves_foreign_sections_alone():
+    source = {"Arch": copy.deepcopy(TINY), "Trainer": object(), "Global": {"seed": "any"}}
+    arch = check_arch(source)
+    assert arch.embed_dim is None
+    assert (arch.Image.depth, arch.Image.recompute) == (2, False)
+    assert (arch.Text.vocab_size, arch.Text.hidden_dropout_prob) == (997, 0.1)
+    assert "hidden_size" not in arch.Text
+    assert source["Arch"] == TINY
+    with pytest.raises(AttributeError, match="frozen"):
+        arch.Image.depth = 3
+    assert check_arch(load_config(BASE)) == check_arch({"Arch": arch, **BASE_TREE})
+
+
+def test_check_arch_of_a_file(write):
+    assert check_arch(BASE) == check_arch(str(BASE)) == load_config(BASE).Arch
+    alone = write(yaml.safe_dump({"Arch": TINY}))
+    assert check_arch(alone) == check_arch({"Arch": TINY})
+    assert "unknown key Archs" in error_of(check_arch, write("Archs: {}\n"))
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ({}, ["Arch is missing"]),
+        ({"Arch": None}, ["Arch is null"]),
+        ({"Arch": {**TINY, "embed": 3}}, ["unknown key Arch.embed", "embed_dim"]),
+        ({"Arch": {"Image": TINY["Image"]}}, ["Arch.Text.name is missing"]),
+        ({"Arch": {**TINY, "embed_dim": "8"}}, ["Arch.embed_dim is '8'"]),
+        ({"Arch": {**TINY, "Image": {"name": "x", "y": object}}}, ["Arch.Image.y"]),
+        ({"Arch": {**TINY, "Image": {"name": "x", 3: 1}}}, ["Arch.Image", "3"]),
+    ],
+)
+def test_check_arch_of_a_wrong_mapping(source, parts):
+    message = error_of(check_arch, source)
+    for part in ["the given config", *parts]:
+        assert part in message

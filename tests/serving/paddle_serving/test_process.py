@@ -1,0 +1,528 @@
+"""The real Paddle Serving gives the training model's embeddings, whatever else it is sent."""
+
+import base64
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+
+from ernie_vil2 import processor
+from ernie_vil2.data.tokenize import Tokenizer
+from ernie_vil2.data.transforms import eval_transform
+from tests.support.paths import ROOT
+from tests.support.sealing import reseal
+from tests.support.shapes import COLORS, SHAPES, draw
+
+PYTHON = ROOT / os.environ.get("ERNIE_VIL2_SERVING_VENV", ".venv-serving") / "bin" / "python"
+DEFAULTS = ROOT / "configs" / "paddle_serving.yml"
+TEXTS = ["a red circle", "the blue line " * 9, "square", "white cross a"]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(paddle.__version__ >= "3", reason="Paddle 3 writes no .pdmodel"),
+]
+
+
+@pytest.fixture(scope="module")
+def artefact(tiny_artefact, tmp_path_factory):
+    if not PYTHON.exists():
+        if os.environ.get("REQUIRE_SERVING"):
+            pytest.fail(f"REQUIRE_SERVING is set and {PYTHON} is missing")
+        pytest.skip("no .venv-serving: bash tools/serving_env.sh makes it")
+    from ernie_vil2.export.paddle_serving import write_serving
+
+    folder = shutil.copytree(tiny_artefact, tmp_path_factory.mktemp("paddle_serving") / "model")
+    write_serving(folder)
+    reseal(folder)
+    return folder
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def ended(pids: list[int]) -> bool:
+    """Within five seconds; a process whose new parent has not noticed yet counts as ended."""
+    for _ in range(50):
+        stats = [Path(f"/proc/{pid}/stat") for pid in pids]
+        if all(not s.exists() or s.read_text().rpartition(")")[2].split()[0] == "Z" for s in stats):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+class Service:
+    """tools/serve_paddle.py as a user starts it. `error`: what it said if it did not start.
+
+    prefix: a command that starts it.
+    """
+
+    def __init__(self, folder: Path, logs: Path, *options: str, prefix: tuple[str, ...] = ()):
+        self.http_port, self.rpc_port = free_ports(2)
+        ports = ["--http-port", str(self.http_port), "--rpc-port", str(self.rpc_port)]
+        self.process = subprocess.Popen(
+            [
+                *prefix,
+                PYTHON,
+                ROOT / "tools" / "serve_paddle.py",
+                folder,
+                *ports,
+                "--log-dir",
+                logs,
+                *options,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.line = self.process.stdout.readline()
+        self.error = "" if self.line else self.process.communicate()[1]
+
+    def processes(self) -> list[int]:
+        """Its processes, by the folder that stands in their command line or their parents'."""
+        pids, found = {}, [self.process.pid]
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                pids[int(status.parent.name)] = int(
+                    status.read_text().rpartition(")")[2].split()[1]
+                )
+            except OSError:
+                continue
+        for parent in found:
+            found += [pid for pid, above in pids.items() if above == parent]
+        return found
+
+    def memory_mb(self) -> float:
+        total = 0
+        for pid in self.processes():
+            status = Path(f"/proc/{pid}/status").read_text()
+            total += int(status.partition("VmRSS:")[2].split()[0])
+        return total / 1024
+
+    def post(self, body, path="/ernie_vil2/prediction") -> tuple[int, dict]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=120)
+        try:
+            connection.request("POST", path, body)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def ask(self, **values) -> tuple[int, dict, str]:
+        """HTTP status, the values read from JSON, err_msg."""
+        strings = [v if isinstance(v, str) else json.dumps(v) for v in values.values()]
+        status, answer = self.post(json.dumps({"key": list(values), "value": strings}))
+        values = dict(zip(answer["key"], map(json.loads, answer["value"])))
+        return status, values, answer["err_msg"]
+
+    def stop(self, number=signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Its exit code; `error` is what it said."""
+        code = self.process.wait(60)
+        if not self.process.stderr.closed:
+            self.error = self.process.stderr.read()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def service(artefact, tmp_path_factory):
+    service = Service(artefact, tmp_path_factory.mktemp("logs"))
+    assert not service.error, service.error
+    yield service
+    service.stop(signal.SIGKILL)  # a test that failed; else it is gone
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    return [draw(color, shape, rng) for color in COLORS for shape in SHAPES[:2]]
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_model, artefact, images):
+    """The training model's embeddings of `images` and TEXTS."""
+    pixels = paddle.to_tensor(np.stack([eval_transform(16)(image) for image in images]))
+    ids = paddle.to_tensor(Tokenizer(artefact / "vocab.txt", 8)(TEXTS))
+    return tiny_model.encode_image(pixels).numpy(), tiny_model.encode_text(ids).numpy()
+
+
+def encoded(images: list[bytes]) -> list[str]:
+    return [base64.b64encode(image).decode() for image in images]
+
+
+def test_http_gives_the_training_models_embeddings(service, images, expected):
+    status, values, _ = service.ask(images=encoded(images), texts=TEXTS, similarity="true")
+    assert status == 200
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"], expected[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["similarity"], expected[0] @ expected[1].T, rtol=0, atol=1e-5)
+    assert values["image_errors"] == [None] * 8
+    assert values["logit_scale"] == pytest.approx(1 / 0.07)
+    status, values, _ = service.ask(image=encoded(images)[3])
+    np.testing.assert_allclose(values["image_embeds"], expected[0][3:4], rtol=0, atol=1e-5)
+    assert "text_embeds" not in values
+
+
+GRPC_CLIENT = """
+import base64, json, sys
+import numpy as np
+from paddle_serving_server.pipeline import PipelineClient
+client = PipelineClient()
+client.connect([f"127.0.0.1:{sys.argv[1]}"])
+answer = client.predict({"images": sys.argv[2], "texts": sys.argv[3], "clientip": "127.0.0.1"})
+results = [answer.err_no, dict(zip(answer.key, map(json.loads, answer.value)))]
+tensor = np.array([print], dtype=object)
+feed = {"x": tensor, "clientip": "127.0.0.1"}
+answer = client.predict(feed, pack_tensor_format=True, use_tensor_bytes=True)
+results += [answer.err_no, answer.err_msg]
+try:
+    client.predict({"image": "A" * (100 << 20), "clientip": "127.0.0.1"})
+except Exception as error:
+    results += [error.code().name, error.details()]
+print(json.dumps(results))
+"""
+
+
+def test_grpc_gives_the_training_models_embeddings(service, images, expected, tmp_path):
+    arguments = [str(service.rpc_port), json.dumps(encoded(images)), json.dumps([*TEXTS, ""])]
+    environment = {
+        **os.environ,
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+        "SERVING_LOG_PATH": str(tmp_path),
+    }
+    done = subprocess.run(
+        [PYTHON, "-c", GRPC_CLIENT, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    code, values, *others = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"][:4], expected[1], rtol=0, atol=1e-5)
+    assert values["text_embeds"][4] is None
+    assert values["text_errors"] == [None] * 4 + ["empty: expected a text"]
+    # pickled by the client, and never unpickled
+    assert others[:2] == [51, 'tensors are not taken: expected strings in "key" and "value"']
+    assert others[2] == "RESOURCE_EXHAUSTED"
+    assert "larger than max" in others[3]
+
+
+# --- What clients may do wrong --------------------------------------------------------------------
+
+BAD_IMAGES = {
+    "!!": "not base64",
+    "QUJD": "not an image",
+    "": "empty",
+    base64.b64encode(draw("red", "line", np.random.default_rng(0))[:99]).decode(): "damaged",
+}
+BAD_TEXTS = {
+    "": "empty",
+    " \n": "empty",
+    "a\0b": "NUL",
+    "x" * 2001: "2001 characters, at most 2000",
+}
+WRONG_TYPES = {5: "a number", None: "null", True: "a boolean"}
+
+
+def test_each_bad_item_has_its_own_error(service, images, expected):
+    good = encoded(images)
+    sent, reasons = [], []
+    for bad, reason in [*BAD_IMAGES.items(), *WRONG_TYPES.items()]:
+        sent += [good[0], bad]
+        reasons += [None, reason]
+    status, values, _ = service.ask(images=sent, texts=["red", *BAD_TEXTS], similarity="true")
+    assert status == 200
+    check(values, "image", reasons, [expected[0][0]] * len(BAD_IMAGES | WRONG_TYPES))
+    check(values, "text", [None, *BAD_TEXTS.values()])
+    for row, reason in zip(values["similarity"], reasons):
+        assert (row is None) == (reason is not None)
+        assert reason is not None or (row[0] is not None and row[1:] == [None] * len(BAD_TEXTS))
+
+
+def check(values: dict, tower: str, reasons: list, embeds=None) -> None:
+    """Each item has either an embedding or an error that holds its reason."""
+    good = []
+    results = zip(values[f"{tower}_embeds"], values[f"{tower}_errors"])
+    assert len(values[f"{tower}_embeds"]) == len(values[f"{tower}_errors"]) == len(reasons)
+    for (row, error), reason in zip(results, reasons):
+        assert (row is None) == (reason is not None)
+        if reason is None:
+            assert error is None
+        else:
+            assert reason in error
+        if row is not None:
+            good.append(row)
+    if embeds is not None:
+        np.testing.assert_allclose(good, embeds, rtol=0, atol=1e-5)
+
+
+TEN_THOUSAND = json.dumps({"key": ["texts"], "value": [json.dumps(["a"] * 10_000)]})
+BAD_BODIES = [
+    (b"\0\xff", 400, "the body is no JSON"),
+    (b"", 400, "the body is no JSON"),
+    (b"[" * 100_000, 400, "the body is no JSON"),
+    (b"[1]", 400, "the body is a list"),
+    (b"{}", 400, '"key" should be a list of strings'),
+    (b'{"key": ["text"], "value": [7]}', 400, '"value" should be a list of strings'),
+    (b'{"key": ["text"], "value": []}', 400, "1 keys and 0 values"),
+    (b'{"key": ["text", "text"], "value": ["a", "b"]}', 400, "a key is given twice"),
+    (b'{"key": ["txt"], "value": ["a"]}', 400, 'did you mean "text"?'),
+    (b'{"key": ["texts"], "value": ["red"]}', 400, "texts is no JSON"),
+    (b'{"key": ["texts"], "value": ["{}"]}', 400, "texts is an object"),
+    (b'{"key": ["texts"], "value": ["[]"]}', 400, "nothing to embed"),
+    (b'{"key": ["text"], "value": ["\\ud800"]}', 400, "no valid Unicode"),
+    (b'{"key": ["text"], "value": ["a"], "logid": "x"}', 400, "logid"),
+    (b'{"key": ["text", "similarity"], "value": ["a", "true"]}', 400, "similarity needs images"),
+    (TEN_THOUSAND, 413, "10000 texts, at most 512"),
+    (b'{"key": ["texts"], "value": ["[' + b"[]," * 2_000_000 + b'[]]"]}', 400, "commas"),
+]
+
+
+@pytest.mark.parametrize("body,status,message", BAD_BODIES, ids=range(len(BAD_BODIES)))
+def test_a_bad_request_says_why(service, body, status, message):
+    found, answer = service.post(body)
+    assert (found, answer["key"]) == (status, [])
+    assert answer["err_no"] == {400: 51, 413: 52}[status]
+    assert message in answer["err_msg"]
+
+
+def test_other_pages(service):
+    assert service.post(b"{}", "/other/prediction")[0] == 404
+    connection = http.client.HTTPConnection("127.0.0.1", service.http_port, timeout=30)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_load(service, images, expected):
+    """2,000 requests of 8 clients, 5 % malformed: every one is answered as it should be."""
+    good = encoded(images)
+    large = b'{"key": ["image"], "value": ["' + b"A" * (100 << 20) + b'"]}'
+    malformed = [(large, 413, "at most 33554432"), *BAD_BODIES, "image item", "text item"]
+
+    def client(number: int) -> list[float]:
+        rng, seconds = random.Random(number), []
+        for turn in range(250):
+            start = time.perf_counter()
+            bad = malformed[rng.randrange(len(malformed))] if turn % 20 == number % 20 else None
+            if isinstance(bad, tuple):
+                status, answer = service.post(bad[0])
+                assert status == bad[1]
+                assert bad[2] in answer["err_msg"]
+                continue
+            chosen = rng.choices(range(8), k=rng.randint(1, 3))
+            texts = rng.choices(range(4), k=rng.randint(1, 5))
+            items, reasons = [good[i] for i in chosen], [None] * len(chosen)
+            words, text_reasons = [TEXTS[i] for i in texts], [None] * len(texts)
+            if bad == "image item":
+                item, reason = rng.choice([*BAD_IMAGES.items(), *WRONG_TYPES.items()])
+                items, reasons = [*items, item], [*reasons, reason]
+            elif bad == "text item":
+                item, reason = rng.choice([*BAD_TEXTS.items(), *WRONG_TYPES.items()])
+                words, text_reasons = [item, *words], [reason, *text_reasons]
+            both = {"images": items, "texts": words}
+            asked = both if bad else rng.choice([both, {"images": items}, {"texts": words}])
+            status, values, message = service.ask(**asked)
+            assert status == 200, message
+            if "images" in asked:
+                check(values, "image", reasons, expected[0][chosen])
+            if "texts" in asked:
+                check(values, "text", text_reasons, expected[1][texts])
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def storm() -> list[float]:
+        with ThreadPoolExecutor(8) as pool:
+            return sorted(s for part in pool.map(client, range(8)) for s in part)
+
+    storm_memory = []
+    for _ in range(2):  # the first one fills caches
+        seconds = storm()
+        storm_memory.append(service.memory_mb())
+    assert service.process.poll() is None
+    print(
+        f"{len(seconds)} good requests, p50 {seconds[len(seconds) // 2] * 1e3:.0f} ms, p99 "
+        f"{seconds[len(seconds) * 99 // 100] * 1e3:.0f} ms, memory after each round {storm_memory}",
+        file=sys.stderr,
+    )
+    assert storm_memory[1] < storm_memory[0] + 30
+    assert storm_memory[1] < 1500
+
+
+def test_a_slow_client_does_not_hold_the_others_up(service):
+    with socket.create_connection(("127.0.0.1", service.http_port)) as slow:
+        slow.sendall(
+            b"POST /ernie_vil2/prediction HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"
+        )
+        assert service.ask(text="red")[0] == 200
+    with socket.create_connection(("127.0.0.1", service.http_port)) as chunked:
+        chunked.sendall(
+            b"POST /ernie_vil2/x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        )
+        assert chunked.recv(100).startswith(b"HTTP/1.1 411 ")
+
+
+def test_it_stops_with_all_its_processes_after_the_last_answer(service, images):
+    pids = service.processes()
+    assert len(pids) >= 2
+    answers = []
+    request = threading.Thread(
+        target=lambda: answers.append(service.ask(images=encoded(images) * 8, texts=["a"] * 500))
+    )
+    request.start()
+    time.sleep(0.05)
+    assert service.stop() == 0
+    request.join()
+    assert answers[0][0] == 200
+    assert ended(pids)
+
+
+def test_ops_in_processes(artefact, images, expected, tmp_path):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    settings["dag"]["is_thread_op"] = False
+    settings["op"]["text"]["concurrency"] = 2
+    (tmp_path / "processes.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "processes.yml")
+    assert not service.error, service.error
+    status, values, message = service.ask(images=encoded(images), texts=TEXTS)
+    assert status == 200, message
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"], expected[1], rtol=0, atol=1e-5)
+    pids = service.processes()
+    assert len(pids) >= 5
+    os.kill(pids[-1], signal.SIGKILL)  # the service would never answer again
+    assert service.wait() == 1
+    assert "a process of Paddle Serving has died" in service.error
+    assert ended(pids)
+
+
+# --- What keeps it from starting ------------------------------------------------------------------
+
+
+def test_verify(artefact, tmp_path):
+    service = Service(artefact, tmp_path, "--verify")
+    assert not service.error, service.error
+    assert service.wait() == 0
+
+
+@pytest.mark.skipif(
+    bool(processor.missing("bf16", processor.flags())), reason="this CPU has no bfloat16"
+)
+def test_bfloat16(artefact, images, expected, tmp_path):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    for tower in ("image", "text"):
+        settings["op"][tower]["local_service_conf"]["precision"] = "bf16"
+    (tmp_path / "bf16.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "bf16.yml")
+    assert not service.error, service.error
+    _, values, _ = service.ask(images=encoded(images), texts=TEXTS)
+    for tower, embeds in zip(("image", "text"), expected):
+        found = np.array(values[f"{tower}_embeds"])
+        assert np.sum(found * embeds, axis=1).min() > 0.99
+        assert np.abs(found - embeds).max() > 1e-5  # it is not float32 that ran
+    assert service.stop() == 0
+
+
+def test_a_damaged_model_does_not_start(artefact, tmp_path):
+    folder = shutil.copytree(artefact, tmp_path / "model")
+    weights = folder / "serving_server" / "text" / "text.pdiparams"
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-40] + np.float32([3] * 10).tobytes())
+    service = Service(folder, tmp_path)
+    assert service.process.returncode == 2
+    assert f"{weights} is damaged or was changed: its SHA-256" in service.error
+    reseal(folder)  # what follows is for the other checks to find
+    service = Service(folder, tmp_path)
+    assert service.process.returncode == 2
+    assert "gives other text embeddings than the trained model" in service.error
+    weights.write_bytes(data[:-40] + np.float32([np.nan] * 10).tobytes())
+    reseal(folder)
+    service = Service(folder, tmp_path)
+    assert service.process.returncode == 2
+    assert "text embeddings are not finite" in service.error
+    weights.write_bytes(data[:100])  # Paddle Serving kills itself
+    reseal(folder)
+    service = Service(folder, tmp_path)
+    assert service.process.returncode == 1
+    assert f"see {tmp_path / 'output.log'}" in service.error
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"op": {"text": {"concurrency": 2}}}, "threads would share one predictor"),
+        ({"op": {"txt": {}}}, 'op in .*settings.yml has "txt"; did you mean "text"?'),
+        ({"limits": {"texts": -1}}, "texts -1 in .*: expected a whole number above 0"),
+        ({"worker_num": "x"}, "worker_num 'x' in .*: expected a whole number"),
+        ({"worker_num": 10**6}, "worker_num 1000000 in .*: expected .* above 0, at most 256"),
+        ({"limits": {"seconds": 0}}, "limits.seconds 0 in .*: expected .* above 0"),
+        ({"limits": {"texts": True}}, "limits.texts True in .*: expected a whole number"),
+        ({"limits": {"body_mb": 10**80}}, "limits.body_mb of many digits in .*: expected"),
+        ({"limits": {"bodies_mb": 8}}, "body_mb 32 in .* is above limits.bodies_mb 8"),
+        ({"op": {"image": {"local_service_conf": {"thread_num": 10**6}}}}, "thread_num 1000000 in"),
+        ({"op": {"text": {"batch_size": "8"}}}, "op.text.batch_size '8' in .*: expected a whole"),
+        ({"dag": {"is_thread_op": "no"}}, "is_thread_op 'no' in .*: expected true or false"),
+        ({"op": {"text": {"batch_size": 2}}}, "auto_batching_timeout in .*: expected at least 1"),
+    ],
+)
+def test_settings_that_cannot_work(artefact, tmp_path, change, message):
+    from ernie_vil2.errors import UserError
+    from ernie_vil2.serving.paddle_serving.settings import load_settings
+
+    path = tmp_path / "settings.yml"
+    path.write_text(yaml.safe_dump(change))
+    with pytest.raises(UserError, match=message):
+        load_settings(path, artefact, 18083)
+
+
+def test_a_port_in_use_and_a_folder_without_a_model(artefact, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        service = Service(artefact, tmp_path, "--rpc-port", port)
+    assert service.process.returncode == 2
+    assert f"port {port} of 127.0.0.1 cannot be listened on" in service.error
+    service = Service(tmp_path, tmp_path)
+    assert service.process.returncode == 2
+    assert "holds no inference.yml" in service.error
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (["--http-port", "70000"], "65535"),
+        (["--rpc-port", "9" * 5000], "65535"),
+        (["--http-port", "18082", "--rpc-port", "18082"], "18082"),
+        (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
+    ],
+)
+def test_addresses_that_are_none(artefact, tmp_path, options, message):
+    service = Service(artefact, tmp_path, *options)
+    assert service.process.returncode == 2
+    assert message in service.error
+    assert "Traceback" not in service.error
