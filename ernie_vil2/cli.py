@@ -1,5 +1,7 @@
 """What every command-line tool shares: `-c`, `-o`, exit codes."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import os
@@ -7,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Callable, Optional
+from typing import Callable
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.os_errors import explain
@@ -63,7 +65,7 @@ def port(text: str) -> int:
     return int(text)
 
 
-def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = None) -> int:
+def run(main: Callable[[list | None], int | None], argv: list | None = None) -> int:
     """Call `main(argv)` and return the exit code: 0 done, 2 the user's mistake (one line), 1 else.
 
     What the operating system refuses is one line too. Anything else keeps its traceback, which
@@ -92,7 +94,7 @@ def run(main: Callable[[Optional[list]], Optional[int]], argv: Optional[list] = 
             raise
 
 
-def _lacking(error: ModuleNotFoundError) -> Optional[str]:
+def _lacking(error: ModuleNotFoundError) -> str | None:
     """What an installation lacks, in one line; None for a module that should be there."""
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:

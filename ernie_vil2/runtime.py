@@ -3,12 +3,13 @@
 Standard library only: importing this module costs nothing.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Optional
 
 # Which variables this project chose itself: a child process may choose them anew.
 _OURS = "ERNIE_VIL2_CHOSE"
@@ -27,7 +28,7 @@ _OTHERS_NOISE = (
 _prepared = False
 
 
-def prepare(processes_on_host: Optional[int] = None) -> list[str]:
+def prepare(processes_on_host: int | None = None) -> list[str]:
     """Choose BLAS kernels, threads and malloc's habits; returns one line for the log per choice.
 
     `processes_on_host` shares the cores; by default what `paddle.distributed.launch` says, else 1.

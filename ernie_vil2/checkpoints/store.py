@@ -42,7 +42,7 @@ _WEIGHTS = ("model.safetensors", "config.yaml", "vocab.txt")  # what a model is 
 _NOT_STATE = ("is_best", "checksum")  # what state.json holds beside the caller's state
 
 
-# ---- Finding -------------------------------------------------------------------------------------
+# -- Finding ---------------------------------------------------------------------------------------
 
 
 def find_latest(folder: Path) -> Path | None:
@@ -142,7 +142,7 @@ def _order(checkpoint: Path) -> tuple[int, int]:
     return int(step), int(again or 1)
 
 
-# ---- Verifying -----------------------------------------------------------------------------------
+# -- Verifying -------------------------------------------------------------------------------------
 
 
 def verify(checkpoint: Path) -> list[str]:
@@ -243,7 +243,7 @@ def _brief(problems: list[str]) -> str:
     return f"{problems[0]}{more}"
 
 
-# ---- Changing what is there ----------------------------------------------------------------------
+# -- Changing what is there ------------------------------------------------------------------------
 
 
 def publish(draft: Path, folder: Path, step: int) -> Path:

@@ -164,7 +164,7 @@ class CheckpointWriter:
             f"{newest.name if newest else 'the start'}"
         )
 
-    # -- on the thread ---------------------------------------------------------------------------
+    # -- on the thread -----------------------------------------------------------------------------
 
     def _run(self, weights: dict, training: dict, step: int, state: str, best: bool) -> None:
         draft = self.folder / f".writing-{step:08d}-{self._number}-{self.token}"

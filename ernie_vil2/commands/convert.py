@@ -1,9 +1,10 @@
 """Convert weights between the official code's, PaddleNLP's and our own format."""
 
+from __future__ import annotations
+
 import argparse
 import os
 from pathlib import Path
-from typing import Optional
 
 from ernie_vil2 import runtime
 from ernie_vil2.errors import UserError
@@ -67,7 +68,7 @@ def check_out(out: str, to: str, source: str, force: bool) -> None:
         raise UserError(f"--out {out} {why}")
 
 
-def _refusal(out: str, to: str, source: Path, force: bool) -> Optional[str]:
+def _refusal(out: str, to: str, source: Path, force: bool) -> str | None:
     """What speaks against `--out`, and the remedy; or None."""
     path, is_file = Path(out), to == "official"
     if is_file and (out.endswith(("/", os.sep)) or path.is_dir()):
@@ -89,7 +90,7 @@ _WRITTEN = {
 }
 
 
-def _in_use(path: Path, is_file: bool, source: Path) -> Optional[str]:
+def _in_use(path: Path, is_file: bool, source: Path) -> str | None:
     """What speaks against writing there, or None."""
     if path.exists() and path in (source, source.parent if source.is_file() else source):
         return "is where the weights come from"

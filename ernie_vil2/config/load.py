@@ -117,7 +117,7 @@ def _thaw(value):
     return list(map(_thaw, value)) if isinstance(value, (list, tuple)) else value
 
 
-# ---- Files, overrides, merging -------------------------------------------------------------------
+# -- Files, overrides, merging ---------------------------------------------------------------------
 
 
 def _parse_override(override: str) -> Dotted:
@@ -227,7 +227,7 @@ def _merge_items(base, delta: Dotted, kind: ListOf | None, key: str) -> list:
     return result
 
 
-# ---- YAML ----------------------------------------------------------------------------------------
+# -- YAML ------------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):

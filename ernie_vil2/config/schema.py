@@ -18,7 +18,7 @@ from ernie_vil2.errors import UserError, did_you_mean
 IMAGE_VIEWS = ("image1", "image2")
 TEXT_VIEWS = ("text1", "text2", "caption1", "caption2", "tags1", "tags2")
 
-# ---- Messages ------------------------------------------------------------------------------------
+# -- Messages --------------------------------------------------------------------------------------
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = 60
@@ -40,7 +40,7 @@ def wrong(where: str, key: str, value, expected: str) -> UserError:
     return UserError(f"{where}: {key or 'its content'} is {show(value)}; expected {expected}")
 
 
-# ---- Kinds of values -----------------------------------------------------------------------------
+# -- Kinds of values -------------------------------------------------------------------------------
 
 REQUIRED, OPTIONAL = object(), object()  # instead of a default: must be stated; may be absent
 
@@ -246,7 +246,7 @@ def listof(item: Kind, items, default=REQUIRED) -> ListOf:
     return ListOf(item, f"a list of {items[0]}, each {item.expected}", items[1], default)
 
 
-# ---- The configuration ---------------------------------------------------------------------------
+# -- The configuration -----------------------------------------------------------------------------
 
 _SIZE = nullable(integer(POSITIVE, OPTIONAL, WIDE))  # absent or null: what the name stands for
 _LAYERS = nullable(integer(POSITIVE, OPTIONAL, 10_000))
@@ -460,7 +460,7 @@ SCHEMA = section(
 )
 
 
-# ---- What no key can tell alone ------------------------------------------------------------------
+# -- What no key can tell alone --------------------------------------------------------------------
 
 
 def check_together(tree: dict, where: str) -> None:

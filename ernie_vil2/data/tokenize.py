@@ -138,7 +138,7 @@ def _words_of(chunk: str, lowercase: bool) -> list[str]:
     return chunk.translate(_SPLIT).split()
 
 
-# --- Characters -----------------------------------------------------------------------------------
+# -- Characters ------------------------------------------------------------------------------------
 
 
 class _CharTable(dict):
@@ -172,7 +172,7 @@ _SPLIT = _CharTable(_split)
 _STRIP_ACCENTS = _CharTable(lambda char: "" if unicodedata.category(char) == "Mn" else char)
 
 
-# --- Vocabulary -----------------------------------------------------------------------------------
+# -- Vocabulary ------------------------------------------------------------------------------------
 
 
 def _find_vocab(name: str) -> str:

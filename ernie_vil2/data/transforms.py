@@ -37,7 +37,7 @@ class TooManyPixels(ImageError):
     """An image larger than is read."""
 
 
-# --- Decoding -------------------------------------------------------------------------------------
+# -- Decoding --------------------------------------------------------------------------------------
 
 
 def decode_image(
@@ -133,7 +133,7 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
         raise _damaged(image.format or "image", error) from None
 
 
-# --- Geometry and normalisation -------------------------------------------------------------------
+# -- Geometry and normalisation --------------------------------------------------------------------
 
 
 def _resize_short(image: np.ndarray, size: int) -> np.ndarray:
@@ -178,7 +178,7 @@ def _check_image(image: np.ndarray) -> None:
         )
 
 
-# --- Evaluation -----------------------------------------------------------------------------------
+# -- Evaluation ------------------------------------------------------------------------------------
 
 
 def eval_transform(
@@ -213,7 +213,7 @@ def _resize_and_crop(image: bytes | np.ndarray, size: int) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
-# --- Training -------------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 class TrainTransform:

@@ -1,5 +1,7 @@
 """From a record to its views: one image augmented twice, one text for several dropout masks."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 
@@ -85,7 +87,7 @@ class ViewMaker:
         sentence = self.sentences[language_of(tags)]
         return tag_sentence(tags, sentence["template"], sentence["separator"], self.tokenizer, rng)
 
-    def collate(self, samples: "list[dict]") -> dict:
+    def collate(self, samples: list[dict]) -> dict:
         """Stack samples, view after view, so that each tower runs once.
 
         Returns pixel_values float32 [Vi * B, 3, S, S], input_ids int64 [Vt * B, L] cut to the

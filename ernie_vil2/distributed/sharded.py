@@ -109,7 +109,7 @@ class Sharding:
     def _is_mine(self, name: str) -> bool:
         return self.owners[name] == distributed.rank()
 
-    # -- gradients -------------------------------------------------------------------------------
+    # -- gradients ---------------------------------------------------------------------------------
 
     def __call__(self, *inputs, **named):
         """The objective's forward.
@@ -196,7 +196,7 @@ class Sharding:
             found = distributed.any_rank(bool(scaler._found_inf))
             scaler._found_inf = paddle.to_tensor([found])
 
-    # -- weights ---------------------------------------------------------------------------------
+    # -- weights -----------------------------------------------------------------------------------
 
     def publish(self) -> None:
         """Send what owners changed in their weights to the other ranks.

@@ -96,7 +96,7 @@ class Costs:
         """Bytes of a weight's optimizer state: two moments, float32 master, average."""
         return 8 + 4 * self.half_weights + 4 * self.ema
 
-    # -- moved -----------------------------------------------------------------------------------
+    # -- moved -------------------------------------------------------------------------------------
 
     def gather(self, processes: int, global_batch: int) -> float:
         """Sent in the gather of all views' embeddings, and again in its backward (NCCL)."""
@@ -111,7 +111,7 @@ class Costs:
         """Sent at most, for gradients to their owners and weights back: once, in stage 3 twice."""
         return (2 if stage < 3 else 3) * self.parameters * self._width
 
-    # -- held ------------------------------------------------------------------------------------
+    # -- held --------------------------------------------------------------------------------------
 
     def state(self, processes: int, stage: int | None = None) -> float:
         """Weights, gradients and optimizer state on the process that holds most."""
@@ -149,7 +149,7 @@ class Costs:
         inputs = sum(t.layers * t.block_input(half) for t in self.towers)
         return rows * (inputs + max(t.block_activations(half) for t in self.towers))
 
-    # -- tables ----------------------------------------------------------------------------------
+    # -- tables ------------------------------------------------------------------------------------
 
     def by_processes(self, processes: Iterable[int] = PROCESSES) -> list[list[str]]:
         """Rows: processes; moved by all-reduce, sharding 1 or 2, 3; state without and with 1, 2, 3.

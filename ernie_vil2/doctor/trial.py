@@ -76,7 +76,7 @@ class Trial:
         """Inside, the trainer takes batches like those that are checked."""
         return self.batches_of(self.rows, self.part, self.merge)
 
-    # -- data ------------------------------------------------------------------------------------
+    # -- data --------------------------------------------------------------------------------------
 
     def order_alone(self, rows: int, batches: int = 0) -> GlobalBatches:
         """The first global batches of `rows` records a process, as one process reads them."""
@@ -108,7 +108,7 @@ class Trial:
             order = self.order_alone(self.rows, self.merge)
             self.alone = together(lambda: list(self.stream(self.merge, order)))
 
-    # -- steps -----------------------------------------------------------------------------------
+    # -- steps -------------------------------------------------------------------------------------
 
     def step(self, batches: list) -> dict:
         """The trainer's step; its losses."""
@@ -193,7 +193,7 @@ class Trial:
             weights = [pair.weight for pair in loss.pairs]
             return (losses * paddle.to_tensor(weights, dtype="float32")).sum()
 
-    # -- state -----------------------------------------------------------------------------------
+    # -- state -------------------------------------------------------------------------------------
 
     def weight_digests(self) -> dict[str, str]:
         """Name -> digest of all weights."""

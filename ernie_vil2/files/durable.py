@@ -122,7 +122,7 @@ def append(file: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-# ---- Beside, then in place -----------------------------------------------------------------------
+# -- Beside, then in place -------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -1,10 +1,12 @@
 """Parameter groups, optimizer, learning-rate schedule and the moving average of weights."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import paddle
 
@@ -49,7 +51,7 @@ class Group(NamedTuple):
 
 def parameter_groups(
     names: Iterable, rules: Iterable, weight_decay: float, lr_scales: Mapping
-) -> "list[Group]":
+) -> list[Group]:
     """Sort parameters by the first rule whose `match` is found in their name.
 
     rules: {match: regular expression, weight_decay: default that of the optimizer, lr_scale: 1.0}.
@@ -76,7 +78,7 @@ def parameter_groups(
     return [Group(*setting, names) for setting, names in groups.items()]
 
 
-def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping, scheduler, half):
+def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler, half):
     """The optimizer of `Optimizer` in the configuration.
 
     parameters: name -> Parameter, those of the groups that this process owns; half: keep float32
@@ -107,7 +109,7 @@ def build_optimizer(config: Mapping, groups: "list[Group]", parameters: Mapping,
     )
 
 
-def clip_gradients(parameters: Iterable, max_norm: Optional[float]) -> paddle.Tensor:
+def clip_gradients(parameters: Iterable, max_norm: float | None) -> paddle.Tensor:
     """Scale all gradients so that their joint L2 norm is at most max_norm; returns the norm before.
 
     max_norm: None only measures.
@@ -116,7 +118,7 @@ def clip_gradients(parameters: Iterable, max_norm: Optional[float]) -> paddle.Te
     return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)
 
 
-def format_groups(groups: "list[Group]", parameters: Mapping) -> str:
+def format_groups(groups: list[Group], parameters: Mapping) -> str:
     """One line a group: its settings, count, and a few of its names."""
     lines = ["parameter groups (weight decay, rate factor, tensors, numbers, first names):"]
     for group in groups:

@@ -1,5 +1,7 @@
 """The training loop: views -> towers -> loss -> step -> log, evaluate, checkpoint."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import logging
@@ -9,7 +11,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 import numpy as np
 import paddle
@@ -75,8 +77,8 @@ class Trainer:
     def __init__(
         self,
         config: Config,
-        resume: Optional[str] = None,
-        on_stop: Optional[Callable[[], None]] = None,
+        resume: str | None = None,
+        on_stop: Callable[[], None] | None = None,
     ):
         self.config, self.on_stop = config, on_stop
         self.output = Path(config.Global.output_dir)
@@ -122,16 +124,16 @@ class Trainer:
 
         self.step = 0
         self.batch = 0  # number of the next global batch in the data; a rollback skips some
-        self.best: Optional[float] = None
-        self.evaluated_at: Optional[int] = None
-        self.saved_at: Optional[int] = None
-        self.stop_signal: Optional[int] = None
+        self.best: float | None = None
+        self.evaluated_at: int | None = None
+        self.saved_at: int | None = None
+        self.stop_signal: int | None = None
         if checkpoint_folder is not None:
             self._resume(checkpoint_folder)
         self.run_log = RunLog(self.output, config) if self._main else None
         self.watchdog = Watchdog(config.Distributed.hang_timeout, distributed.rank())
 
-    # -- building --------------------------------------------------------------------------------
+    # -- building ----------------------------------------------------------------------------------
 
     def _order(self, first_batch: int = 0, last_batch: int = 0) -> GlobalBatches:
         loader = self.config.DataLoader.Train
@@ -151,7 +153,7 @@ class Trainer:
         total = math.ceil(self.config.Global.epochs * self.steps_per_epoch)
         return min(total, self.config.Global.max_steps or total)
 
-    def _build_ema(self) -> Optional[EMA]:
+    def _build_ema(self) -> EMA | None:
         if not self.config.EMA.decay:
             return None
         owned = {n: p for n, p in self.parallel.owned.items() if n.startswith("model.")}
@@ -172,7 +174,7 @@ class Trainer:
             sharded=self.config.Distributed.sharding is not None,
         )
 
-    def _find_checkpoint(self, resume: Optional[str]) -> Optional[Path]:
+    def _find_checkpoint(self, resume: str | None) -> Path | None:
         if resume is None:
             return None
         if self._main:
@@ -186,7 +188,7 @@ class Trainer:
             log.info("nothing to resume in %s: start anew", self.output / "checkpoints")
         return found
 
-    def _newest_checkpoint(self) -> Optional[Path]:
+    def _newest_checkpoint(self) -> Path | None:
         # one rank looks, so that all go on from the same
         newest = store.find_latest(self.output / "checkpoints") if self._main else None
         return distributed.all_gather_objects(newest)[0]
@@ -253,7 +255,7 @@ class Trainer:
                 f"DataLoader.Train.global_batch_size={was[0]} Distributed.gradient_merge={was[1]}"
             )
 
-    # -- the loop --------------------------------------------------------------------------------
+    # -- the loop ----------------------------------------------------------------------------------
 
     def train(self) -> None:
         """Run to the last step.
@@ -376,7 +378,7 @@ class Trainer:
         for tower in self.frozen:
             tower.eval()
 
-    def _train_step(self, batches: list) -> "tuple[dict, bool]":
+    def _train_step(self, batches: list) -> tuple[dict, bool]:
         """One optimizer step over `gradient_merge` batches; its losses, and whether to stop."""
         self._train_mode()
         # a forward changes these before its loss can be judged
@@ -436,7 +438,7 @@ class Trainer:
         )
         return [int(sequence.generate_state(1)[0]) for sequence in sequences]
 
-    # -- faults ----------------------------------------------------------------------------------
+    # -- faults ------------------------------------------------------------------------------------
 
     def _record_fault(self, fault: str, loss: float, norm: float, batches: list) -> None:
         """Write the skipped step down, with the records whose embeddings are not finite if any."""
@@ -504,7 +506,7 @@ class Trainer:
             self.batch,
         )
 
-    # -- reports, evaluation, checkpoints --------------------------------------------------------
+    # -- reports, evaluation, checkpoints ----------------------------------------------------------
 
     def _report(self, means: dict, bar: tqdm) -> None:
         names = list(means)

@@ -5,13 +5,14 @@ leaves its peers waiting inside a collective; there is no progress there either,
 paddle.distributed.launch then ends (or restarts) the whole job, the stopped rank included.
 """
 
+from __future__ import annotations
+
 import faulthandler
 import logging
 import multiprocessing
 import os
 import threading
 import time
-from typing import Optional
 
 log = logging.getLogger("ernie_vil2")
 
@@ -42,10 +43,10 @@ class Watchdog:
 
     def __init__(
         self,
-        limit: Optional[float],
+        limit: float | None,
         rank: int = 0,
         key: str = "Distributed.hang_timeout",
-        first: Optional[float] = None,
+        first: float | None = None,
     ):
         self.limit, self.rank, self.key = limit, rank, key
         self._closed = threading.Event()
@@ -53,7 +54,7 @@ class Watchdog:
             self.beat("start-up", first or 3 * limit)
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def beat(self, phase: str, limit: Optional[float] = None) -> None:
+    def beat(self, phase: str, limit: float | None = None) -> None:
         """Show progress: `phase` begins now. It costs an assignment.
 
         limit: seconds that this phase alone may take; math.inf for any time.

@@ -34,7 +34,7 @@ __all__ = [
 log = logging.getLogger("ernie_vil2")
 
 
-# ---- Reading -------------------------------------------------------------------------------------
+# -- Reading ---------------------------------------------------------------------------------------
 
 
 def load(weights, config: str | Path | Mapping | None = None, partial: bool = False) -> DualEncoder:
@@ -110,7 +110,7 @@ def _some(faults: list, most: int = 10) -> str:
     return f"{len(faults)} keys: " + "; ".join(faults[:most]) + more
 
 
-# ---- Writing -------------------------------------------------------------------------------------
+# -- Writing ---------------------------------------------------------------------------------------
 
 
 def save_paddlenlp(model: DualEncoder, folder, vocab_file=None, force: bool = False) -> None:

@@ -24,7 +24,7 @@ CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model_state.pdparams")  
 TEXT_EPSILON = 1e-12
 
 
-# ---- Released names ------------------------------------------------------------------------------
+# -- Released names --------------------------------------------------------------------------------
 
 
 def released() -> dict[str, str]:
@@ -73,7 +73,7 @@ def is_model_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and any((path / name).is_file() for name in WEIGHTS)
 
 
-# ---- Reading a configuration ---------------------------------------------------------------------
+# -- Reading a configuration -----------------------------------------------------------------------
 
 
 def _whole(least: int, most: int) -> tuple:
@@ -226,7 +226,7 @@ def _ratio(intermediate: int, hidden: int) -> float:
     return ratio if int(ratio * hidden) == intermediate else math.nextafter(ratio, math.inf)
 
 
-# ---- Writing one ---------------------------------------------------------------------------------
+# -- Writing one -----------------------------------------------------------------------------------
 
 
 def config_of(model: DualEncoder) -> dict:

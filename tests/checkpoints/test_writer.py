@@ -63,7 +63,7 @@ def step_that_resumes(folder):
     return step
 
 
-# ---- What is kept --------------------------------------------------------------------------------
+# -- What is kept ----------------------------------------------------------------------------------
 
 
 def test_links_and_rotation(new_writer):
@@ -133,7 +133,7 @@ def test_one_save_at_a_time(new_writer, monkeypatch):
     assert writer.last.name == "step_00000002"
 
 
-# ---- Killed --------------------------------------------------------------------------------------
+# -- Killed ----------------------------------------------------------------------------------------
 
 
 def die_at_call(number):
@@ -244,7 +244,7 @@ def test_killed_within_a_file(before, new_writer, tmp_path, size):
     assert not list(folder.glob(".writing-*"))
 
 
-# ---- Refused by the disk -------------------------------------------------------------------------
+# -- Refused by the disk ---------------------------------------------------------------------------
 
 
 def test_a_full_device():
@@ -378,7 +378,7 @@ def test_a_fault_of_the_program_is_raised(new_writer):
     assert writer.last.name == "step_00000002"
 
 
-# ---- Sharded -------------------------------------------------------------------------------------
+# -- Sharded ---------------------------------------------------------------------------------------
 
 
 def rank_writer(new_writer, rank, **options):

@@ -83,7 +83,7 @@ def test_a_module_of_our_own_that_is_missing_is_no_mistake_of_the_user():
         cli.run(main)
 
 
-# ---- Configurations that come with the package ---------------------------------------------------
+# -- Configurations that come with the package -----------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["base", "base.yaml", "configs/base.yaml", "./configs/base"])

@@ -65,7 +65,7 @@ def get(tree, path):
 BASE_TREE = load_config(BASE).to_dict()
 
 
-# ---- The files in configs/ -----------------------------------------------------------------------
+# -- The files in configs/ -------------------------------------------------------------------------
 
 
 def test_base_is_loaded_as_it_is_written():
@@ -88,7 +88,7 @@ def test_importing_it_is_cheap():
         assert f"'{heavy}'" not in loaded.stdout
 
 
-# ---- Config --------------------------------------------------------------------------------------
+# -- Config ----------------------------------------------------------------------------------------
 
 
 def test_config_reads_by_key_and_by_attribute_and_is_frozen():
@@ -149,7 +149,7 @@ def test_dump_loads_as_an_equal_config(tmp_path):
     assert repr(again.to_dict()) == repr(config.to_dict())  # key order, and floats stay floats
 
 
-# ---- Inheritance ---------------------------------------------------------------------------------
+# -- Inheritance -----------------------------------------------------------------------------------
 
 
 def test_base_is_relative_to_the_file_and_merged(write, monkeypatch, tmp_path):
@@ -185,7 +185,7 @@ def test_an_error_names_the_file_it_is_in(write):
     assert "bad_base.yaml: Global.seed is 'abc'" in error_of(load_config, top)
 
 
-# ---- Components ----------------------------------------------------------------------------------
+# -- Components ------------------------------------------------------------------------------------
 
 
 def test_another_name_drops_the_other_components_keys(write):
@@ -263,7 +263,7 @@ def test_override_of_a_dataset_name_drops_its_path():
     assert changed.DataLoader.Eval.dataset == {"name": "jsonl", "path": "p"}
 
 
-# ---- Overrides -----------------------------------------------------------------------------------
+# -- Overrides -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_wrong_overrides(override, parts):
         assert part in message
 
 
-# ---- Files that are wrong ------------------------------------------------------------------------
+# -- Files that are wrong --------------------------------------------------------------------------
 
 
 def laughs(pattern: str) -> str:
@@ -440,7 +440,7 @@ def test_numbers_with_an_exponent(write, text):
         assert config.LRScheduler.learning_rate == pytest.approx(1e-4, rel=1e-12)
 
 
-# ---- check_arch ----------------------------------------------------------------------------------
+# -- check_arch ------------------------------------------------------------------------------------
 
 TINY = {
     "Image": {"name": "CLIP_vit_base_patch16_224", "img_size": 64, "depth": 2},

@@ -40,7 +40,7 @@ def kind_at(path):
     return kind
 
 
-# ---- base.yaml and the schema --------------------------------------------------------------------
+# -- base.yaml and the schema ----------------------------------------------------------------------
 
 
 def keys_of(kind, path=()):
@@ -96,7 +96,7 @@ def test_defaults_are_those_of_base(minimal):
             assert get(tree, path) == value, path
 
 
-# ---- Types ---------------------------------------------------------------------------------------
+# -- Types -----------------------------------------------------------------------------------------
 
 
 def wrong_values(value, nullable):
@@ -273,7 +273,7 @@ def test_names_in_any_case(override, key, spelt):
     assert load_config(BASE, [override])[key]["name"] == spelt
 
 
-# ---- Keys of other programs ----------------------------------------------------------------------
+# -- Keys of other programs ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_every_hint_names_a_key_that_there_is():
             kind_at(name.split("."))
 
 
-# ---- Keys that depend on one another -------------------------------------------------------------
+# -- Keys that depend on one another ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def one_column(official, tmp_path_factory):
     return path
 
 
-# --- Against the official code and PaddleNLP ------------------------------------------------------
+# -- Against the official code and PaddleNLP -------------------------------------------------------
 
 
 def test_ids_equal_the_official_tokenizers(fixtures_dir, official):
@@ -144,7 +144,7 @@ def test_both_layouts_of_the_file_give_the_same(official, one_column):
     assert with_ids.vocab["$"] == 18005  # twice in the released file; the last, as in both peers
 
 
-# --- By hand --------------------------------------------------------------------------------------
+# -- By hand ---------------------------------------------------------------------------------------
 
 
 def test_ids_by_hand(vocab):
@@ -192,7 +192,7 @@ def test_ids_of_the_files_second_column_are_kept(tmp_path):
     assert tokenizer.vocab_size == 21
 
 
-# --- The user's mistakes --------------------------------------------------------------------------
+# -- The user's mistakes ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def noise():
     return np.random.default_rng(0).integers(0, 256, (64, 80, 3), np.uint8)
 
 
-# --- Decoding -------------------------------------------------------------------------------------
+# -- Decoding --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -390,7 +390,7 @@ def test_min_size_decodes_a_jpeg_smaller_but_not_too_small():
     assert decode_image(png, 50).shape == large.shape
 
 
-# --- Evaluation -----------------------------------------------------------------------------------
+# -- Evaluation ------------------------------------------------------------------------------------
 
 
 def test_eval_transform_equals_the_official_preprocessing(fixtures_dir):
@@ -446,7 +446,7 @@ def test_unusable_arrays_are_an_error(photo):
         eval_transform(224)(np.zeros((1, 60_000, 3), np.uint8))
 
 
-# --- Training -------------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 def test_views_are_determined_by_the_generator(photo):

@@ -38,7 +38,7 @@ def contents(folder: Path) -> dict:
     return {p: (p.stat().st_mtime_ns, p.is_file() and p.read_bytes()) for p in folder.rglob("*")}
 
 
-# ---- One process ---------------------------------------------------------------------------------
+# -- One process -----------------------------------------------------------------------------------
 
 
 def test_one_process_passes_and_leaves_nothing_behind(tmp_path, capsys):
@@ -88,7 +88,7 @@ def test_a_mistake_is_the_users(tmp_path, capsys):
     assert stop.value.code == 2
 
 
-# ---- Two processes -------------------------------------------------------------------------------
+# -- Two processes ---------------------------------------------------------------------------------
 
 
 def examine(folder: Path, **runs: str) -> dict:

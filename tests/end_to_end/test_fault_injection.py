@@ -219,7 +219,7 @@ def resumed(killed) -> Runs:
     return Runs(killed.folder, [again])
 
 
-# ---- Bad data ------------------------------------------------------------------------------------
+# -- Bad data --------------------------------------------------------------------------------------
 
 
 def check_broken_data(runs: Runs, name: str, merge: int = 1) -> None:
@@ -328,7 +328,7 @@ def test_a_run_that_diverges_ends_with_one_line(runs, name, why, step):
         assert runs.log(name).count("back to") == 1
 
 
-# ---- Worker processes ----------------------------------------------------------------------------
+# -- Worker processes ------------------------------------------------------------------------------
 
 
 def test_dead_and_hung_workers_change_nothing(runs):
@@ -351,7 +351,7 @@ def strip(notes: list) -> list:
     return [{k: n[k] for k in ("step", "batch", "index", "weights")} for n in notes]
 
 
-# ---- The disk ------------------------------------------------------------------------------------
+# -- The disk --------------------------------------------------------------------------------------
 
 
 def check_broken_disk(runs: Runs, name: str) -> None:
@@ -457,7 +457,7 @@ def python(script: str, code: int = 0, **options) -> subprocess.CompletedProcess
     return done
 
 
-# ---- Dead and hung ranks -------------------------------------------------------------------------
+# -- Dead and hung ranks ---------------------------------------------------------------------------
 
 
 def test_after_a_rollback_and_kill_9_the_bad_stretch_is_not_met_again(killed, resumed):
@@ -504,7 +504,7 @@ def test_no_rank_leaves_while_another_saves(tmp_path):
     assert saved is not None and store.step_of(saved) == 7
 
 
-# ---- All ways to train ---------------------------------------------------------------------------
+# -- All ways to train -----------------------------------------------------------------------------
 
 VARIANTS = {
     "sharding1": ["Distributed.sharding=1", "EMA.decay=0.9"],

@@ -98,7 +98,7 @@ def assert_same_records(attempt, reference) -> None:
         assert batches == reference.records[step], step
 
 
-# ---- Killed at random ----------------------------------------------------------------------------
+# -- Killed at random ------------------------------------------------------------------------------
 
 
 def kills(reference, rng: random.Random):
@@ -164,7 +164,7 @@ def test_a_rank_does_not_wait_for_the_shard_of_a_dead_one(runs, tmp_path):
     assert "rank 1 within 10 s" in attempt.log and "Traceback" in attempt.log
 
 
-# ---- At every position ---------------------------------------------------------------------------
+# -- At every position -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,7 @@ def test_killed_between_a_checkpoint_and_the_end_of_its_evaluation(runs, whole, 
     assert_same(output, whole[0], steps=[8, 9])
 
 
-# ---- On another number of processes --------------------------------------------------------------
+# -- On another number of processes ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sharding", ["null", "2"])

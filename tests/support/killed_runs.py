@@ -222,7 +222,7 @@ def _read_records(folder: Path, processes: int) -> dict[int, list]:
     }
 
 
-# ---- In the forked process -----------------------------------------------------------------------
+# -- In the forked process -------------------------------------------------------------------------
 
 
 def _run(argv: list, rank: int, environment: dict, kill: Kill | None, folder: Path) -> None:

@@ -32,7 +32,7 @@ def folder(fixtures_dir, tmp_path):
     return tmp_path / "nlp"
 
 
-# ---- model.safetensors ---------------------------------------------------------------------------
+# -- model.safetensors -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_nothing_stale_is_read_instead(safe_folder):
     assert float(ernie_vil2.load(safe_folder).temperature) == 1.5
 
 
-# ---- Released names ------------------------------------------------------------------------------
+# -- Released names --------------------------------------------------------------------------------
 
 
 def download_from(port: int, monkeypatch, cache) -> None:
@@ -160,7 +160,7 @@ def test_a_name_that_is_nearly_right():
         ernie_vil2.load("ernie_vil-2.0-base")
 
 
-# ---- config.json ---------------------------------------------------------------------------------
+# -- config.json -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Caption files in JSON: COCO's own and Karpathy's splits of COCO and Flickr."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class KarpathyReader(Reader):
                 f"{did_you_mean(self._splits[0], seen)}"
             )
 
-    def _split(self, row: int) -> Optional[str]:
+    def _split(self, row: int) -> str | None:
         """None where the row is bad: it then belongs to every split, to be heard of."""
         try:
             split = rows.element(self._images, row)[1].get("split")
@@ -117,7 +118,7 @@ def coco_arrays(path: str) -> list:
     return index.json_arrays(path, "images", "annotations")
 
 
-def coco_reader(annotations: str, root: str, split: Union[str, Sequence, None] = None) -> Reader:
+def coco_reader(annotations: str, root: str, split: str | Sequence | None = None) -> Reader:
     """COCO captions or Karpathy's `dataset_*.json`: a record per image, with all its captions.
 
     annotations: the JSON file. root: the folder of the images. split: of Karpathy's files, the

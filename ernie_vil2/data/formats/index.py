@@ -25,7 +25,7 @@ import numpy as np
 from ernie_vil2.data.formats.json_scan import BOM, json_elements
 from ernie_vil2.errors import UserError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ernie_vil2")
 _FORMAT = 2
 _HEADER_BYTES = 4096
 _BLOCK = 1 << 20

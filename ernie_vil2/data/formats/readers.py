@@ -4,11 +4,13 @@ Rows are found through an index and parsed when they are asked for, so memory do
 the set. A row that is no record is neither dropped nor fatal: asking for it raises BadRecord.
 """
 
+from __future__ import annotations
+
 import copy
 import logging
 import os
 from collections.abc import Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from ernie_vil2.data.formats import index, rows
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ernie_vil2")
 _MAX_ID_BYTES = 4096  # an image's id is looked for so far into its row
 
 
@@ -25,7 +27,7 @@ class Reader:
 
     _least_captions = 1  # of a record
 
-    def evaluation(self) -> "Reader":
+    def evaluation(self) -> Reader:
         """The same set as an evaluation reads it: an image without a text is a record too, and so
         is a text without an image, which training has no use for."""
         reader = copy.copy(self)
@@ -53,7 +55,7 @@ class TsvReader(Reader):
     blank one a bad record.
     """
 
-    def __init__(self, path: Union[str, Sequence], tag_separator: str = "|"):
+    def __init__(self, path: str | Sequence, tag_separator: str = "|"):
         paths = rows.files(path)
         if not isinstance(tag_separator, str) or not tag_separator:
             raise UserError(f'tag_separator is {tag_separator!r}: give a string, such as "|"')
@@ -146,7 +148,7 @@ class Text(NamedTuple):
     source: str
     text: str
     image_ids: list
-    text_id: Union[int, str, None]
+    text_id: int | str | None
 
 
 # What the rows of a JoinedReader are, in this order: names of arrays of its index.
@@ -301,6 +303,6 @@ class ChineseClipReader(JoinedReader):
         return source, self._image_id(row), rows.from_base64(columns[1], source)
 
 
-def text_id(value) -> Union[int, str, None]:
+def text_id(value) -> int | str | None:
     """A text's own id, by which predictions name it; None for what is none."""
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None

@@ -30,7 +30,7 @@ sent as base64 in JSON, or as files of a multipart form with the same field name
 repeated. The server fetches no path and no URL."""
 
 
-# --- Numbers --------------------------------------------------------------------------------------
+# -- Numbers ---------------------------------------------------------------------------------------
 
 
 def short_floats(array: np.ndarray) -> list:
@@ -58,7 +58,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return e / e.sum(axis=-1, keepdims=True)
 
 
-# --- Routes ---------------------------------------------------------------------------------------
+# -- Routes ----------------------------------------------------------------------------------------
 
 
 def create_app(service: Service) -> FastAPI:

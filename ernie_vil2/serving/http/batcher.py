@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ernie_vil2")
 
 Compute = Callable[[list], Sequence]  # n items -> n results
 
@@ -144,7 +144,7 @@ class Batcher:
         job.future.add_done_callback(lambda future: future.cancelled() and self._drop(job))
         return job.future
 
-    # --- The worker -------------------------------------------------------------------------------
+    # -- The worker --------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:

@@ -208,7 +208,7 @@ async def _set_when_gone(request: Request, gone: threading.Event) -> None:
     gone.set()
 
 
-# --- Answers other than embeddings ----------------------------------------------------------------
+# -- Answers other than embeddings -----------------------------------------------------------------
 
 
 def _busy(message: str) -> ApiError:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.web.errors import ApiError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ernie_vil2")
 
 KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 

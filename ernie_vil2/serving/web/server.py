@@ -16,7 +16,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.serving.web.connections import ACCEPTED_AT_ONCE, ConnectionLimits, Http, Places
 from ernie_vil2.serving.web.errors import ApiError
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ernie_vil2")
 
 _BACKLOG = 1024  # connections that wait to be accepted
 

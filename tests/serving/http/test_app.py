@@ -89,7 +89,7 @@ def error_of(response, status: int, code: str) -> dict:
     return error
 
 
-# --- Answers --------------------------------------------------------------------------------------
+# -- Answers ---------------------------------------------------------------------------------------
 
 
 def test_texts_get_the_models_embeddings(client, predictor):
@@ -224,7 +224,7 @@ def test_short_floats_tell_every_float32_apart():
     np.testing.assert_allclose(short_floats(np.float32([1e-20, 1e-40])), 0, atol=1e-19)
 
 
-# --- Refusals -------------------------------------------------------------------------------------
+# -- Refusals --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_keys(make_client, tmp_path, monkeypatch):
     assert not ApiKeys.read()
 
 
-# --- Loading, overload, time ----------------------------------------------------------------------
+# -- Loading, overload, time -----------------------------------------------------------------------
 
 
 class Slow:
@@ -474,7 +474,7 @@ def test_a_failure_of_the_model_is_one_clean_error(make_client, logged):
     assert "infinite or undefined" in logged.text
 
 
-# --- Operation ------------------------------------------------------------------------------------
+# -- Operation -------------------------------------------------------------------------------------
 
 
 def test_metrics(make_client):
@@ -581,7 +581,7 @@ def test_texts_do_not_wait_behind_images(make_client, monkeypatch):
     assert answers[0].status_code == 200
 
 
-# --- tools/serve.py -------------------------------------------------------------------------------
+# -- tools/serve.py --------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def read_answer(connection) -> tuple[int, dict]:
     return int(head.split()[1]), json.loads(body)
 
 
-# --- What a request is ----------------------------------------------------------------------------
+# -- What a request is -----------------------------------------------------------------------------
 
 HIDDEN = request(path="/ernie_vil2/hidden")
 SMUGGLED = {
@@ -138,7 +138,7 @@ def test_a_client_that_sends_no_more_gets_its_answer(service):
         assert b"HTTP/1.1 200 " in until_closed(connection)  # an interim 100 may come before
 
 
-# --- Clients that hold a connection ---------------------------------------------------------------
+# -- Clients that hold a connection ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /ernie_vil2/prediction HTTP/1.1\r\nHost: x\r\nX: "])
@@ -211,7 +211,7 @@ def test_few_files(artefact, tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.glob("*.log")) < 50_000
 
 
-# --- Work -----------------------------------------------------------------------------------------
+# -- Work ------------------------------------------------------------------------------------------
 
 
 def png(width: int, height: int) -> str:

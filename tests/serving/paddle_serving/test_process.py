@@ -233,7 +233,7 @@ def test_grpc_gives_the_training_models_embeddings(service, images, expected, tm
     assert "larger than max" in others[3]
 
 
-# --- What clients may do wrong --------------------------------------------------------------------
+# -- What clients may do wrong ---------------------------------------------------------------------
 
 BAD_IMAGES = {
     "!!": "not base64",
@@ -422,7 +422,7 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
     assert ended(pids)
 
 
-# --- What keeps it from starting ------------------------------------------------------------------
+# -- What keeps it from starting -------------------------------------------------------------------
 
 
 def test_verify(artefact, tmp_path):
