@@ -27,7 +27,7 @@ from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_serving.request import Request
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Turns
-from ernie_vil2.serving.predictor import BF16_OPERATORS
+from ernie_vil2.serving.program import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen

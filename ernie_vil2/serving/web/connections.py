@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.web.errors import ApiError
+from ernie_vil2.serving.web.framing import Strict
 
 ACCEPTED_AT_ONCE = 16  # sockets of one turn of the event loop: uvicorn's `backlog`
 _OTHER_FILES = 32 + 3 * ACCEPTED_AT_ONCE  # opened later; sockets accepted and not yet counted
@@ -116,42 +117,6 @@ def _network(host: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class _Strict(h11.Connection):
-    """h11 without what a proxy in front may read otherwise than we do, and call one request.
-
-    A chunk that does not end in CRLF is refused by h11 itself, from 0.16 on (CVE-2025-43859).
-
-    Attributes: `wrong`, why the last event was refused.
-    """
-
-    wrong = ""
-
-    def next_event(self):
-        try:
-            event = super().next_event()
-            if isinstance(event, h11.Request):
-                _check_framing(event)
-        except h11.RemoteProtocolError as error:
-            self.wrong = " ".join(str(error).split())[:200]
-            raise
-        except ValueError:  # int() of a Content-Length of 5,000 digits
-            self.wrong = "bad Content-Length"
-            raise h11.RemoteProtocolError(self.wrong) from None
-        if isinstance(event, h11.ConnectionClosed):
-            return h11.NEED_DATA  # uvicorn would ask for the next one for ever
-        return event
-
-
-def _check_framing(request: h11.Request) -> None:
-    names = [name for name, _ in request.headers]
-    if b"transfer-encoding" not in names:
-        return
-    if b"content-length" in names:
-        raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
-    if request.http_version < b"1.1":
-        raise h11.RemoteProtocolError("Transfer-Encoding in HTTP/1.0")
-
-
 class Http(H11Protocol):
     """uvicorn's HTTP/1.1 with a place, and a time limit on all that is not a request in work: a
     silent client, headers that trickle in, a body that goes on after its answer, an answer that
@@ -169,7 +134,7 @@ class Http(H11Protocol):
     ):
         super().__init__(*args, **kwargs)
         # the bytes of a head, and h11's own default
-        self.conn = _Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 16 * 1024)
+        self.conn = Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 16 * 1024)
         self._places, self._limits, self._error = places, places.limits, error
         self._application = self.app
         self._too_many: str | None = None
