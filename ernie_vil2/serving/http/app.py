@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 import ernie_vil2
 from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.embedder import Row
-from ernie_vil2.serving.http.inputs import FORM, JSON, check_text
+from ernie_vil2.serving.http.inputs import FORM, JSON
 from ernie_vil2.serving.http.metrics import Measured
 from ernie_vil2.serving.http.service import Service
-from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.items import ItemError
+from ernie_vil2.serving.web.errors import ApiError
 from ernie_vil2.serving.web.limits import KeyFirst
 
 DESCRIPTION = """Embeddings of texts and images in one space, their similarity, and zero-shot
@@ -236,19 +237,15 @@ def _model_routes(service: Service) -> APIRouter:
         A label's embedding is the mean of its prompts' embeddings, normalised.
         """
 
-        def prompts(body) -> list[str]:
+        async def prompts(body) -> list[str]:
             templates = service.artefact.prompts if body.templates is None else body.templates
             for i, template in enumerate(templates):
                 if template.count("{}") != 1:
                     message = f"template {template[:60]!r}: expected {{}} once"
                     raise ApiError(422, "bad_template", message, i)
-            for i, text in enumerate(body.labels):
-                try:
-                    check_text(text, service.limits)
-                    if not text.strip():
-                        raise ItemError("empty_text", "no token in the text")
-                except ItemError as error:
-                    raise ApiError(422, error.code, f"label: {error.message}", i) from None
+            for i, label in enumerate(await embedder.prepare_texts(body.labels)):
+                if isinstance(label, ItemError):
+                    raise ApiError(422, label.code, f"label: {label.message}", i)
             return [t.replace("{}", label) for label in body.labels for t in templates]
 
         def count(body):
@@ -257,7 +254,7 @@ def _model_routes(service: Service) -> APIRouter:
 
         async def work(body):
             texts, images = await asyncio.gather(
-                embedder.texts(prompts(body)), embedder.images(body.images)
+                embedder.texts(await prompts(body)), embedder.images(body.images)
             )
             per_label = len(texts) // len(body.labels)
             for i, item in enumerate(texts):

@@ -16,7 +16,8 @@ from ernie_vil2.serving.http.batcher import QueueFull
 from ernie_vil2.serving.http.embedder import Embedder
 from ernie_vil2.serving.http.inputs import FORM, JSON, read_fields, validate
 from ernie_vil2.serving.http.metrics import Metrics
-from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.items import ItemError
+from ernie_vil2.serving.web.errors import ApiError
 from ernie_vil2.serving.web.limits import ApiKeys, Bodies, Limits, client_gone
 
 

@@ -22,7 +22,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE, kind
+from ernie_vil2.serving.items import json_kind
+from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE
 from ernie_vil2.serving.paddle_serving.service import NAME, EmbeddingService
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Busy, Gone
@@ -188,7 +189,7 @@ def _parse(body: bytearray, limits: Limits) -> messages.Request:
     except (ValueError, RecursionError) as error:
         raise bad(f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict):
-        raise bad(f'the body is {kind(content)}: expected an object with "key" and "value"')
+        raise bad(f'the body is {json_kind(content)}: expected an object with "key" and "value"')
     for name in ("key", "value"):
         strings = content.get(name)
         if not isinstance(strings, list) or not all(isinstance(text, str) for text in strings):

@@ -27,14 +27,3 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         return Response(self.json(), self.status, self.headers, "application/json")
-
-
-class ItemError(Exception):
-    """One item of a list that cannot be embedded, beside others that can."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code, self.message = code, message
-
-    def at(self, index: int) -> dict:
-        return {"code": self.code, "message": self.message, "index": index}

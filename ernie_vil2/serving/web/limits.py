@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving.items import ItemLimits
 from ernie_vil2.serving.web.errors import ApiError
 
 log = logging.getLogger("ernie_vil2")
@@ -24,21 +25,20 @@ KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one request, and of all requests together.
+class Limits(ItemLimits):
+    """Of one item, of one request, and of all requests together.
 
-    items: of a request, and in `classify` images plus labels times templates; text_chars: of a
-    text; body_bytes: of a request; buffered_bytes: of all bodies held at a time; pixels: of an
-    image; decode_seconds: of a thread's time to decode an image; body_seconds: to send a body;
-    seconds: from body to answer.
+    Attributes:
+        items: of a request, and in `classify` images plus labels times templates.
+        body_bytes: of a request.
+        buffered_bytes: of all bodies held at a time.
+        body_seconds: to send a body.
+        seconds: from body to answer.
     """
 
     items: int = 256
-    text_chars: int = 2000
     body_bytes: int = 32 << 20
     buffered_bytes: int = 256 << 20
-    pixels: int = 50_000_000
-    decode_seconds: float = 5.0
     body_seconds: float = 60.0
     seconds: float = 30.0
 
