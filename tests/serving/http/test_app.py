@@ -21,7 +21,8 @@ from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.commands import serve
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.http import embedder
-from ernie_vil2.serving.http.app import create_app, short_floats
+from ernie_vil2.serving.http.app import create_app
+from ernie_vil2.serving.http.endpoints import short_floats
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.items import prepare_image
 from ernie_vil2.serving.predictor import Predictor
