@@ -5,6 +5,7 @@ does not take the answer from the others. Such an answer is 200 if any item is g
 """
 
 from contextlib import asynccontextmanager
+from typing import Any, Union
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.security import HTTPBearer
@@ -25,6 +26,9 @@ DESCRIPTION = """Embeddings of texts and images in one space, their similarity, 
 classification. Every error has one form: `{"error": {"code", "message", "index"}}`. Images are
 sent as base64 in JSON, or as files of a multipart form with the same field names, a list's field
 repeated. The server fetches no path and no URL."""
+
+
+_Responses = dict[Union[int, str], dict[str, Any]]  # of a route, beside the good one
 
 
 def create_app(service: Service) -> FastAPI:
@@ -72,7 +76,7 @@ def create_app(service: Service) -> FastAPI:
 
 def _operation_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["operation"])
-    not_well = {503: {"model": schemas.ErrorResponse}}
+    not_well: _Responses = {503: {"model": schemas.ErrorResponse}}
 
     @router.get("/healthz", response_model=schemas.Status, responses=not_well)
     async def healthz():

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import Artefact
-from ernie_vil2.serving.http.batcher import Batcher
+from ernie_vil2.serving.http.batcher import Batcher, Compute
 from ernie_vil2.serving.http.metrics import Metrics
 from ernie_vil2.serving.items import ItemError, prepare_image, prepare_text
 from ernie_vil2.serving.web.limits import Limits
@@ -98,7 +98,7 @@ class Embedder:
         return [item if isinstance(item, ItemError) else next(rows) for item in prepared]
 
 
-def _load(load: Callable) -> Mapping[str, Callable[[list], np.ndarray]]:
+def _load(load: Callable) -> Mapping[str, Compute]:
     predictor = load()
 
     def finite(embed: Callable, items: list) -> list[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from email.message import Message
 
 from pydantic import BaseModel, ValidationError
@@ -19,7 +19,7 @@ _PART_HEADERS = 8192  # bytes of all headers of a part of a form
 
 
 async def read_fields(
-    request: Request, chunks: AsyncIterator[bytes], kinds: tuple[str, ...]
+    request: Request, chunks: AsyncGenerator[bytes, None], kinds: tuple[str, ...]
 ) -> bytearray | dict:
     """The body as JSON text not yet parsed, or as a form's fields: name -> list of str or bytes.
 
@@ -40,14 +40,14 @@ async def read_fields(
     return body
 
 
-async def _read_form(request: Request, chunks: AsyncIterator[bytes]) -> dict:
+async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None]) -> dict:
     parser = _Form(request.headers, chunks)
     try:
         form = await parser.parse()
         fields: dict[str, list] = {}
         for name, value in form.multi_items():
-            value = value.file.read() if isinstance(value, UploadFile) else value
-            fields.setdefault(name, []).append(value)
+            content = value.file.read() if isinstance(value, UploadFile) else value
+            fields.setdefault(name, []).append(content)
         return fields
     except (MultiPartException, FormParserError) as error:
         text = " ".join(str(getattr(error, "message", error)).split())

@@ -5,6 +5,7 @@ On uvicorn and h11 alone, for every HTTP server of ours.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import resource
@@ -134,12 +135,13 @@ class Http(H11Protocol):
     ):
         super().__init__(*args, **kwargs)
         # the bytes of a head, and h11's own default
-        self.conn = Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 16 * 1024)
+        head_bytes = self.config.h11_max_incomplete_event_size or 16 * 1024
+        self.conn = self._strict = Strict(h11.SERVER, head_bytes)
         self._places, self._limits, self._error = places, places.limits, error
         self._application = self.app
         self._too_many: str | None = None
         self._waiting_for: str | None = None  # "idle" or "head": what `_timer` limits
-        self._timer = None
+        self._timer: asyncio.TimerHandle | None = None
         self._refused = False
 
     @property
@@ -160,7 +162,7 @@ class Http(H11Protocol):
         super().data_received(data)
         self._watch()
 
-    def eof_received(self) -> bool | None:
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
         """A client that sends no more may still read: it gets its answer, or 400 for half a
         request."""
         if self.transport.is_closing() or self._refused:
@@ -187,7 +189,7 @@ class Http(H11Protocol):
             self._timer.cancel()
 
     def send_400_response(self, msg) -> None:
-        self._refuse(ApiError(400, "bad_http", f"no valid HTTP: {self.conn.wrong or msg}"))
+        self._refuse(ApiError(400, "bad_http", f"no valid HTTP: {self._strict.wrong or msg}"))
 
     async def _health_alone(self, scope, receive, send) -> None:
         """The application of a spare place."""
@@ -207,7 +209,7 @@ class Http(H11Protocol):
         """Bytes that come do not put a time limit off; a request does."""
         if self._refused or self.transport.is_closing():
             return
-        waiting_for = "idle"
+        waiting_for: str | None = "idle"
         if self.in_work:
             waiting_for = None
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:

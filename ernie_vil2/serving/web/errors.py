@@ -27,3 +27,9 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         return Response(self.json(), self.status, self.headers, "application/json")
+
+
+def draining(name: str) -> ApiError:
+    """The refusal of a server that ends, called `name`."""
+    headers = {"Connection": "close", "Retry-After": "1"}
+    return ApiError(503, "draining", f"the {name} is shutting down", headers=headers)
