@@ -23,8 +23,8 @@ from ernie_vil2.serving.program import Program
 class Predictor:
     """The two programs of an artefact.
 
-    Threads may share it: each program runs one batch at a time, on all its own threads. So may the
-    children of a `fork`, but on a GPU, which does not survive one.
+    Threads may share it: each program runs one batch at a time, on all its own threads. The
+    children of a `fork` may share it too, except on a GPU, whose state they cannot use.
 
     Args:
         folder: that tools/export.py wrote.

@@ -157,7 +157,7 @@ class Front:
         if length is None:
             headers = {"Connection": "close"}
             raise ApiError(411, "no_length", "a Content-Length is needed", headers=headers)
-        if int(length) > most:  # h11 has seen to it that it is a number of few digits
+        if int(length) > most:  # h11 has checked that it is a number of few digits
             message = f"a body of {length} bytes, at most {most}: send less"
             raise ApiError(413, "body_too_large", message)
 

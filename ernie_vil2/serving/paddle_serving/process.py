@@ -75,7 +75,7 @@ def watch(
         message = json.loads(line) if line else {}
         if "ready" in message:
             print(message["ready"], flush=True)
-            if verify:  # that is what it does before
+            if verify:  # it has compared before it was ready
                 stop()
         child.wait()
     finally:
@@ -218,7 +218,7 @@ def _main() -> None:
     threading.excepthook = _die
     try:
         serve(folder, settings, host, int(http_port), int(rpc_port), report)
-    except (UserError, SystemExit) as error:  # Paddle Serving leaves over its settings
+    except (UserError, SystemExit) as error:  # Paddle Serving exits where settings are wrong
         report.write(json.dumps({"error": str(error)}) + "\n")
         report.flush()
         code = 2

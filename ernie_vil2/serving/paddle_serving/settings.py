@@ -149,7 +149,7 @@ def _check_keys(path, section, name: str, known) -> None:
 
 
 def _check_numbers(path, section: str, values: dict) -> None:
-    """Those in _BOUNDS, and all limits: a million threads and the like are nobody's wish."""
+    """Those in _BOUNDS, and all limits: a million threads can only be a mistake."""
     for name, value in values.items():
         if name not in _BOUNDS and section != "limits.":
             continue

@@ -24,7 +24,7 @@ from ernie_vil2.serving.web.framing import Strict
 ACCEPTED_AT_ONCE = 16  # sockets of one turn of the event loop: uvicorn's `backlog`
 _OTHER_FILES = 32 + 3 * ACCEPTED_AT_ONCE  # opened later; sockets accepted and not yet counted
 _FEWEST = 16
-_LINGER_SECONDS = 2.0  # a refused client may send on, else a reset would take the answer from it
+_LINGER_SECONDS = 2.0  # that a refused client may send on: a reset would take the answer from it
 _PROBE_SECONDS = 0.5
 
 
@@ -218,7 +218,7 @@ class Http(H11Protocol):
         await self._application(scope, receive, last)
 
     def _watch(self) -> None:
-        """Bytes that come do not put a time limit off; a request does."""
+        """Limit the time of what is waited for now; bytes that arrive do not extend it."""
         if self._refused or self.transport.is_closing():
             return
         waiting_for: str | None = "idle"

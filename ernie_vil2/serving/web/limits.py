@@ -180,7 +180,7 @@ class ApiKeys:
         shown = request.headers.get("x-api-key", "")
         if scheme.lower() == "bearer":
             shown = bearer.strip()
-        # In constant time, so that none tells how much of a guess was right.
+        # In constant time: how long it takes must not tell how much of a guess was right.
         if not any(hmac.compare_digest(shown.encode(), key) for key in self._keys):
             message = "no valid API key: send Authorization: Bearer KEY, or X-API-Key: KEY"
             raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
