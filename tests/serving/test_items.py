@@ -2,17 +2,14 @@
 
 import asyncio
 import base64
-import io
 import json
-import struct
-import zlib
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image, ImageFile
+from PIL import ImageFile
 
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.errors import UserError
@@ -24,6 +21,7 @@ from ernie_vil2.serving.paddle_serving.settings import Limits as PaddleServingLi
 from ernie_vil2.serving.predictor import Predictor
 from ernie_vil2.serving.web.limits import Limits
 from tests.support.paths import ROOT
+from tests.support.pictures import animation, encoded, many_scans, png_of
 
 ITEM_LIMITS = {"text_chars": 50, "pixels": 10_000, "decode_seconds": 2}
 
@@ -56,38 +54,6 @@ def by_paddle_serving(artefact):
     return prepare
 
 
-def encoded(kind: str, mode="RGB", size=(40, 30), **options) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, [size[1], size[0], 3], np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
-    return file.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that has no pixels, whatever its header says."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + check
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-
-
-def many_scans() -> bytes:
-    """A progressive JPEG that repeats its last scan."""
-    data = encoded("JPEG", progressive=True)
-    last = data.rindex(b"\xff\xda")
-    return data[:last] + data[last:-2] * 300 + data[-2:]
-
-
-def animation() -> bytes:
-    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    return file.getvalue()
-
-
 NO_TOKEN = ("empty_text", "no token in the text")
 TEXTS = {  # name: the item, and None where it is good, else code and message
     "good": ("a red circle", None),
@@ -112,10 +78,10 @@ NO_BASE64 = ("bad_base64", "not base64 (RFC 4648, section 4, no data: prefix)")
 PIXELS = ("too_many_pixels", "pixels, at most 10000 are read")
 IMAGES = {  # the same; bytes are sent as base64
     "PNG": (encoded("PNG"), None),
-    "palette": (encoded("PNG", "P"), None),
-    "CMYK": (encoded("JPEG", "CMYK"), None),
-    "16 bits": (encoded("PNG", "I"), None),
-    "transparent": (encoded("PNG", "RGBA"), None),
+    "palette": (encoded("PNG", mode="P"), None),
+    "CMYK": (encoded("JPEG", mode="CMYK"), None),
+    "16 bits": (encoded("PNG", mode="I"), None),
+    "transparent": (encoded("PNG", mode="RGBA"), None),
     "animation": (animation(), None),
     "one pixel": (encoded("PNG", size=(1, 1)), None),
     "base64 of nothing": ("", ("bad_image", "an empty file (0 bytes)")),
@@ -130,10 +96,10 @@ IMAGES = {  # the same; bytes are sent as base64
     "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ("bad_image", "not an image")),
     "truncated JPEG": (encoded("JPEG")[:-200], ("bad_image", "damaged or truncated JPEG")),
     "truncated header": (encoded("PNG")[:20], ("bad_image", "")),
-    "floats": (encoded("TIFF", "F"), ("bad_image", "32-bit floats")),
+    "floats": (encoded("TIFF", mode="F"), ("bad_image", "32-bit floats")),
     "many scans": (many_scans(), ("bad_image", "a JPEG of more than 100 scans")),
     "too many pixels": (encoded("PNG", size=(101, 100)), PIXELS),
-    "a bomb": (png_header(2**31 - 1, 2**31 - 1), ("too_many_pixels", "")),
+    "a bomb": (png_of(2**31 - 1, 2**31 - 1, b""), ("too_many_pixels", "")),
     "a header of many pixels": (b"P6 90000 90000 255 ", ("too_many_pixels", "")),
     "a line of pixels": (encoded("PNG", size=(3, 900)), None),
 }
@@ -193,12 +159,12 @@ def test_a_picture_of_too_many_pixels_is_not_decoded(by_http, by_paddle_serving,
         raise AssertionError("it was decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
-    sent = [base64.b64encode(png_header(101, 100)).decode()]
+    sent = [base64.b64encode(png_of(101, 100, b"")).decode()]
     message = "101 x 100 = 10100 pixels, at most 10000 are read: shrink the image"
     assert by_http("image", sent) == [ItemError("too_many_pixels", message)]
     assert by_paddle_serving("image", sent) == [message]
     monkeypatch.undo()
-    sent = [base64.b64encode(png_header(100, 100)).decode()]
+    sent = [base64.b64encode(png_of(100, 100, b"")).decode()]
     (found,) = by_http("image", sent)
     assert found.code == "bad_image" and "truncated PNG" in found.message
     assert by_paddle_serving("image", sent) == [found.message]

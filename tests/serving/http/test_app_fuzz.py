@@ -1,17 +1,14 @@
 """A real server against requests made from its own OpenAPI document, and hostile images."""
 
 import base64
-import io
-import struct
-import zlib
 
 import hypothesis
 import numpy as np
 import pytest
 import schemathesis
-from PIL import Image
 
 from ernie_vil2.data.transforms import FORMATS
+from tests.support.pictures import animation, encoded, png_of
 from tests.support.server_process import Process
 
 
@@ -41,25 +38,6 @@ schema = schemathesis.pytest.from_fixture("document")
 def test_openapi(case):
     # A text that fits the document may have no token, and hardly any base64 is an image.
     case.call_and_validate(excluded_checks=[schemathesis.checks.positive_data_acceptance])
-
-
-def encoded(kind: str, size=(40, 30), mode="RGB", **options) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, [size[1], size[0], 3], np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
-    return file.getvalue()
-
-
-def png_of(width: int, height: int, data: bytes, depth=8, color=2) -> bytes:
-    """A PNG whose header says one thing and whose data may be another."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + check
-
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def hostile_images() -> list[bytes]:
@@ -99,9 +77,6 @@ def hostile_images() -> list[bytes]:
 
 
 def good_images() -> list[bytes]:
-    frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    animation = io.BytesIO()
-    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
     return [
         *(encoded(kind) for kind in FORMATS),
         encoded("PNG", mode="L"),
@@ -114,7 +89,7 @@ def good_images() -> list[bytes]:
         encoded("JPEG", progressive=True),
         encoded("PNG", size=(1, 1)),
         encoded("PNG", size=(3, 900)),
-        animation.getvalue(),
+        animation(),
     ]
 
 

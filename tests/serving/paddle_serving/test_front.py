@@ -14,7 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.support.paddle_serving import DEFAULTS, Service, marks
+from tests.support.paddle_serving import DEFAULTS, Service, encoded, marks
+from tests.support.pictures import many_scans
 
 pytestmark = marks
 
@@ -235,17 +236,8 @@ def test_a_text_does_not_wait_for_pictures(patient):
     assert order[-1] == "image"
 
 
-def many_scans() -> str:
-    """A progressive JPEG that repeats its last scan: 2,000 passes over 12 million pixels."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (4000, 3000), "red").save(buffer, "JPEG", progressive=True)
-    data = buffer.getvalue()
-    last = data.rindex(b"\xff\xda")
-    return base64.b64encode(data[:last] + data[last:-2] * 2000 + data[-2:]).decode()
-
-
 def test_pictures_made_to_take_long_are_refused(patient):
-    sent = [many_scans(), png(8000, 7000), png(30, 30)]
+    sent = [*encoded([many_scans((4000, 3000), scans=2000)]), png(8000, 7000), png(30, 30)]
     status, values, _ = patient.ask(images=sent)
     assert status == 200
     scans, pixels, good = values["image_errors"]

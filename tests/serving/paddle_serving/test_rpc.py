@@ -1,12 +1,61 @@
-"""Messages of gRPC that cost a server more than their client, to the real service."""
+"""gRPC of the real service: its answers, and messages that cost a server more than their client."""
 
 import json
 import os
 import subprocess
 
-from tests.support.paddle_serving import PYTHON, marks
+import numpy as np
+
+from tests.support.paddle_serving import PYTHON, TEXTS, encoded, marks
 
 pytestmark = marks
+
+GRPC_CLIENT = """
+import base64, json, sys
+import numpy as np
+from paddle_serving_server.pipeline import PipelineClient
+client = PipelineClient()
+client.connect([f"127.0.0.1:{sys.argv[1]}"])
+answer = client.predict({"images": sys.argv[2], "texts": sys.argv[3], "clientip": "127.0.0.1"})
+results = [answer.err_no, dict(zip(answer.key, map(json.loads, answer.value)))]
+tensor = np.array([print], dtype=object)
+feed = {"x": tensor, "clientip": "127.0.0.1"}
+answer = client.predict(feed, pack_tensor_format=True, use_tensor_bytes=True)
+results += [answer.err_no, answer.err_msg]
+try:
+    client.predict({"image": "A" * (100 << 20), "clientip": "127.0.0.1"})
+except Exception as error:
+    results += [error.code().name, error.details()]
+print(json.dumps(results))
+"""
+
+
+def test_grpc_gives_the_training_models_embeddings(service, images, expected, tmp_path):
+    arguments = [str(service.rpc_port), json.dumps(encoded(images)), json.dumps([*TEXTS, ""])]
+    environment = {
+        **os.environ,
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",
+        "SERVING_LOG_PATH": str(tmp_path),
+    }
+    done = subprocess.run(
+        [PYTHON, "-c", GRPC_CLIENT, *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    code, values, *others = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"][:4], expected[1], rtol=0, atol=1e-5)
+    assert values["text_embeds"][4] is None
+    assert values["text_errors"] == [None] * 4 + ["no token in the text"]
+    # pickled by the client, and never unpickled
+    assert others[:2] == [51, 'tensors are not taken: expected strings in "key" and "value"']
+    assert others[2] == "RESOURCE_EXHAUSTED"
+    assert "larger than max" in others[3]
+
 
 RAW_CLIENT = """
 import json, sys

@@ -1,0 +1,63 @@
+"""The real Paddle Serving gives the training model's embeddings, however it is set up."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import yaml
+
+from ernie_vil2 import processor
+from tests.support.paddle_serving import DEFAULTS, TEXTS, Service, encoded, ended, marks
+
+pytestmark = marks
+
+
+def test_http_gives_the_training_models_embeddings(service, images, expected):
+    status, values, _ = service.ask(images=encoded(images), texts=TEXTS, similarity="true")
+    assert status == 200
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"], expected[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["similarity"], expected[0] @ expected[1].T, rtol=0, atol=1e-5)
+    assert values["image_errors"] == [None] * 8
+    assert values["logit_scale"] == pytest.approx(1 / 0.07)
+    status, values, _ = service.ask(image=encoded(images)[3])
+    np.testing.assert_allclose(values["image_embeds"], expected[0][3:4], rtol=0, atol=1e-5)
+    assert "text_embeds" not in values
+
+
+def test_ops_in_processes(artefact, images, expected, tmp_path):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    settings["dag"]["is_thread_op"] = False
+    settings["op"]["text"]["concurrency"] = 2
+    (tmp_path / "processes.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "processes.yml")
+    assert not service.error, service.error
+    status, values, message = service.ask(images=encoded(images), texts=TEXTS)
+    assert status == 200, message
+    np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values["text_embeds"], expected[1], rtol=0, atol=1e-5)
+    pids = service.processes()
+    assert len(pids) >= 5
+    os.kill(pids[-1], signal.SIGKILL)  # the service would never answer again
+    assert service.wait() == 1
+    assert "a process of Paddle Serving has died" in service.error
+    assert ended(pids)
+
+
+@pytest.mark.skipif(
+    bool(processor.missing("bf16", processor.flags())), reason="this CPU has no bfloat16"
+)
+def test_bfloat16(artefact, images, expected, tmp_path):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    for tower in ("image", "text"):
+        settings["op"][tower]["local_service_conf"]["precision"] = "bf16"
+    (tmp_path / "bf16.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "bf16.yml")
+    assert not service.error, service.error
+    _, values, _ = service.ask(images=encoded(images), texts=TEXTS)
+    for tower, embeds in zip(("image", "text"), expected):
+        found = np.array(values[f"{tower}_embeds"])
+        assert np.sum(found * embeds, axis=1).min() > 0.99
+        assert np.abs(found - embeds).max() > 1e-5  # it is not float32 that ran
+    assert service.stop() == 0
