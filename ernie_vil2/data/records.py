@@ -96,7 +96,7 @@ def build_reader(name: str, **options):
     file, an empty set.
     """
     from ernie_vil2.data.formats import coco  # which themselves need Record
-    from ernie_vil2.data.formats import readers as formats
+    from ernie_vil2.data.formats import joined as formats
 
     known = {
         "tsv": formats.TsvReader,

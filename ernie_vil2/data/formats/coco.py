@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ernie_vil2.data.formats import index, rows
-from ernie_vil2.data.formats.readers import JoinedReader, Reader, Text, text_id
+from ernie_vil2.data.formats.joined import JoinedReader, Reader, Text, text_id
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from ernie_vil2.data.formats import coco, index, rows
-from ernie_vil2.data.formats import readers as formats
+from ernie_vil2.data.formats import joined as formats
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 

@@ -443,7 +443,7 @@ def test_no_caption_is_cut_where_content_changed_between_samples(tmp_path):
 
 BUILDER = """
 import os, signal, sys
-from ernie_vil2.data import index
+from ernie_vil2.data.formats import index
 def build(write):
     write("x", [1, 2, 3])
     os.kill(os.getpid(), signal.SIGKILL)
