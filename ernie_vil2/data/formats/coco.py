@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ernie_vil2.data.formats import index, rows
-from ernie_vil2.data.formats.joined import JoinedReader, Reader, Text, text_id
+from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
+from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.formats.spans import Spans, json_arrays
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
 
 
-def coco_text(spans: index.Spans, row: int) -> Text:
+def coco_text(spans: Spans, row: int) -> Text:
     """One of COCO's "annotations"."""
     source, text = rows.element(spans, row, "annotations:")
     caption = rows.text(text.get("caption"), '"caption"', source)
@@ -32,7 +34,7 @@ def karpathy_captions(image: dict, source: str, at_least: int = 1) -> tuple:
 class CocoReader(JoinedReader):
     """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
 
-    def __init__(self, annotations: str, root: str, images: index.Spans, texts: index.Spans):
+    def __init__(self, annotations: str, root: str, images: Spans, texts: Spans):
         self._root, self._images, self._texts = root, images, texts
         self._join([annotations], "coco")
 
@@ -56,7 +58,7 @@ class KarpathyReader(Reader):
     The id is "cocoid", else "imgid", else the path.
     """
 
-    def __init__(self, annotations: str, root: str, images: index.Spans, splits: Sequence):
+    def __init__(self, annotations: str, root: str, images: Spans, splits: Sequence):
         self._root, self._images, self._splits = root, images, list(splits)
         self._path, self._rows = annotations, None
         if len(self._selected()) == 0 and len(images):
@@ -115,7 +117,7 @@ class KarpathyReader(Reader):
 
 def coco_arrays(path: str) -> list:
     """[images, annotations] as Spans; Karpathy's files have no annotations."""
-    return index.json_arrays(path, "images", "annotations")
+    return json_arrays(path, "images", "annotations")
 
 
 def coco_reader(annotations: str, root: str, split: str | Sequence | None = None) -> Reader:

@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from ernie_vil2.data.formats.index import Spans
+from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 

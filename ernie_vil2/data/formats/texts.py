@@ -6,8 +6,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from ernie_vil2.data.formats import coco, index, rows
-from ernie_vil2.data.formats import joined as formats
+from ernie_vil2.data.formats import chinese_clip, coco, rows
+from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.spans import lines
+from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
@@ -53,21 +55,21 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple]) -> Iterato
 
 
 def _tsv(path: str) -> tuple:
-    reader = formats.TsvReader(path)
+    reader = TsvReader(path)
     return len(reader), reader.texts
 
 
 def _jsonl(path: str) -> tuple:
-    spans = index.lines(path)
+    spans = lines(path)
     for row in range(min(len(spans), _TRIED)):
         try:
             keys = rows.json_object(*reversed(rows.line(spans, row)))
         except BadRecord:
             continue
         if "image_ids" in keys:
-            return len(spans), lambda row: (formats.chinese_clip_text(spans, row).text,)
+            return len(spans), lambda row: (chinese_clip.chinese_clip_text(spans, row).text,)
         if "image" in keys:
-            reader = formats.FolderReader(os.path.dirname(path) or ".", path)
+            reader = FolderReader(os.path.dirname(path) or ".", path)
             return len(reader), reader.texts
         break
     raise UserError(
