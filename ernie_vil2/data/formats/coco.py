@@ -105,7 +105,7 @@ class KarpathyReader(Reader):
         if image.get("filepath"):
             path = rows.text(image["filepath"], '"filepath"', source) + "/" + path
         image_id = next((image[key] for key in ("cocoid", "imgid") if key in image), path)
-        captions = karpathy_captions(image, source, self._least_captions)
+        captions = karpathy_captions(image, source, self.least_captions)
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),

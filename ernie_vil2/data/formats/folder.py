@@ -29,7 +29,7 @@ class FolderReader(Reader):
         source, line = rows.line(self._rows, position)
         row = rows.json_object(line, source)
         captions = row["captions"] if "captions" in row else [row.get("caption")]
-        captions = rows.texts(captions, "captions", source, self._least_captions)
+        captions = rows.texts(captions, "captions", source, self.least_captions)
         return source, row, captions, rows.texts(row.get("tags") or [], "tags", source)
 
     def _get(self, position: int) -> Record:

@@ -90,7 +90,7 @@ class JoinedReader(Reader):
 
     def _parts(self) -> dict:
         arrays = self._joined()
-        return {name: arrays[name] for name in (_TRAINING if self._least_captions else _EVALUATION)}
+        return {name: arrays[name] for name in (_TRAINING if self.least_captions else _EVALUATION)}
 
     def __len__(self) -> int:
         return sum(map(len, self._parts().values()))
@@ -112,7 +112,7 @@ class JoinedReader(Reader):
         if kind == "unknown":
             ids = ", ".join(text.image_ids)
             raise BadRecord(text.source, f"not all images that it names are there: {ids}")
-        if self._least_captions:
+        if self.least_captions:
             raise BadRecord(text.source, "it names no image")
         assert kind == "lone_texts", "a row that was bad is not any more"
         return Record("", b"", (text.text,), (), text.source, ((row, text.text_id),))

@@ -12,21 +12,29 @@ from ernie_vil2.data.records import Record
 
 
 class Reader:
-    """A sequence of records; `reader[i]` raises BadRecord where row i is none."""
+    """A sequence of records; `reader[i]` raises BadRecord where row i is none.
 
-    _least_captions = 1  # of a record
+    A sub-class gives `__len__` and `_get`. It can be pickled, and used in forked processes.
+
+    Attributes:
+        least_captions: of a record: 1 in training; 0 in an evaluation, for which an image without
+            a text is a record too.
+    """
+
+    least_captions = 1
 
     def evaluation(self) -> Reader:
         """The same set as an evaluation reads it: an image without a text is a record too, and so
         is a text without an image, which training has no use for."""
         reader = copy.copy(self)
-        reader._least_captions = 0
+        reader.least_captions = 0
         return reader
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def _get(self, position: int) -> Record:
+        """The record at `position`, from 0 to below the length. Raises BadRecord."""
         raise NotImplementedError
 
     def __getitem__(self, position: int) -> Record:

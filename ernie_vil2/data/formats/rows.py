@@ -9,7 +9,7 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
@@ -168,6 +168,6 @@ def folder(path) -> str:
     return os.path.realpath(path)
 
 
-def refuse_empty(reader: Sequence, what: str) -> None:
+def refuse_empty(reader: Sized, what: str) -> None:
     if len(reader) == 0:
         raise UserError(f"{what} holds no record: the data set is empty")
