@@ -1,136 +1,36 @@
-"""Images: bytes to RGB pixels, the official evaluation preprocessing, the training augmentation.
+"""Images: the official evaluation preprocessing and the training augmentation.
 
-The only implementation; training, evaluation, export and serving import it. Pillow decodes, since
-it refuses truncated files, which OpenCV fills with grey; on JPEGs both give the same pixels. OpenCV
-does the rest.
+The only implementation; training, evaluation, export and serving import it. `decode.py` makes
+pixels of a file's bytes, OpenCV does the rest.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ernie_vil2.data.image_file import (
-    BLOCK,
-    DECODE_SECONDS,
-    ImageError,
-    ImageFile,
-    check_header,
-    check_scans,
-)
+from ernie_vil2.data import augment
+from ernie_vil2.data.decode import TooManyPixels, check_pixels, decode_image
+from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
+
+__all__ = [
+    "MEAN",
+    "STD",
+    "ImageError",
+    "TooManyPixels",
+    "TrainTransform",
+    "decode_image",
+    "eval_pixels",
+    "eval_transform",
+]
 
 MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1 (official)
 STD = (0.229, 0.224, 0.225)
-MAX_PIXELS = 2**28 // 3  # 89 million, 256 MiB as RGB: more is taken for a decompression bomb
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as OpenCV's and Pillow's greyscale
-
-
-class TooManyPixels(ImageError):
-    """An image larger than is read."""
-
-
-# -- Decoding --------------------------------------------------------------------------------------
-
-
-def decode_image(
-    data: bytes,
-    min_size: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    seconds: float = DECODE_SECONDS,
-) -> np.ndarray:
-    """The image upright, as uint8 [H, W, 3] RGB; of an animation the first frame.
-
-    EXIF orientation is applied, transparency laid on white, 16 bits a sample cut to the upper 8.
-
-    Args:
-        data: a whole file in one of FORMATS.
-        min_size: let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size, which is faster, as long as
-            the shorter side stays at least this many pixels.
-        max_pixels: read from the header, before anything is decoded; at most MAX_PIXELS.
-        seconds: of this thread's time, looked at every few kilobytes.
-
-    Raises ImageError: empty, truncated, damaged, no image, made to take long (image_file.py);
-        TooManyPixels.
-    """
-    if len(data) == 0:
-        raise ImageError("an empty file (0 bytes): expected an image")
-    check_header(data)
-    try:
-        image = Image.open(ImageFile(data, seconds), formats=FORMATS)
-    except ImageError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"not an image: {len(data)} bytes that begin with {bytes(data[:8])!r}, "
-            f"expected one of {', '.join(FORMATS)}"
-        ) from None
-    except Image.DecompressionBombError as error:  # Pillow's own limit, twice ours
-        raise TooManyPixels(str(error)) from None
-    except Exception as error:  # what a damaged header makes Pillow raise is not documented
-        raise _damaged("header", error) from None
-    _check_pixels(*image.size, min(max_pixels, MAX_PIXELS))
-    if image.format in ("JPEG", "MPO"):
-        check_scans(data, *image.size)
-        image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
-    try:
-        if min_size is not None:
-            image.draft(None, (min_size, min_size))
-        image.load()
-        with suppress(Exception):  # damaged EXIF: the pixels are good all the same
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
-    except ImageError:
-        raise
-    except Exception as error:  # as above
-        raise _damaged(image.format or "image", error) from None
-
-
-def _damaged(what: str, error: Exception) -> ImageError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"damaged or truncated {what}: {reason}")
-
-
-def _check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
-    if width * height > most:
-        raise TooManyPixels(
-            f"{width} x {height} = {width * height} pixels, at most {most} are read: "
-            "shrink the image"
-        )
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F":
-        raise ImageError("samples are 32-bit floats: expected 8 or 16 bits, convert the image")
-    if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
-        gray = (np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8)
-        return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.new("RGB", image.size, "white")
-        image.paste(layer, mask=layer.getchannel("A"))
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def rgb_pixels(image: Image.Image) -> np.ndarray:
-    """A picture of Pillow as `decode_image` gives a file's: upright, uint8 [H, W, 3] RGB.
-
-    Raises ImageError.
-    """
-    _check_pixels(*image.size)
-    try:
-        return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except Exception as error:  # decoded only now; as above
-        raise _damaged(image.format or "image", error) from None
 
 
 # -- Geometry and normalisation --------------------------------------------------------------------
@@ -149,7 +49,7 @@ def _resize_short(image: np.ndarray, size: int) -> np.ndarray:
         width, height = size, int(size / width * height) + 1
     else:
         width, height = int(size / height * width) + 1, size
-    _check_pixels(width, height)  # a line of 1 x 60000 pixels would grow to gigabytes
+    check_pixels(width, height)  # a line of 1 x 60000 pixels would grow to gigabytes
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
@@ -251,9 +151,9 @@ class TrainTransform:
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         _check_image(image)
         if self.crop_scale is None:
-            image = random_crop(_resize_short(image, self.size), self.size, rng)
+            image = augment.random_crop(_resize_short(image, self.size), self.size, rng)
         else:
-            image = random_resized_crop(image, self.size, self.crop_scale, rng)
+            image = augment.random_resized_crop(image, self.size, self.crop_scale, rng)
         if rng.random() < self.flip_prob:
             image = cv2.flip(image, 1)
         if rng.random() < self.jitter["prob"]:
@@ -266,10 +166,10 @@ class TrainTransform:
 
     def _color_jitter(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         steps = (
-            (adjust_brightness, _factor(self.jitter["brightness"], rng)),
-            (adjust_contrast, _factor(self.jitter["contrast"], rng)),
-            (adjust_saturation, _factor(self.jitter["saturation"], rng)),
-            (adjust_hue, rng.uniform(-self.jitter["hue"], self.jitter["hue"])),
+            (augment.adjust_brightness, _factor(self.jitter["brightness"], rng)),
+            (augment.adjust_contrast, _factor(self.jitter["contrast"], rng)),
+            (augment.adjust_saturation, _factor(self.jitter["saturation"], rng)),
+            (augment.adjust_hue, rng.uniform(-self.jitter["hue"], self.jitter["hue"])),
         )
         for i in rng.permutation(len(steps)):
             adjust, value = steps[i]
@@ -306,56 +206,3 @@ def _check_recipe(size, flip_prob, jitter, gray_prob, blur, crop_scale, mean, st
 
 def _factor(strength: float, rng: np.random.Generator) -> float:
     return rng.uniform(max(0.0, 1 - strength), 1 + strength)
-
-
-def random_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A view of `image`, [size, size, 3]."""
-    height, width = image.shape[:2]
-    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    return image[top : top + size, left : left + size]
-
-
-def random_resized_crop(
-    image: np.ndarray, size: int, scale: Sequence[float], rng: np.random.Generator
-) -> np.ndarray:
-    """A part with a share of the area drawn from `scale` and an aspect of 3/4 to 4/3 (uniform in
-    the logarithm), resized to [size, size, 3]; after ten draws that don't fit, the largest centre
-    part with a permitted aspect. Torchvision's RandomResizedCrop.
-    """
-    height, width = image.shape[:2]
-    for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            break
-    else:
-        w = min(width, max(1, round(height * 4 / 3)))
-        h = min(height, max(1, round(width * 4 / 3)))
-        top, left = (height - h) // 2, (width - w) // 2
-    part = image[top : top + h, left : left + w]
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """factor * image, on uint8 [H, W, 3] as the three below: rounded and kept in 0..255."""
-    return cv2.addWeighted(image, factor, image, 0.0, 0.0)
-
-
-def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """factor * image + (1 - factor) * the mean of its luma."""
-    mean = float(_LUMA @ cv2.mean(image)[:3])
-    return cv2.addWeighted(image, factor, image, 0.0, (1 - factor) * mean)
-
-
-def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """factor * image + (1 - factor) * its luma."""
-    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA)
-
-
-def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """The hue turned by `shift`, a share of the circle from -0.5 to 0.5."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 0..255, so uint8 wraps as it should
-    hsv[..., 0] += np.uint8(round(shift * 256) % 256)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
