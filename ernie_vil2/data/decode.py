@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ernie_vil2.data.arrays import Pixels
 from ernie_vil2.data.image_file import (
     BLOCK,
     DECODE_SECONDS,
@@ -34,7 +35,7 @@ def decode_image(
     min_size: int | None = None,
     max_pixels: int = MAX_PIXELS,
     seconds: float = DECODE_SECONDS,
-) -> np.ndarray:
+) -> Pixels:
     """The image upright, as uint8 [H, W, 3] RGB; of an animation the first frame.
 
     EXIF orientation is applied, transparency laid on white, 16 bits a sample cut to the upper 8.
@@ -46,8 +47,9 @@ def decode_image(
         max_pixels: read from the header, before anything is decoded; at most MAX_PIXELS.
         seconds: of this thread's time, looked at every few kilobytes.
 
-    Raises ImageError: empty, truncated, damaged, no image, made to take long (image_file.py);
-        TooManyPixels.
+    Raises:
+        ImageError: empty, truncated, damaged, no image, made to take long (`image_file.py`).
+        TooManyPixels: more than `max_pixels`.
     """
     if len(data) == 0:
         raise ImageError("an empty file (0 bytes): expected an image")
@@ -88,6 +90,7 @@ def _damaged(what: str, error: Exception) -> ImageError:
 
 
 def check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
+    """Raise TooManyPixels unless an image of this size may be held in memory."""
     if width * height > most:
         raise TooManyPixels(
             f"{width} x {height} = {width * height} pixels, at most {most} are read: "
@@ -95,7 +98,7 @@ def check_pixels(width: int, height: int, most: int = MAX_PIXELS) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> Pixels:
     if image.mode == "F":
         raise ImageError("samples are 32-bit floats: expected 8 or 16 bits, convert the image")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion would clip them at 255
@@ -108,10 +111,11 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def rgb_pixels(image: Image.Image) -> np.ndarray:
+def rgb_pixels(image: Image.Image) -> Pixels:
     """A picture of Pillow as `decode_image` gives a file's: upright, uint8 [H, W, 3] RGB.
 
-    Raises ImageError.
+    Raises:
+        ImageError: too many pixels, or none that can be had.
     """
     check_pixels(*image.size)
     try:

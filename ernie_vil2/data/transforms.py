@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
 
 from ernie_vil2.data import augment
+from ernie_vil2.data.arrays import Array, Floats, Pixels
 from ernie_vil2.data.decode import TooManyPixels, check_pixels, decode_image
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
@@ -36,8 +38,8 @@ STD = (0.229, 0.224, 0.225)
 # -- Geometry and normalisation --------------------------------------------------------------------
 
 
-def _resize_short(image: np.ndarray, size: int) -> np.ndarray:
-    """The shorter side to `size`, bilinear; the longer one int(size / short * long) + 1 (official).
+def _resize_short(image: Pixels, size: int) -> Pixels:
+    """The shorter side to `size`, bilinear; the longer to int(size / short * long) + 1 (official).
 
     The added 1 is the official code's, so a square becomes `size` high and size + 1 wide. An image
     whose shorter side is `size` stays as it is.
@@ -53,7 +55,7 @@ def _resize_short(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _normalisation_table(mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+def _normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Floats:
     """What each value 0..255 becomes in each channel, float32 [3, 256]: (v / 255 - mean) / std.
 
     Rounded to float32 after each step, as the official code does, so that results are the same.
@@ -63,7 +65,7 @@ def _normalisation_table(mean: Sequence[float], std: Sequence[float]) -> np.ndar
     return (centred / np.asarray(std, np.float64)[:, None]).astype(np.float32)
 
 
-def _normalise(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+def _normalise(image: Pixels, table: Floats) -> Floats:
     """uint8 [H, W, 3] -> float32 [3, H, W]."""
     result = np.empty((3, *image.shape[:2]), np.float32)
     for plane, values, target in zip(cv2.split(image), table, result):
@@ -71,7 +73,7 @@ def _normalise(image: np.ndarray, table: np.ndarray) -> np.ndarray:
     return result
 
 
-def _check_image(image: np.ndarray) -> None:
+def _check_image(image: Array) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(
             f"an array {image.dtype} {list(image.shape)}: expected uint8 [H, W, 3] in RGB"
@@ -83,27 +85,34 @@ def _check_image(image: np.ndarray) -> None:
 
 def eval_transform(
     size: int = 224, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
-) -> Callable[[bytes | np.ndarray], np.ndarray]:
-    """The official evaluation preprocessing: a function of an image's bytes, or of its RGB pixels
-    uint8 [H, W, 3], that returns float32 [3, size, size].
+) -> Callable[[bytes | Pixels], Floats]:
+    """The official evaluation preprocessing: preprocess_image.py of the official repository.
 
     Shorter side to `size`, centre crop (an odd margin's extra pixel goes to the left and the top),
-    RGB / 255, mean, standard deviation: preprocess_image.py of the official repository. The
-    function can be pickled; it raises ImageError.
+    RGB / 255, mean, standard deviation.
+
+    Args:
+        size: pixels of a side.
+        mean: of each channel, in 0..1.
+        std: standard deviation of each channel.
+
+    Returns:
+        A function of an image's bytes, or of its pixels uint8 [H, W, 3] in RGB, that gives float32
+        [3, size, size]. It can be pickled, and raises ImageError.
     """
     return partial(_evaluate, size=size, table=_normalisation_table(mean, std))
 
 
-def eval_pixels(size: int = 224) -> Callable[[bytes | np.ndarray], np.ndarray]:
+def eval_pixels(size: int = 224) -> Callable[[bytes | Pixels], Pixels]:
     """`eval_transform` without the normalisation: uint8 [size, size, 3], RGB."""
     return partial(_resize_and_crop, size=size)
 
 
-def _evaluate(image: bytes | np.ndarray, size: int, table: np.ndarray) -> np.ndarray:
+def _evaluate(image: bytes | Pixels, size: int, table: Floats) -> Floats:
     return _normalise(_resize_and_crop(image, size), table)
 
 
-def _resize_and_crop(image: bytes | np.ndarray, size: int) -> np.ndarray:
+def _resize_and_crop(image: bytes | Pixels, size: int) -> Pixels:
     if not isinstance(image, np.ndarray):
         image = decode_image(image)
     _check_image(image)
@@ -117,27 +126,41 @@ def _resize_and_crop(image: bytes | np.ndarray, size: int) -> np.ndarray:
 
 
 class TrainTransform:
-    """`transform(image, rng)`: one random augmentation, uint8 [H, W, 3] RGB -> float32
-    [3, size, size]. Two calls on one decoded image give the views image1 and image2.
+    """`transform(image, rng)`: one random augmentation of an image.
+
+    uint8 [H, W, 3] in RGB -> float32 [3, size, size]. Two calls on one decoded image give the views
+    image1 and image2.
 
     The official recipe: random crop (`crop_scale: null`) of the image resized to `size`, flip,
     colour jitter in random order, greyscale, Gaussian blur. The arguments are the keys of
     `Transform` in configs/base.yaml, which explains them. The colour operations are torchvision's
     ColorJitter on 8-bit images.
+
+    Raises:
+        UserError: an argument is out of its limits.
     """
 
     def __init__(
         self,
         size: int,
         flip_prob: float,
-        jitter: Mapping,
+        jitter: Mapping[str, float],
         gray_prob: float,
-        blur: Mapping,
+        blur: Mapping[str, Any],
         crop_scale: Sequence[float] | None,
         mean: Sequence[float],
         std: Sequence[float],
     ):
-        _check_recipe(size, flip_prob, jitter, gray_prob, blur, crop_scale, mean, std)
+        _check_recipe(
+            size=size,
+            flip_prob=flip_prob,
+            jitter=jitter,
+            gray_prob=gray_prob,
+            blur=blur,
+            crop_scale=crop_scale,
+            mean=mean,
+            std=std,
+        )
         self.size = size
         self.flip_prob = flip_prob
         self.jitter = dict(jitter)
@@ -148,7 +171,7 @@ class TrainTransform:
         self.crop_scale = crop_scale
         self._table = _normalisation_table(mean, std)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def __call__(self, image: Pixels, rng: np.random.Generator) -> Floats:
         _check_image(image)
         if self.crop_scale is None:
             image = augment.random_crop(_resize_short(image, self.size), self.size, rng)
@@ -164,7 +187,7 @@ class TrainTransform:
             image = cv2.GaussianBlur(image, self.blur_kernel, rng.uniform(*self.blur_sigma))
         return _normalise(image, self._table)
 
-    def _color_jitter(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _color_jitter(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         steps = (
             (augment.adjust_brightness, _factor(self.jitter["brightness"], rng)),
             (augment.adjust_contrast, _factor(self.jitter["contrast"], rng)),
@@ -177,31 +200,40 @@ class TrainTransform:
         return image
 
 
-def _check_recipe(size, flip_prob, jitter, gray_prob, blur, crop_scale, mean, std) -> None:
-    def expect(right: bool, key: str, value, expected: str) -> None:
-        if not right:
-            raise UserError(f"Transform.{key} is {value}: expected {expected}")
+_PROBABILITY = ("a probability, 0 to 1", lambda x: 0 <= x <= 1)
+_NOT_NEGATIVE = ("0 or more", lambda x: x >= 0)
 
-    expect(size >= 1, "size", size, "at least 1 pixel")
-    probabilities = {
-        "flip_prob": flip_prob,
-        "jitter.prob": jitter["prob"],
-        "gray_prob": gray_prob,
-        "blur.prob": blur["prob"],
-    }
-    for key, value in probabilities.items():
-        expect(0 <= value <= 1, key, value, "a probability, 0 to 1")
-    for key in ("brightness", "contrast", "saturation"):
-        expect(jitter[key] >= 0, f"jitter.{key}", jitter[key], "0 or more")
-    expect(0 <= jitter["hue"] <= 0.5, "jitter.hue", jitter["hue"], "0 to 0.5 of the hue circle")
-    kernel, sigma = blur["kernel"], blur["sigma"]
-    expect(kernel >= 1 and kernel % 2 == 1, "blur.kernel", kernel, "an odd number of pixels")
-    right = len(sigma) == 2 and 0 < sigma[0] <= sigma[1]
-    expect(right, "blur.sigma", sigma, "[low, high] above 0, in pixels")
-    right = crop_scale is None or (len(crop_scale) == 2 and 0 < crop_scale[0] <= crop_scale[1] <= 1)
-    expect(right, "crop_scale", crop_scale, "null, or [low, high] in 0 to 1")
-    expect(len(mean) == 3, "mean", mean, "three numbers")
-    expect(len(std) == 3 and min(std) > 0, "std", std, "three numbers above 0")
+# What each argument may be, in words and as a test, in the order in which they are looked at.
+# Keys as `Transform` has them in configs/base.yaml.
+_LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "size": ("at least 1 pixel", lambda x: x >= 1),
+    "flip_prob": _PROBABILITY,
+    "jitter.prob": _PROBABILITY,
+    "gray_prob": _PROBABILITY,
+    "blur.prob": _PROBABILITY,
+    "jitter.brightness": _NOT_NEGATIVE,
+    "jitter.contrast": _NOT_NEGATIVE,
+    "jitter.saturation": _NOT_NEGATIVE,
+    "jitter.hue": ("0 to 0.5 of the hue circle", lambda x: 0 <= x <= 0.5),
+    "blur.kernel": ("an odd number of pixels", lambda x: x >= 1 and x % 2 == 1),
+    "blur.sigma": ("[low, high] above 0, in pixels", lambda x: len(x) == 2 and 0 < x[0] <= x[1]),
+    "crop_scale": (
+        "null, or [low, high] in 0 to 1",
+        lambda x: x is None or (len(x) == 2 and 0 < x[0] <= x[1] <= 1),
+    ),
+    "mean": ("three numbers", lambda x: len(x) == 3),
+    "std": ("three numbers above 0", lambda x: len(x) == 3 and min(x) > 0),
+}
+
+
+def _check_recipe(**recipe: Any) -> None:
+    """Raise UserError for the first of TrainTransform's arguments that is out of its limits."""
+    values = dict(recipe)
+    for section in ("jitter", "blur"):
+        values.update({f"{section}.{key}": value for key, value in recipe[section].items()})
+    for key, (expected, holds) in _LIMITS.items():
+        if not holds(values[key]):
+            raise UserError(f"Transform.{key} is {values[key]}: expected {expected}")
 
 
 def _factor(strength: float, rng: np.random.Generator) -> float:
