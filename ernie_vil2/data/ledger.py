@@ -1,5 +1,7 @@
 """The ledger of what could not be read."""
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -15,12 +17,17 @@ class Ledger:
     Several processes may add at once, and a resumed run goes on with the file that is there.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]):
         self.path = os.fspath(path)
-        self._sources, self._read = set(), 0
+        self._sources: set[str] = set()
+        self._read = 0
 
     def add(self, error: BadRecord) -> None:
-        """Write `error` down unless its source is there. Raises UserError where that fails."""
+        """Write `error` down unless its source is there.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)

@@ -1,22 +1,31 @@
 """What a data set is made of, whatever its format."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Record:
+    """An image with its texts."""
+
     id: str  # of the image: equal ids are the same image
     image: bytes  # the encoded file, not decoded; empty: a text alone, which only evaluations read
-    captions: tuple  # of str, at least one but in an evaluation
-    tags: tuple  # of str, possibly empty
+    captions: tuple[str, ...]  # at least one; an evaluation also takes an image without any
+    tags: tuple[str, ...]  # possibly none
     source: str  # "file:row", rows counted from 1, for messages
-    # (row in its file from 0, id) of each caption, where texts have rows of their own: captions of
-    # one row are one text, whatever images they stand with; () means that each is a text of its own
-    text_ids: tuple = ()
+    # (row in its file from 0, id or None) of each caption, where texts have rows of their own:
+    # captions of one row are one text, whatever images they stand with. (): each is its own text
+    text_ids: tuple[tuple[int, int | str | None], ...] = ()
 
 
 class BadRecord(ValueError):
-    """A row that is no record. source: "file:row"; reason: what is wrong with it."""
+    """A row that is no record.
+
+    Attributes:
+        source: "file:row", rows counted from 1.
+        reason: what is wrong with it, in one line.
+    """
 
     def __init__(self, source: str, reason: str):
         super().__init__(source, reason)

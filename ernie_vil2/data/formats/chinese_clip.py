@@ -24,15 +24,15 @@ def chinese_clip_text(texts: spans.Spans, row: int) -> Text:
 class ChineseClipReader(JoinedReader):
     r"""Chinese-CLIP's layout: a record per image, with all its captions.
 
-    imgs: `*_imgs.tsv` with rows `id \t base64`. texts: `*_texts.jsonl` with {"text_id", "text",
-    "image_ids"}; an evaluation takes an empty list of ids, as in MUGE's test set. `counts` says
-    what training leaves out: images without text, repeated images, and texts that name images
-    which are not there.
+    Args:
+        imgs: `*_imgs.tsv` with rows `id \t base64`.
+        texts: `*_texts.jsonl` with {"text_id", "text", "image_ids"}; an evaluation takes an empty
+            list of ids, as in MUGE's test set.
     """
 
     def __init__(self, imgs: str, texts: str):
-        self._images, self._texts = spans.lines(rows.file(imgs)), spans.lines(rows.file(texts))
-        self._join([self._images.path, self._texts.path], "chinese_clip")
+        image_rows, text_rows = spans.lines(rows.file(imgs)), spans.lines(rows.file(texts))
+        super().__init__(image_rows, text_rows, [image_rows.path, text_rows.path], "chinese_clip")
         rows.refuse_empty(self, f"{imgs} and {texts}")
 
     def _image_id(self, row: int) -> str:
@@ -45,7 +45,7 @@ class ChineseClipReader(JoinedReader):
     def _text_row(self, row: int) -> Text:
         return chinese_clip_text(self._texts, row)
 
-    def _image(self, row: int) -> tuple:
+    def _image(self, row: int) -> tuple[str, str, bytes]:
         source, line = rows.line(self._images, row)
         columns = line.split(b"\t")
         if len(columns) != 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ernie_vil2.data.formats import rows, spans
 from ernie_vil2.data.formats.reader import Reader
@@ -25,7 +26,8 @@ class FolderReader(Reader):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _row(self, position: int) -> tuple:
+    def _row(self, position: int) -> tuple[str, dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+        """Source, row, captions and tags."""
         source, line = rows.line(self._rows, position)
         row = rows.json_object(line, source)
         captions = row["captions"] if "captions" in row else [row.get("caption")]
@@ -44,7 +46,7 @@ class FolderReader(Reader):
             source=source,
         )
 
-    def texts(self, position: int) -> tuple:
+    def texts(self, position: int) -> tuple[str, ...]:
         """What a record says, its image not read: captions and tags."""
         _, _, captions, tags = self._row(position)
         return captions + tags

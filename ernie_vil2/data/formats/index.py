@@ -1,4 +1,4 @@
-"""Where the rows of a file lie, so that any row of any size is read alone.
+"""An index of a file: where its rows lie, so that any row of any size is read alone.
 
 An index is built in one streaming pass and kept as a file of int64 numbers, beside the data or,
 where that cannot be written, in the user's cache folder. It is memory-mapped, and built again when
@@ -17,10 +17,13 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
@@ -31,10 +34,15 @@ _LOUD_BYTES = 1 << 30  # a file above this takes long enough to be announced
 _SAMPLES, _SAMPLE_BYTES = 16, 4096  # of a file; one of up to 64 KiB is looked at whole
 _DRAFT = ".draft"
 _ABANDONED = 60.0  # seconds after which a draft that nobody holds is nobody's
-_verified: set = set()  # index files whose checksum this process has seen to be right
+_verified: set[tuple[str, int, int, int]] = set()  # index files that this process has found whole
+
+State = list[Any]  # of a file: size, time, hash; a list, as JSON gives it back
+Arrays = dict[str, Numbers]
+Write = Callable[[str, ArrayLike], None]  # name, numbers
+Build = Callable[[Write], None]
 
 
-def _state(path: str) -> list:
+def _state(path: str) -> State:
     """What changes when a file does: its size, its time, and a hash of samples of its content."""
     try:
         with open(path, "rb", buffering=0) as file:
@@ -48,10 +56,10 @@ def _state(path: str) -> list:
     return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-def _places(paths: Sequence, kind: str) -> list:
+def _places(paths: Sequence[str], kind: str) -> list[str]:
     """Where the index may lie, the best place first."""
 
-    def name(parts) -> str:
+    def name(parts: Sequence[str]) -> str:
         digest = hashlib.blake2b("\0".join([kind, *parts]).encode(errors="surrogateescape"))
         return f".{os.path.basename(paths[0])[:100]}.{digest.hexdigest()[:16]}.index"
 
@@ -62,7 +70,7 @@ def _places(paths: Sequence, kind: str) -> list:
     return [os.path.join(folder, beside), os.path.join(home, "ernie_vil2", private)]
 
 
-def _mapped(place: str, states: list):
+def _mapped(place: str, states: list[State]) -> Arrays | None:
     """The arrays kept at `place`, or None where they are missing, damaged or of other files."""
     try:
         with open(place, "rb") as file:
@@ -72,7 +80,7 @@ def _mapped(place: str, states: list):
         total = sum(header["lengths"].values())
         if os.path.getsize(place) != _HEADER_BYTES + 8 * total or not _is_whole(place, header):
             return None
-        numbers = np.zeros(0, np.int64)
+        numbers: Numbers = np.zeros(0, np.int64)
         if total:
             numbers = np.memmap(place, np.int64, "r", offset=_HEADER_BYTES, shape=(total,))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -84,7 +92,7 @@ def _mapped(place: str, states: list):
     return arrays
 
 
-def _is_whole(place: str, header: dict) -> bool:
+def _is_whole(place: str, header: Mapping[str, Any]) -> bool:
     """Whether the numbers are those that were written; looked at once by a process."""
     stat = os.stat(place)
     version = (place, stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -100,13 +108,18 @@ def _is_whole(place: str, header: dict) -> bool:
     return True
 
 
-def cached(paths: Sequence, kind: str, build: Callable) -> dict:
+def cached(paths: Sequence[str], kind: str, build: Build) -> Arrays:
     """Named int64 arrays made from `paths`, memory-mapped from their index file.
 
-    build(write) is called where there is no valid index; it calls write(name, int64 array), as
-    often as it likes, all for one name before the next. kind: what tells this index from others
-    of the same files. Several processes may build at once: each index appears whole. Raises
-    UserError where a file cannot be read or no index can be written.
+    Several processes may build at once: each index appears whole.
+
+    Args:
+        kind: what tells this index from others of the same files.
+        build: called as build(write) where there is no valid index; it calls write(name, int64
+            array) as often as it likes, all for one name before the next.
+
+    Raises:
+        UserError: a file cannot be read, or no index can be written.
     """
     states = [_state(path) for path in paths]
     places = _places(paths, kind)
@@ -136,7 +149,7 @@ def cached(paths: Sequence, kind: str, build: Callable) -> dict:
 
 
 @contextlib.contextmanager
-def _draft(place: str):
+def _draft(place: str) -> Iterator[BinaryIO]:
     """A file to write that takes its place at the end, whole, or else leaves nothing.
 
     Its name begins with a dot as the index's own does, so that no "folder/*" takes it for data if
@@ -166,20 +179,21 @@ def _remove_abandoned_drafts(place: str) -> None:
                 os.unlink(path)
 
 
-def _write(file, states: list, build: Callable) -> None:
-    lengths, digest = {}, hashlib.blake2b(digest_size=16)
+def _write(file: BinaryIO, states: list[State], build: Build) -> None:
+    lengths: dict[str, int] = {}
+    digest = hashlib.blake2b(digest_size=16)
     file.write(b" " * _HEADER_BYTES)
 
-    def write(name: str, numbers) -> None:
+    def write(name: str, numbers: ArrayLike) -> None:
         assert name not in lengths or name == next(reversed(lengths)), name
-        numbers = np.ascontiguousarray(numbers, np.int64)
-        lengths[name] = lengths.get(name, 0) + numbers.size
-        digest.update(numbers)
-        file.write(numbers)
+        content = np.ascontiguousarray(numbers, np.int64)
+        lengths[name] = lengths.get(name, 0) + content.size
+        digest.update(content.data)
+        file.write(content.data)
 
     build(write)
     header = {"format": _FORMAT, "states": states, "lengths": lengths}
-    header = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
-    assert len(header) < _HEADER_BYTES
+    encoded = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
+    assert len(encoded) < _HEADER_BYTES
     file.seek(0)
-    file.write(header.ljust(_HEADER_BYTES))
+    file.write(encoded.ljust(_HEADER_BYTES))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from io import FileIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ernie_vil2.data.formats.index import cached
+from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.formats.index import Build, Write, cached
 from ernie_vil2.data.formats.json_scan import BOM, json_elements
 from ernie_vil2.errors import UserError
 
@@ -19,45 +22,52 @@ MAX_ROW_BYTES = 3 << 29  # a picture of MAX_IMAGE_BYTES in base64, and some text
 class Spans:
     """Byte ranges of one file, read on demand. Picklable; safe after fork and in threads.
 
-    Where they lie is the array `name`, starts and ends in turn, of `cached([path], kind, build)`.
-    fence: the byte that stands between two ranges and in none, where that is so; it tells when the
-    file is another than that of the index in a way that no sample has shown.
+    Args:
+        path: the file.
+        kind, build: where the ranges lie says `cached([path], kind, build)`.
+        name: of the array there that holds them, starts and ends in turn.
+        fence: the byte that stands between two ranges and in none, where there is such a one; it
+            tells when the file is another than that of the index in a way that no sample has shown.
     """
 
-    def __init__(self, path: str, kind: str, build: Callable, name: str, fence: bytes = b""):
+    def __init__(self, path: str, kind: str, build: Build, name: str, fence: bytes = b""):
         self.path, self._kind, self._build, self._name = path, kind, build, name
         self._fence = fence
-        self._file, self._spans = None, None
+        self._opened: tuple[Numbers, FileIO] | None = None
         self._open()
 
-    def _open(self) -> None:
-        self._spans = cached([self.path], self._kind, self._build)[self._name].reshape(-1, 2)
-        # unbuffered, and read by pread: no position is shared with a forked process
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
+    def _open(self) -> tuple[Numbers, FileIO]:
+        """The ranges, int64 [N, 2], and the file, opened once in each process."""
+        if self._opened is None:
+            spans = cached([self.path], self._kind, self._build)[self._name].reshape(-1, 2)
+            # unbuffered, and read by pread: no position is shared with a forked process
+            self._opened = spans, open(self.path, "rb", buffering=0)  # noqa: SIM115
+        return self._opened
 
-    def __del__(self):
-        if getattr(self, "_file", None):
-            self._file.close()
+    def __del__(self) -> None:
+        if getattr(self, "_opened", None):  # not where __init__ has failed
+            self._open()[1].close()
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_file": None, "_spans": None}
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}
 
     def __len__(self) -> int:
-        if self._spans is None:
-            self._open()
-        return len(self._spans)
+        return len(self._open()[0])
 
     def read(self, row: int, limit: int | None = None) -> bytes:
-        """The bytes of a row from 0, or the first `limit` of them. Raises OSError."""
-        if self._spans is None:
-            self._open()
-        start, end = map(int, self._spans[row])
+        """The bytes of a row from 0, or the first `limit` of them.
+
+        Raises:
+            OSError: they cannot be read, or the file is not the one that was indexed.
+        """
+        spans, file = self._open()
+        start, end = map(int, spans[row])
         wanted = end - start if limit is None else min(end - start, limit)
         if wanted > MAX_ROW_BYTES:
             raise OSError(f"a row of {wanted} bytes, at most {MAX_ROW_BYTES} are read")
         before = len(self._fence) * (row > 0)
         behind = len(self._fence) * (wanted == end - start)
-        data = os.pread(self._file.fileno(), before + wanted + behind, start - before)
+        data = os.pread(file.fileno(), before + wanted + behind, start - before)
         if len(data) < before + wanted:
             raise OSError("the file is shorter than when it was opened")
         found = data[before : before + wanted]
@@ -73,10 +83,10 @@ def lines(path: str) -> Spans:
 
 
 class _Lines:
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         self.path = path
 
-    def __call__(self, write: Callable) -> None:
+    def __call__(self, write: Write) -> None:
         with _opened(self.path) as file:
             start = len(BOM) if file.read(len(BOM)) == BOM else 0
             file.seek(start)
@@ -91,20 +101,23 @@ class _Lines:
             write("spans", [start, position] if position > start else [])
 
 
-def json_arrays(path: str, *names: str) -> list:
+def json_arrays(path: str, *names: str) -> list[Spans]:
     """The elements of the named arrays in a JSON file's outermost object, one Spans for each.
 
-    An array that is missing counts as empty. Raises UserError where the file is no JSON object.
+    An array that is missing counts as empty.
+
+    Raises:
+        UserError: the file is no JSON object.
     """
     build = _JsonArrays(path, names)
     return [Spans(path, "json " + " ".join(names), build, name) for name in names]
 
 
 class _JsonArrays:
-    def __init__(self, path: str, names: Sequence):
+    def __init__(self, path: str, names: Sequence[str]) -> None:
         self.path, self.names = path, names
 
-    def __call__(self, write: Callable) -> None:
+    def __call__(self, write: Write) -> None:
         spans = {name: array("q") for name in self.names}
         with _opened(self.path) as file:
             try:
@@ -117,7 +130,7 @@ class _JsonArrays:
             write(name, np.frombuffer(numbers, np.int64) if numbers else [])
 
 
-def _opened(path: str):
+def _opened(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as error:

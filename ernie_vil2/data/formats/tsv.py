@@ -15,12 +15,15 @@ from ernie_vil2.errors import UserError
 class TsvReader(Reader):
     r"""Rows `text \t image id \t base64 [\t tags]`, the official format.
 
-    path: a file, a pattern such as "train-*.tsv", or a list of these. tag_separator: what stands
-    between tags. The base64 may be standard or URL-safe, padded or not. Each row is a record, a
-    blank one a bad record.
+    The base64 may be standard or URL-safe, padded or not. Each row is a record, a blank one a bad
+    record.
+
+    Args:
+        path: a file, a pattern such as "train-*.tsv", or a list of these.
+        tag_separator: what stands between tags.
     """
 
-    def __init__(self, path: str | Sequence, tag_separator: str = "|"):
+    def __init__(self, path: str | Sequence[str], tag_separator: str = "|"):
         paths = rows.files(path)
         if not isinstance(tag_separator, str) or not tag_separator:
             raise UserError(f'tag_separator is {tag_separator!r}: give a string, such as "|"')
@@ -32,7 +35,8 @@ class TsvReader(Reader):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def _columns(self, position: int) -> tuple:
+    def _columns(self, position: int) -> tuple[str, str, bytes, bytes, str]:
+        """Source, text, image id, base64 and tags, of which text and tags are decoded."""
         number = int(np.searchsorted(self._ends, position, side="right"))
         file = self._files[number]
         row = position - int(self._ends[number]) + len(file)
@@ -43,12 +47,8 @@ class TsvReader(Reader):
                 source, f"{len(columns)} columns, expected text, image id, base64 and maybe tags"
             )
         tags = rows.decode(columns[3], source) if len(columns) == 4 else ""
-        return (
-            source,
-            rows.text(rows.decode(columns[0], source), "text", source),
-            *columns[1:3],
-            tags,
-        )
+        text = rows.text(rows.decode(columns[0], source), "text", source)
+        return source, text, columns[1], columns[2], tags
 
     def _get(self, position: int) -> Record:
         source, caption, image_id, image, tags = self._columns(position)
@@ -60,7 +60,7 @@ class TsvReader(Reader):
             source=source,
         )
 
-    def texts(self, position: int) -> tuple:
+    def texts(self, position: int) -> tuple[str, str]:
         """What a record says, its image not read: the caption, and the tags as they stand there."""
         _, caption, _, _, tags = self._columns(position)
         return caption, tags
