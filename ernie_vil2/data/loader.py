@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 from paddle.io import DataLoader, Dataset, IterableDataset
 
+from ernie_vil2.data.image_file import ImageError
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.records import BadRecord, Ledger
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError

@@ -12,7 +12,8 @@ import numpy as np
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.data.records import Ledger, build_reader
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows, refuse_bad

@@ -9,7 +9,8 @@ import paddle
 from paddle.io import Subset
 
 from ernie_vil2.artefact.folder import Artefact, cosines
-from ernie_vil2.data.records import BadRecord, build_reader
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Embeddings, embed_records

@@ -21,9 +21,11 @@ from ernie_vil2 import distributed
 from ernie_vil2.checkpoints import store, training_state
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.records import BadRecord, Ledger, build_reader
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker

@@ -18,7 +18,7 @@ import pytest
 
 from ernie_vil2 import cli
 from ernie_vil2.data import vocab
-from ernie_vil2.data.records import build_reader
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.demo import emoji, npm
 from ernie_vil2.errors import UserError

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2.data.records import build_reader
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
