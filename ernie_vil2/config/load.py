@@ -137,7 +137,7 @@ def _parse_override(override: str) -> Dotted:
 
 def packaged() -> Path:
     """The folder of the configurations that come with the package, or lie beside it in a clone."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]  # ernie_vil2/
     return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
 
 
