@@ -14,9 +14,14 @@ from typing import Any
 
 from ernie_vil2.config.hints import hint
 from ernie_vil2.errors import UserError, did_you_mean
-
-IMAGE_VIEWS = ("image1", "image2")
-TEXT_VIEWS = ("text1", "text2", "caption1", "caption2", "tags1", "tags2")
+from ernie_vil2.views import (
+    DEFAULT_IMAGE_VIEWS,
+    DEFAULT_PAIRS,
+    DEFAULT_TEXT_VIEWS,
+    IMAGE_VIEWS,
+    TEXT_VIEWS,
+    VIEWS,
+)
 
 # -- Messages --------------------------------------------------------------------------------------
 
@@ -316,8 +321,8 @@ SCHEMA = section(
         lowercase=boolean(True),
     ),
     Views=section(
-        image=listof(choice(*IMAGE_VIEWS), SOME_SET, ["image1", "image2"]),
-        text=listof(choice(*TEXT_VIEWS), SOME_SET, ["text1", "text2"]),
+        image=listof(choice(*IMAGE_VIEWS), SOME_SET, list(DEFAULT_IMAGE_VIEWS)),
+        text=listof(choice(*TEXT_VIEWS), SOME_SET, list(DEFAULT_TEXT_VIEWS)),
         draw=section(
             tags_prob=number(PROBABILITY, 0.5),
             per=choice("batch", "sample", default="batch"),
@@ -356,7 +361,7 @@ SCHEMA = section(
     Loss=section(
         pairs=listof(
             section(
-                views=listof(choice(*IMAGE_VIEWS, *TEXT_VIEWS), PAIR),
+                views=listof(choice(*VIEWS), PAIR),
                 weight=number(NOT_NEGATIVE, 1.0),
                 temperature=nullable(number(POSITIVE, OPTIONAL)),  # else the shared logit scale
                 learnable=boolean(OPTIONAL),
@@ -364,12 +369,7 @@ SCHEMA = section(
                 bias=number(ANY, OPTIONAL),  # of the sigmoid
             ),
             SOME,
-            [
-                {"views": ["image1", "image2"], "weight": 1.0},
-                {"views": ["text1", "text2"], "weight": 1.0},
-                {"views": ["image1", "text1"], "weight": 1.0},
-                {"views": ["image2", "text2"], "weight": 1.0},
-            ],
+            [{"views": list(pair), "weight": 1.0} for pair in DEFAULT_PAIRS],
         ),
         logit_scale=section(
             init=number(POSITIVE, 14.285714),

@@ -7,23 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ernie_vil2.errors import UserError, did_you_mean
-
-# text1 and text2 stand for the caption or the tag sentence, whichever was drawn.
-VIEWS = ("image1", "image2", "text1", "text2", "caption1", "caption2", "tags1", "tags2")
-
-DEFAULT_PAIRS = (("image1", "image2"), ("text1", "text2"), ("image1", "text1"), ("image2", "text2"))
-
-IMAGE, TEXTS = "image", ("text", "caption", "tags")
-SOURCES = (IMAGE, *TEXTS)  # what a view may show
+from ernie_vil2.views import SOURCE_OF, VIEWS
 
 LOSSES = ("softmax", "sigmoid")
 
 _SIGLIP_BIAS = -10.0
-
-
-def source(view: str) -> str:
-    """What a view shows: two views of one source differ by augmentation or dropout alone."""
-    return view.rstrip("12")
 
 
 class Pair(NamedTuple):
@@ -109,5 +97,5 @@ class Term(NamedTuple):
     @classmethod
     def of(cls, pair: Pair, views: Sequence[str]) -> Term:
         """views: names of the V views of [B, V, D]."""
-        sources = source(pair.a), source(pair.b)
+        sources = SOURCE_OF[pair.a], SOURCE_OF[pair.b]
         return cls(views.index(pair.a), views.index(pair.b), sources, pair.sigmoid)
