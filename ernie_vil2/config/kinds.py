@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Callable, NoReturn, TypeVar
 
 from ernie_vil2.config.hints import hint
 from ernie_vil2.config.messages import join, wrong
 from ernie_vil2.errors import UserError
+from ernie_vil2.limits import MANY, NOT_NEGATIVE, POSITIVE, Items, Limit, between
 
 REQUIRED, OPTIONAL = object(), object()  # instead of a default: must be stated; may be absent
 
 
-class Dotted(dict):
+class Dotted(dict[str, Any]):
     """A mapping made of the dotted key of an override: over a list its keys are indices."""
 
 
 class Kind:
-    """What a key may hold: `expected` in words, its `default`, and whether it may be `null`."""
+    """What a key may hold.
 
-    def check(self, value, key: str, where: str, whole: bool):
-        """The value as the program wants it; UserError unless it is of this kind.
+    Attributes:
+        expected: in words.
+        default: what stands for a key that is absent, else REQUIRED or OPTIONAL.
+        null: whether it may be `null`.
+    """
 
-        where: the file, or "-o". whole: fill in what is missing too, or demand it.
+    expected: str
+    default: Any
+    null: bool
+
+    def check(self, value: Any, key: str, where: str, whole: bool) -> Any:
+        """The value as the program wants it.
+
+        Args:
+            key: dotted.
+            where: the file, or "-o".
+            whole: fill in what is missing too, or demand it.
+
+        Raises:
+            UserError: the value is not of this kind.
         """
         return None if value is None and self.null else self.read(value, key, where, whole)
 
-    def refuse(self, value, key: str, where: str):
+    def read(self, value: Any, key: str, where: str, whole: bool) -> Any:
+        """`check` of a value that is not a permitted `null`."""
+        raise NotImplementedError
+
+    def refuse(self, value: Any, key: str, where: str) -> NoReturn:
         raise wrong(where, key, value, self.expected + (", or null" if self.null else ""))
 
 
@@ -37,17 +57,18 @@ class Kind:
 class Leaf(Kind):
     """One value, of one of `types` (a bool is no int), for which `valid` holds.
 
-    spellings: of names that are read in any case, lower case -> as the program spells it.
+    Attributes:
+        spellings: of names that are read in any case, lower case -> as the program spells it.
     """
 
     expected: str
-    types: tuple
-    valid: Callable
+    types: tuple[type, ...]
+    valid: Callable[[Any], object]
     default: Any = REQUIRED
     null: bool = False
-    spellings: Mapping | None = None
+    spellings: Mapping[str, str] | None = None
 
-    def read(self, value, key, where, whole):
+    def read(self, value: Any, key: str, where: str, whole: bool) -> Any:
         if self.spellings and isinstance(value, str):
             value = self.spellings.get(value.lower(), value)
         if type(value) not in self.types or not self.valid(value):
@@ -61,11 +82,11 @@ class ListOf(Kind):
 
     item: Kind
     expected: str
-    valid: Callable
+    valid: Callable[[list[Any]], bool]
     default: Any = REQUIRED
     null: bool = False
 
-    def read(self, value, key, where, whole):
+    def read(self, value: Any, key: str, where: str, whole: bool) -> Any:
         if isinstance(value, Dotted):
             return {i: self.item.check(v, join(key, i), where, False) for i, v in value.items()}
         if not isinstance(value, list):
@@ -79,30 +100,25 @@ class ListOf(Kind):
 
 @dataclass(frozen=True)
 class Section(Kind):
-    """A mapping with known keys; a nullable one is null when missing.
+    """A mapping with known keys; a nullable one is null when it is absent.
 
-    component: takes further keys, which its builder checks against the component of that `name`;
-    what belongs to another component is dropped when `name` changes.
+    Attributes:
+        component: takes further keys, which its builder checks against the component of that
+            `name`; what belongs to another component is dropped when `name` changes.
     """
 
-    fields: Mapping
+    fields: Mapping[str, Kind]
+    expected: str
+    default: Any
     component: bool = False
     null: bool = False
 
     @property
-    def default(self):
-        return None if self.null else {}
-
-    @property
-    def expected(self):
-        return f"a mapping with {', '.join(self.fields)}"
-
-    @property
-    def common(self) -> set:
+    def common(self) -> set[str]:
         """Keys that mean the same whatever the component's name."""
         return {k for k, kind in self.fields.items() if kind.default not in (REQUIRED, OPTIONAL)}
 
-    def read(self, value, key, where, whole):
+    def read(self, value: Any, key: str, where: str, whole: bool) -> dict[str, Any]:
         if not isinstance(value, dict):
             self.refuse(value, key, where)
         further = {name: item for name, item in value.items() if name not in self.fields}
@@ -122,75 +138,66 @@ class Section(Kind):
         return {**known, **further}
 
 
-def section(**fields) -> Section:
-    return Section(fields)
+# -- How the schema writes them --------------------------------------------------------------------
+
+AnyKind = TypeVar("AnyKind", Leaf, ListOf, Section)
 
 
-def component(**fields) -> Section:
-    return Section(fields, component=True)
+def section(**fields: Kind) -> Section:
+    return Section(fields, f"a mapping with {', '.join(fields)}", default={})
 
 
-def nullable(kind):
+def component(**fields: Kind) -> Section:
+    return replace(section(**fields), component=True)
+
+
+def nullable(kind: AnyKind) -> AnyKind:
+    if isinstance(kind, Section):
+        return replace(kind, null=True, default=None)
     return replace(kind, null=True)
 
 
-# Limits: what is expected, in words, and the test of it.
-def between(low: int, high: int) -> tuple:
-    return f"from {low} to {high}", lambda x: low <= x <= high
-
-
-POSITIVE = ("above 0", lambda x: x > 0)
-ANY = ("that is finite", lambda x: True)
-NOT_NEGATIVE = ("of at least 0", lambda x: x >= 0)
-PROBABILITY = ("from 0 to 1", lambda x: 0 <= x <= 1)
-BELOW_ONE = ("from 0 to below 1", lambda x: 0 <= x < 1)
-SHARE = ("above 0 and at most 1", lambda x: 0 < x <= 1)
-SECONDS = ("above 0 and at most 31536000, a year", lambda x: 0 < x <= 31_536_000)
-
-# Upper bounds, far beyond any use: past them a number is a slip, which would end in a hang, in a
-# full memory or in an error of a library that has never heard of the key.
-MANY = 10**9  # steps, records
-WIDE = 10**6  # widths and lengths of a tower
-PIXELS = 16_384  # the side of a picture
-
-
-def integer(limits, default=REQUIRED, most: int = MANY) -> Leaf:
+def integer(limit: Limit, default: Any = REQUIRED, most: int = MANY) -> Leaf:
     """most: the upper bound of POSITIVE and NOT_NEGATIVE; other limits have one of their own."""
-    if limits in (POSITIVE, NOT_NEGATIVE):
-        limits = between(int(limits is POSITIVE), most)
-    return Leaf(f"an integer {limits[0]}", (int,), limits[1], default)
+    if limit in (POSITIVE, NOT_NEGATIVE):
+        limit = between(int(limit is POSITIVE), most)
+    return Leaf(f"an integer {limit.words}", (int,), limit.allows, default)
 
 
-def number(limits, default=REQUIRED) -> Leaf:
-    expected, valid = limits
-
-    def finite(x):  # neither inf, NaN nor an integer that no float can hold
-        return abs(x) < sys.float_info.max and valid(x)
-
-    return Leaf(f"a number {expected}", (int, float), finite, default)
+def odd_integer(limit: Limit, default: Any) -> Leaf:
+    """limit: allows odd ones alone."""
+    return Leaf(f"an odd integer {limit.words}", (int,), limit.allows, default)
 
 
-def boolean(default) -> Leaf:
+def number(limit: Limit, default: Any = REQUIRED) -> Leaf:
+    return Leaf(f"a number {limit.words}", (int, float), limit.allows, default)
+
+
+def boolean(default: Any) -> Leaf:
     return Leaf("true or false", (bool,), lambda value: True, default)
 
 
-def string(default=REQUIRED, expected="a string that is not empty", valid=str.strip) -> Leaf:
+def string(
+    default: Any = REQUIRED,
+    expected: str = "a string that is not empty",
+    valid: Callable[[str], object] = str.strip,
+) -> Leaf:
     return Leaf(expected, (str,), valid, default)
 
 
-def choice(*options, default=REQUIRED) -> Leaf:
+def choice(*options: str, default: Any = REQUIRED) -> Leaf:
     """One of `options`, in any case: `adamw` is `AdamW`."""
     leaf = string(default, f"one of {', '.join(options)}", lambda value: value in options)
     return replace(leaf, spellings={option.lower(): option for option in options})
 
 
-def template(default) -> Leaf:
+def template(default: str) -> Leaf:
     expected = 'a sentence with one "{}" where the tags go, and no other braces'
     return string(default, expected, lambda value: re.fullmatch(r"[^{}]*\{\}[^{}]*", value))
 
 
 def regex() -> Leaf:
-    def valid(value):
+    def valid(value: str) -> bool:
         try:
             return value != "" and bool(re.compile(value))
         except re.error:
@@ -199,18 +206,5 @@ def regex() -> Leaf:
     return string(expected="a regular expression that is not empty", valid=valid)
 
 
-def _different(items) -> bool:
-    return len(set(items)) == len(items)
-
-
-# How many items, and which: in words, and the test of it.
-SOME = ("one or more items", len)
-SET = ("different items", _different)
-SOME_SET = ("one or more different items", lambda items: items and _different(items))
-PAIR = ("2 different items", lambda items: len(items) == 2 and _different(items))
-RANGE = ("2 items, the smaller first", lambda items: len(items) == 2 and items[0] <= items[1])
-THREE = ("3 items", lambda items: len(items) == 3)
-
-
-def listof(item: Kind, items, default=REQUIRED) -> ListOf:
-    return ListOf(item, f"a list of {items[0]}, each {item.expected}", items[1], default)
+def listof(item: Kind, items: Items, default: Any = REQUIRED) -> ListOf:
+    return ListOf(item, f"a list of {items.words}, each {item.expected}", items.holds, default)

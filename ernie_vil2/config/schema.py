@@ -6,24 +6,9 @@
 from __future__ import annotations
 
 from ernie_vil2.config.kinds import (
-    ANY,
-    BELOW_ONE,
-    NOT_NEGATIVE,
     OPTIONAL,
-    PAIR,
-    PIXELS,
-    POSITIVE,
-    PROBABILITY,
-    RANGE,
-    SECONDS,
-    SET,
-    SHARE,
-    SOME,
-    SOME_SET,
-    THREE,
-    WIDE,
     Leaf,
-    between,
+    ListOf,
     boolean,
     choice,
     component,
@@ -31,10 +16,31 @@ from ernie_vil2.config.kinds import (
     listof,
     nullable,
     number,
+    odd_integer,
     regex,
     section,
     string,
     template,
+)
+from ernie_vil2.limits import (
+    ABOVE_ONE,
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    PAIR_LOSSES,
+    PAIR_NUMBERS,
+    PAIR_VIEWS,
+    PIXELS,
+    POSITIVE,
+    PROBABILITY,
+    SECONDS,
+    SET,
+    SHARE,
+    SOME,
+    SOME_SET,
+    TRANSFORM_LISTS,
+    TRANSFORM_NUMBERS,
+    WIDE,
+    between,
 )
 from ernie_vil2.views import (
     DEFAULT_IMAGE_VIEWS,
@@ -54,6 +60,11 @@ _PATHS = Leaf(
     OPTIONAL,
 )
 _DATASET = component(name=string(), path=_PATHS)  # what a format needs its reader checks
+
+
+def _transform_list(key: str, default: list[float] | None) -> ListOf:
+    return listof(number(TRANSFORM_NUMBERS[key]), TRANSFORM_LISTS[key], default)
+
 
 SCHEMA = section(
     Global=section(
@@ -131,34 +142,35 @@ SCHEMA = section(
         ),
     ),
     Transform=section(
-        size=integer(POSITIVE, 224, PIXELS),
-        flip_prob=number(PROBABILITY, 0.5),
+        size=integer(TRANSFORM_NUMBERS["size"], 224),
+        flip_prob=number(TRANSFORM_NUMBERS["flip_prob"], 0.5),
         jitter=section(
-            brightness=number(between(0, 10), 0.4),
-            contrast=number(between(0, 10), 0.4),
-            saturation=number(between(0, 10), 0.4),
-            hue=number(("from 0 to 0.5", lambda x: 0 <= x <= 0.5), 0.1),
-            prob=number(PROBABILITY, 0.8),
+            brightness=number(TRANSFORM_NUMBERS["jitter.brightness"], 0.4),
+            contrast=number(TRANSFORM_NUMBERS["jitter.contrast"], 0.4),
+            saturation=number(TRANSFORM_NUMBERS["jitter.saturation"], 0.4),
+            hue=number(TRANSFORM_NUMBERS["jitter.hue"], 0.1),
+            prob=number(TRANSFORM_NUMBERS["jitter.prob"], 0.8),
         ),
-        gray_prob=number(PROBABILITY, 0.2),
+        gray_prob=number(TRANSFORM_NUMBERS["gray_prob"], 0.2),
         blur=section(
-            kernel=Leaf("an odd integer from 1 to 255", (int,), lambda x: 0 < x < 256 and x % 2, 5),
-            sigma=listof(number(POSITIVE), RANGE, [0.1, 2.0]),
-            prob=number(PROBABILITY, 0.5),
+            kernel=odd_integer(TRANSFORM_NUMBERS["blur.kernel"], 5),
+            sigma=_transform_list("blur.sigma", [0.1, 2.0]),
+            prob=number(TRANSFORM_NUMBERS["blur.prob"], 0.5),
         ),
-        crop_scale=nullable(listof(number(SHARE), RANGE, None)),
-        mean=listof(number(PROBABILITY), THREE, [0.485, 0.456, 0.406]),
-        std=listof(number(POSITIVE), THREE, [0.229, 0.224, 0.225]),
+        crop_scale=nullable(_transform_list("crop_scale", None)),
+        mean=_transform_list("mean", [0.485, 0.456, 0.406]),
+        std=_transform_list("std", [0.229, 0.224, 0.225]),
     ),
     Loss=section(
         pairs=listof(
             section(
-                views=listof(choice(*VIEWS), PAIR),
-                weight=number(NOT_NEGATIVE, 1.0),
-                temperature=nullable(number(POSITIVE, OPTIONAL)),  # else the shared logit scale
+                views=listof(choice(*VIEWS), PAIR_VIEWS),
+                weight=number(PAIR_NUMBERS["weight"], 1.0),
+                # absent or null: the shared logit scale
+                temperature=nullable(number(PAIR_NUMBERS["temperature"], OPTIONAL)),
                 learnable=boolean(OPTIONAL),
-                loss=choice("softmax", "sigmoid", default=OPTIONAL),  # else softmax
-                bias=number(ANY, OPTIONAL),  # of the sigmoid
+                loss=choice(*PAIR_LOSSES, default=OPTIONAL),  # absent: softmax
+                bias=number(PAIR_NUMBERS["bias"], OPTIONAL),  # of the sigmoid
             ),
             SOME,
             [{"views": list(pair), "weight": 1.0} for pair in DEFAULT_PAIRS],
@@ -217,7 +229,7 @@ SCHEMA = section(
         hang_timeout=nullable(number(SECONDS, 1800.0)),
     ),
     Faults=section(
-        spike=nullable(number(("above 1", lambda x: x > 1), None)),
+        spike=nullable(number(ABOVE_ONE, None)),
         skips=integer(POSITIVE, 5),
         rollbacks=integer(NOT_NEGATIVE, 3),
         bad_share=nullable(number(PROBABILITY, 0.5)),

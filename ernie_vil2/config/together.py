@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ernie_vil2.config.messages import show, wrong
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.limits import PAIR_LOSSES_WITH_BIAS
 from ernie_vil2.views import IMAGE_VIEWS
 
 
@@ -58,7 +59,7 @@ def _check_pairs(pairs: list, views: dict, where: str) -> None:
                 f"{at}.learnable is true, but what would be learnt is missing; "
                 "state the pair's own temperature, for example 0.07"
             )
-        if "bias" in pair and pair.get("loss") != "sigmoid":
+        if "bias" in pair and pair.get("loss") not in PAIR_LOSSES_WITH_BIAS:
             raise UserError(
                 f"{at}.bias is {show(pair['bias'])}, which only the sigmoid loss has; "
                 "state loss: sigmoid, or drop it"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.limits import PAIR_LOSSES, PAIR_LOSSES_WITH_BIAS, PAIR_NUMBERS
 from ernie_vil2.views import SOURCE_OF, VIEWS
-
-LOSSES = ("softmax", "sigmoid")
 
 _SIGLIP_BIAS = -10.0
 
@@ -61,24 +59,25 @@ class Pair(NamedTuple):
                 raise UserError(f'no view is named "{view}"{did_you_mean(view, VIEWS)}')
         if pair.a == pair.b:
             raise UserError(f"pair {pair.name} has one view twice: name two different ones")
-        if not (pair.weight >= 0 and math.isfinite(pair.weight)):
+        if not PAIR_NUMBERS["weight"].allows(pair.weight):
             raise UserError(f"pair {pair.name} has weight {pair.weight}: give a number from 0")
-        if pair.temperature is not None and not pair.temperature > 0:
+        temperature = PAIR_NUMBERS["temperature"]
+        if pair.temperature is not None and not temperature.allows(pair.temperature):
             raise UserError(
                 f"pair {pair.name} has temperature {pair.temperature}: give one above 0"
             )
-        if pair.loss not in LOSSES:
+        if pair.loss not in PAIR_LOSSES:
             raise UserError(
-                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, LOSSES)}'
+                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, PAIR_LOSSES)}'
             )
         if pair.bias is None:
             return pair._replace(bias=_SIGLIP_BIAS) if pair.sigmoid else pair
-        if not pair.sigmoid:
+        if pair.loss not in PAIR_LOSSES_WITH_BIAS:
             raise UserError(
                 f"pair {pair.name} has bias {pair.bias}, which softmax cancels: "
                 "leave it out, or give loss: sigmoid"
             )
-        if not math.isfinite(pair.bias):
+        if not PAIR_NUMBERS["bias"].allows(pair.bias):
             raise UserError(f"pair {pair.name} has bias {pair.bias}: give a finite number")
         return pair
 
