@@ -158,14 +158,18 @@ def nullable(kind: AnyKind) -> AnyKind:
 
 
 def integer(limit: Limit, default: Any = REQUIRED, most: int = MANY) -> Leaf:
-    """most: the upper bound of POSITIVE and NOT_NEGATIVE; other limits have one of their own."""
+    """An integer.
+
+    Args:
+        most: the upper bound of POSITIVE and NOT_NEGATIVE; other limits have one of their own.
+    """
     if limit in (POSITIVE, NOT_NEGATIVE):
         limit = between(int(limit is POSITIVE), most)
     return Leaf(f"an integer {limit.words}", (int,), limit.allows, default)
 
 
 def odd_integer(limit: Limit, default: Any) -> Leaf:
-    """limit: allows odd ones alone."""
+    """An integer of a limit that allows odd ones alone."""
     return Leaf(f"an odd integer {limit.words}", (int,), limit.allows, default)
 
 

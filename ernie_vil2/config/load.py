@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NoReturn, Union
 
 import yaml
 
 from ernie_vil2.config import strict_yaml
-from ernie_vil2.config.kinds import REQUIRED, Dotted, Kind, ListOf
+from ernie_vil2.config.kinds import REQUIRED, Dotted, Kind, ListOf, Section
 from ernie_vil2.config.messages import join, show, wrong
 from ernie_vil2.config.schema import SCHEMA
 from ernie_vil2.config.together import check_together
 from ernie_vil2.errors import UserError, did_you_mean
 
+StrPath = Union[str, "os.PathLike[str]"]
 
-def load_config(path, overrides: Iterable = ()) -> Config:
+
+def load_config(path: StrPath, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file with its `_BASE_` files, apply `-o` overrides, fill in defaults, check.
 
-    path: a file, or the name of one that the package carries, see `locate`.
-    overrides: strings "Section.key=VALUE", VALUE in YAML; in the key a number indexes a list.
-    Raises UserError for whatever is wrong with the files or the overrides.
+    Args:
+        path: a file, or the name of one that the package carries, see `locate`.
+        overrides: "Section.key=VALUE" each, VALUE in YAML; in the key a number indexes a list.
+
+    Raises:
+        UserError: whatever is wrong with the files or the overrides.
     """
     assert not isinstance(overrides, str), "overrides is a list of strings"
-    changes: dict = {}
+    changes: dict[str, Any] = {}
     for override in overrides:
         changes = _merge(changes, _parse_override(override), None)
     tree = _merge(_read_layers(path), changes, SCHEMA)
@@ -38,10 +44,14 @@ def load_config(path, overrides: Iterable = ()) -> Config:
     return Config(tree)
 
 
-def check_arch(source) -> Config:
+def check_arch(source: StrPath | Mapping[str, Any]) -> Config:
     """The `Arch` node of a YAML file or of a mapping, checked and with its defaults filled in.
 
-    Of a mapping everything else is left alone; a file may lack other sections, not misspell them.
+    Of a mapping everything else is left alone; a file may lack other sections, but not misspell
+    their names.
+
+    Raises:
+        UserError: there is no `Arch`, or something in it is wrong.
     """
     if isinstance(source, Mapping):
         where = "the given config"
@@ -54,57 +64,60 @@ def check_arch(source) -> Config:
     return Config(SCHEMA.fields["Arch"].check(tree["Arch"], "Arch", where, whole=True))
 
 
-class Config(Mapping):
+class Config(Mapping[str, Any]):
     """A frozen mapping: `cfg.Global.seed` is `cfg["Global"]["seed"]`; lists are tuples."""
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping):
+    _items: dict[str, Any]
+
+    def __init__(self, items: Mapping[str, Any]):
         object.__setattr__(self, "_items", {key: _freeze(item) for key, item in items.items()})
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         return self._items[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._items)
 
-    def __getattr__(self, key):
+    def __getattr__(self, key: str) -> Any:
         try:
             return self._items[key]
         except KeyError:
             raise AttributeError(f"no key {key}{did_you_mean(key, self._items)}") from None
 
-    def __setattr__(self, key, value=None):
+    def __setattr__(self, key: str, value: Any = None) -> NoReturn:
         raise AttributeError(f"the configuration is frozen: {key} cannot be changed")
 
     __delattr__ = __setattr__
 
-    def __reduce__(self):  # pickle and copy would set attributes
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, Any]]]:
+        # pickle and copy would otherwise set attributes
         return Config, (self.to_dict(),)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Config({self.to_dict()})"
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, all of them new."""
-        return _thaw(self)
+        return {key: _thaw(item) for key, item in self.items()}
 
-    def dump(self, path) -> None:
+    def dump(self, path: StrPath) -> None:
         """Write YAML that `load_config` reads back as an equal Config."""
         with open(path, "w", encoding="utf-8") as file:
             yaml.dump(self.to_dict(), file, strict_yaml.Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _freeze(value):
+def _freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Config(value)
     return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _thaw(value):
+def _thaw(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _thaw(item) for key, item in value.items()}
     return list(map(_thaw, value)) if isinstance(value, (list, tuple)) else value
@@ -130,8 +143,9 @@ def _parse_override(override: str) -> Dotted:
 
 def packaged() -> Path:
     """The folder of the configurations that come with the package, or lie beside it in a clone."""
-    here = Path(__file__).resolve().parents[1]  # ernie_vil2/
-    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def locate(path: str, stated: str | None = None) -> str:
@@ -147,10 +161,14 @@ def locate(path: str, stated: str | None = None) -> str:
     return path
 
 
-def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
+def _read_layers(
+    path: StrPath, above: tuple[str, ...] = (), stated: str | None = None
+) -> dict[str, Any]:
     """The file over those it inherits from; each checked alone, so that an error names its file.
 
-    stated: how the file above names it.
+    Args:
+        above: the files that inherit from it, the nearest last.
+        stated: how the file above names it.
     """
     path = locate(os.fspath(path), stated)
     if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
@@ -183,21 +201,23 @@ def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
     return _merge(_read_layers(at, (*above, path), base), tree, SCHEMA)
 
 
-def _merge(base, delta, kind: Kind | None, key: str = ""):
+def _merge(base: Any, delta: Any, kind: Kind | None, key: str = "") -> Any:
     """`delta` over `base`, both kept: mappings merge key by key, anything else replaces.
 
-    kind: the type of both; None merges overrides among themselves, where no name drops any key.
+    Args:
+        kind: of both; None merges overrides among themselves, where no name drops any key.
+        key: dotted, of both.
     """
     if isinstance(delta, Dotted) and (isinstance(base, list) or isinstance(kind, ListOf)):
         return _merge_items(base, delta, kind, key)
     if not isinstance(delta, dict):
         return delta
     result = type(base)(base) if isinstance(base, dict) else type(delta)()
-    old = result.get("name")
-    if kind and kind.component and old is not None and delta.get("name", old) != old:
-        result = {name: value for name, value in result.items() if name in kind.common}
+    section, old = kind if isinstance(kind, Section) else None, result.get("name")
+    if section and section.component and old is not None and delta.get("name", old) != old:
+        result = {name: value for name, value in result.items() if name in section.common}
     for name, value in delta.items():
-        field = kind.fields.get(name) if kind else None
+        field = section.fields.get(name) if section else None
         below = result.get(name)
         if name not in result and isinstance(field, ListOf) and field.default is not REQUIRED:
             below = field.default
@@ -205,7 +225,8 @@ def _merge(base, delta, kind: Kind | None, key: str = ""):
     return result
 
 
-def _merge_items(base, delta: Dotted, kind: ListOf | None, key: str) -> list:
+def _merge_items(base: Any, delta: Dotted, kind: Kind | None, key: str) -> list[Any]:
+    """`delta`, whose keys are indices, over the list `base`."""
     if not isinstance(base, list):
         raise UserError(f"-o: {key} is {show(base)}, no list; set it whole: -o {key}=[...]")
     result = list(base)
@@ -216,5 +237,6 @@ def _merge_items(base, delta: Dotted, kind: ListOf | None, key: str) -> list:
                 f"indices begin at 0; to lengthen it set it whole: -o {key}=[...]"
             )
         at = int(index)
-        result[at] = _merge(result[at], value, kind and kind.item, join(key, index))
+        item = kind.item if isinstance(kind, ListOf) else None
+        result[at] = _merge(result[at], value, item, join(key, index))
     return result

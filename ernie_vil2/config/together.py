@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ernie_vil2.config.messages import show, wrong
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.limits import PAIR_LOSSES_WITH_BIAS
 from ernie_vil2.views import IMAGE_VIEWS
 
 
-def check_together(tree: dict, where: str) -> None:
-    """UserError where keys of the whole tree, each right alone, contradict one another."""
+def check_together(tree: dict[str, Any], where: str) -> None:
+    """Refuse a whole tree whose keys, each right alone, contradict one another.
+
+    Raises:
+        UserError: it names the keys, and `where` they stand.
+    """
     _check_pairs(tree["Loss"]["pairs"], tree["Views"], where)
 
     scale, schedule = tree["Loss"]["logit_scale"], tree["LRScheduler"]
@@ -39,7 +45,7 @@ def check_together(tree: dict, where: str) -> None:
         raise wrong(where, "Metric.best", best, expected)
 
 
-def _check_pairs(pairs: list, views: dict, where: str) -> None:
+def _check_pairs(pairs: list[dict[str, Any]], views: dict[str, Any], where: str) -> None:
     seen = []
     for i, pair in enumerate(pairs):
         at = f"{where}: Loss.pairs.{i}"
