@@ -10,6 +10,7 @@ import numpy as np
 from ernie_vil2.data.records import Record
 from ernie_vil2.data.tags import language_of, tag_sentence
 from ernie_vil2.data.transforms import TrainTransform, decode_image
+from ernie_vil2.views import DRAWN, IMAGE, SOURCE_OF, TAGS
 
 
 def key(text: str) -> int:
@@ -38,8 +39,7 @@ class ViewMaker:
         tokenizer,
     ):
         self.image_views, self.text_views = list(image), list(text)
-        # text1 and text2 are two masks over one "text"
-        self.sources = {view: view.rstrip("12") for view in self.text_views}
+        self.sources = {view: SOURCE_OF[view] for view in self.text_views}
         self.tags_prob, self.per = draw["tags_prob"], draw["per"]
         self.sentences = tags
         self.transform, self.tokenizer = transform, tokenizer
@@ -59,10 +59,10 @@ class ViewMaker:
         image = decode_image(record.image)
         sample = {view: self.transform(image, rng) for view in self.image_views}
         draw = batch_draw if self.per == "batch" else self.draw_tags(rng)
-        ids = {"image": key(record.id)}
+        ids = {IMAGE: key(record.id)}
         texts = {}
         for source in dict.fromkeys(self.sources.values()):
-            wants_tags = draw if source == "text" else source == "tags"
+            wants_tags = draw if source == DRAWN else source == TAGS
             if wants_tags and record.tags:
                 texts[source] = self._tag_sentence(record.tags, rng)
                 ids[source] = key("\n".join(sorted(record.tags)))
@@ -80,7 +80,7 @@ class ViewMaker:
         sample = dict.fromkeys(self.image_views, np.zeros([3, size, size], dtype=np.float32))
         empty = self.tokenizer([""])[0]
         sample.update(dict.fromkeys(self.text_views, empty))
-        sample["ids"] = dict.fromkeys(["image", *self.sources.values()], 0)
+        sample["ids"] = dict.fromkeys([IMAGE, *self.sources.values()], 0)
         return sample
 
     def _tag_sentence(self, tags: Sequence, rng: np.random.Generator) -> str:

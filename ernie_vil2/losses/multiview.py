@@ -11,9 +11,10 @@ from paddle import nn
 from ernie_vil2 import distributed
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, SOURCES, VIEWS, Pair, Term
+from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets, looked_at
+from ernie_vil2.views import DEFAULT_PAIRS, SOURCES, VIEWS
 
 
 def _temperature_name(pair: Pair) -> str:

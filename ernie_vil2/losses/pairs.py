@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ernie_vil2.errors import UserError, did_you_mean
-
-# text1 and text2 stand for the caption or the tag sentence, whichever was drawn.
-VIEWS = ("image1", "image2", "text1", "text2", "caption1", "caption2", "tags1", "tags2")
-
-DEFAULT_PAIRS = (("image1", "image2"), ("text1", "text2"), ("image1", "text1"), ("image2", "text2"))
-
-IMAGE, TEXTS = "image", ("text", "caption", "tags")
-SOURCES = (IMAGE, *TEXTS)  # what a view may show
-
-LOSSES = ("softmax", "sigmoid")
+from ernie_vil2.limits import PAIR_LOSSES, PAIR_LOSSES_WITH_BIAS, PAIR_NUMBERS
+from ernie_vil2.views import SOURCE_OF, VIEWS
 
 _SIGLIP_BIAS = -10.0
-
-
-def source(view: str) -> str:
-    """What a view shows: two views of one source differ by augmentation or dropout alone."""
-    return view.rstrip("12")
 
 
 class Pair(NamedTuple):
@@ -73,24 +59,25 @@ class Pair(NamedTuple):
                 raise UserError(f'no view is named "{view}"{did_you_mean(view, VIEWS)}')
         if pair.a == pair.b:
             raise UserError(f"pair {pair.name} has one view twice: name two different ones")
-        if not (pair.weight >= 0 and math.isfinite(pair.weight)):
+        if not PAIR_NUMBERS["weight"].allows(pair.weight):
             raise UserError(f"pair {pair.name} has weight {pair.weight}: give a number from 0")
-        if pair.temperature is not None and not pair.temperature > 0:
+        temperature = PAIR_NUMBERS["temperature"]
+        if pair.temperature is not None and not temperature.allows(pair.temperature):
             raise UserError(
                 f"pair {pair.name} has temperature {pair.temperature}: give one above 0"
             )
-        if pair.loss not in LOSSES:
+        if pair.loss not in PAIR_LOSSES:
             raise UserError(
-                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, LOSSES)}'
+                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, PAIR_LOSSES)}'
             )
         if pair.bias is None:
             return pair._replace(bias=_SIGLIP_BIAS) if pair.sigmoid else pair
-        if not pair.sigmoid:
+        if pair.loss not in PAIR_LOSSES_WITH_BIAS:
             raise UserError(
                 f"pair {pair.name} has bias {pair.bias}, which softmax cancels: "
                 "leave it out, or give loss: sigmoid"
             )
-        if not math.isfinite(pair.bias):
+        if not PAIR_NUMBERS["bias"].allows(pair.bias):
             raise UserError(f"pair {pair.name} has bias {pair.bias}: give a finite number")
         return pair
 
@@ -109,5 +96,5 @@ class Term(NamedTuple):
     @classmethod
     def of(cls, pair: Pair, views: Sequence[str]) -> Term:
         """views: names of the V views of [B, V, D]."""
-        sources = source(pair.a), source(pair.b)
+        sources = SOURCE_OF[pair.a], SOURCE_OF[pair.b]
         return cls(views.index(pair.a), views.index(pair.b), sources, pair.sigmoid)

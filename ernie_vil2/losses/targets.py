@@ -29,7 +29,7 @@ from typing import NamedTuple
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.losses.pairs import IMAGE, TEXTS
+from ernie_vil2.views import IMAGE, SOURCES, TEXTS
 
 _RECORD = "record"  # a source in which a record agrees with itself alone
 
@@ -56,7 +56,7 @@ def _rule(sources: tuple[str, str], known: Iterable[str]) -> Rule:
 
 def looked_at(sources: tuple[str, str]) -> set[str]:
     """The sources whose ids a pair of these two needs."""
-    return set().union(*_rule(sources, (IMAGE, *TEXTS)))
+    return set().union(*_rule(sources, SOURCES))
 
 
 class Targets:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ernie_vil2.config.load import load_config
-from ernie_vil2.config.schema import join, show
+from ernie_vil2.config.messages import join, show
 from ernie_vil2.errors import UserError
 
 # Keys that say where and how often, on what machine, and nothing of what is learned.
