@@ -12,7 +12,7 @@ import paddle
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import folder_beside, replacing, sealed, sha256
-from ernie_vil2.files.tensors import write_safetensors
+from ernie_vil2.files.safetensors import write_safetensors
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
 from ernie_vil2.models.image import VisionTransformer

@@ -11,7 +11,8 @@ import yaml
 
 from ernie_vil2.checkpoints import store
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.files.tensors import pytorch_file, read_pdparams, read_safetensors, to_float32
+from ernie_vil2.files.pdparams import pytorch_file, read_pdparams, to_float32
+from ernie_vil2.files.safetensors import read_safetensors
 from ernie_vil2.weights import names, paddlenlp
 
 OURS = "model.safetensors"

@@ -13,7 +13,7 @@ import yaml
 import ernie_vil2
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import read_pdparams
+from ernie_vil2.files.pdparams import read_pdparams
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights import load as convert
 from tests.support.paths import ROOT

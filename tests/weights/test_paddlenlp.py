@@ -15,7 +15,7 @@ import ernie_vil2
 from ernie_vil2 import cli
 from ernie_vil2.commands import convert as command
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import read_safetensors, write_safetensors
+from ernie_vil2.files.safetensors import read_safetensors, write_safetensors
 from ernie_vil2.weights import load as convert
 from ernie_vil2.weights import paddlenlp
 from tests.weights.test_load import embed
