@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -35,14 +36,15 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is damaged or no safetensors file of NumPy's: {error}") from error
 
 
-class LazyTensors(Mapping):
+class LazyTensors(Mapping[str, np.ndarray]):
     """The arrays of safetensors files by name, each read when it is asked for.
 
-    Raises UserError for a file that is missing, damaged or cut off.
+    Raises:
+        UserError: a file is missing, damaged or cut off.
     """
 
-    def __init__(self, paths: Iterable):
-        self._files = {}
+    def __init__(self, paths: Iterable[Path]):
+        self._files: dict[str, safe_open] = {}
         for path in paths:
             try:
                 file = safe_open(path, framework="numpy")
@@ -55,7 +57,7 @@ class LazyTensors(Mapping):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._files[name].get_tensor(name)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class LazyTensors(Mapping):
 
 
 def snapshot(tensors: Mapping) -> dict[str, np.ndarray]:
-    """Copies in host memory of arrays or Paddle tensors; bfloat16 as float32, see below."""
+    """Copies in host memory of arrays or Paddle tensors; bfloat16 as in `write_safetensors`."""
     return {
         name: np.array(t, order="C") if isinstance(t, np.ndarray) else _to_numpy(t)
         for name, t in tensors.items()
@@ -102,12 +104,13 @@ def write_safetensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    parts: list[bytes | memoryview] = [len(text).to_bytes(8, "little"), text]
+    parts += [arrays[name].reshape(-1).view(np.uint8).data for name in names]
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        for part in (len(text).to_bytes(8, "little"), text, *(arrays[name] for name in names)):
-            data = part.reshape(-1).view(np.uint8) if isinstance(part, np.ndarray) else part
-            file.write(data)
-            digest.update(data)
+        for part in parts:
+            file.write(part)
+            digest.update(part)
     return digest.hexdigest()
 
 

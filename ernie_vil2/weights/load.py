@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.durable import folder_beside, replacing, sealed, sha256
+from ernie_vil2.files.durable import replacing, replacing_folder, sealed, sha256
 from ernie_vil2.files.safetensors import write_safetensors
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
@@ -127,7 +127,7 @@ def save_paddlenlp(model: DualEncoder, folder, vocab_file=None, force: bool = Fa
     folder = Path(folder)
     if (folder / OURS).exists() and not force:
         raise UserError(f"{folder} holds other weights, {OURS}: name a new folder")
-    with folder_beside(folder) as draft:
+    with replacing_folder(folder) as draft:
         _save_pdparams(names.to_paddlenlp(_numpy_state(model)), draft / "model_state.pdparams")
         config = json.dumps(paddlenlp.config_of(model), indent=2)
         (draft / "config.json").write_text(config, encoding="utf-8")
@@ -160,7 +160,7 @@ def save_checkpoint(model: DualEncoder, folder, vocab_file=None) -> None:
     """
     from ernie_vil2.config.load import Config, check_arch
 
-    with folder_beside(Path(folder)) as draft:
+    with replacing_folder(Path(folder)) as draft:
         write_safetensors(draft / OURS, model.state_dict())
         Config({"Arch": check_arch({"Arch": model.arch})}).dump(draft / "config.yaml")
         _copy_vocabulary(vocab_file, draft)
