@@ -1,4 +1,4 @@
-"""Files that `paddle.save` wrote, read without running what is in them."""
+"""Files as `paddle.save` writes them, read without running what is in them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections
 import os
 import pickle
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -50,6 +51,16 @@ def pytorch_file(path: str | os.PathLike) -> UserError:
         f"{path} is a PyTorch file: expected weights of Paddle, an official .pdparams, or a folder "
         "of PaddleNLP's or ours"
     )
+
+
+def write_pdparams(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as `paddle.save` does; equal ones give equal bytes."""
+    import paddle  # here, since reading does without it
+
+    tensors = {name: paddle.to_tensor(array) for name, array in arrays.items()}
+    for name, tensor in tensors.items():
+        tensor.name = name  # written down too; Paddle's own names count up within a process
+    paddle.save(tensors, str(path))
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
