@@ -31,7 +31,7 @@ from pathlib import Path
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import read_json, replace_text, sealed, sha256, sync
-from ernie_vil2.files.tensors import LazyTensors
+from ernie_vil2.files.safetensors import LazyTensors
 
 log = logging.getLogger("ernie_vil2")
 

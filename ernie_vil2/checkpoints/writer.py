@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ernie_vil2.checkpoints import store
 from ernie_vil2.files.durable import read_json, replace_text, sealed, sha256, sync
-from ernie_vil2.files.tensors import snapshot, write_safetensors
+from ernie_vil2.files.safetensors import snapshot, write_safetensors
 
 log = logging.getLogger("ernie_vil2")
 

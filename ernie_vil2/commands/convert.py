@@ -42,17 +42,21 @@ def main(argv=None):
     check_out(args.out, args.to, args.source, args.force)
 
     runtime.prepare()
-    from ernie_vil2.weights import load as convert
+    from ernie_vil2.weights.load import load
+    from ernie_vil2.weights.official import save_official
+    from ernie_vil2.weights.ours import save_checkpoint
+    from ernie_vil2.weights.paddlenlp import save_paddlenlp
+    from ernie_vil2.weights.vocabulary import own_vocabulary
 
-    model = convert.load(args.source, args.config, args.partial)
+    model = load(args.source, args.config, args.partial)
     if args.to == "official":
-        convert.save_official(model, args.out)
+        save_official(model, args.out)
     else:
-        vocab_file = convert.own_vocabulary(args.source).get("vocab_file")
+        vocab_file = own_vocabulary(args.source).get("vocab_file")
         if args.to == "paddlenlp":
-            convert.save_paddlenlp(model, args.out, vocab_file, args.force)
+            save_paddlenlp(model, args.out, vocab_file, args.force)
         else:
-            convert.save_checkpoint(model, args.out, vocab_file)
+            save_checkpoint(model, args.out, vocab_file)
     print(f"wrote {args.out}")
 
 

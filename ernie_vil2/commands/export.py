@@ -43,7 +43,8 @@ def main(argv=None) -> int:
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.export.programs import export
     from ernie_vil2.serving.predictor import Predictor
-    from ernie_vil2.weights.load import check_vocabulary, load, own_vocabulary
+    from ernie_vil2.weights.load import load
+    from ernie_vil2.weights.vocabulary import check_vocabulary, own_vocabulary
 
     prompts = read_prompts(args.prompts) if args.prompts else PROMPTS
     model = load(args.weights, config)

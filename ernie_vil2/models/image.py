@@ -15,7 +15,7 @@ from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.files.tensors import read_pdparams
+from ernie_vil2.files.pdparams import read_pdparams
 from ernie_vil2.models.positions import fit_all
 from ernie_vil2.models.recompute import recompute_block
 

@@ -84,7 +84,7 @@ def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, s
     parameters: name -> Parameter, those of the groups that this process owns; half: keep float32
     masters of half-precision weights (AMP O2).
     Clipping is not its business: Paddle's optimizers would clip each group by itself, see
-    `clip_gradients`.
+    `Parallel.clip_gradients`.
     """
     if config["name"] not in OPTIMIZERS:
         raise UserError(
@@ -107,15 +107,6 @@ def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, s
             if any(name in parameters for name in group.names)
         ],
     )
-
-
-def clip_gradients(parameters: Iterable, max_norm: float | None) -> paddle.Tensor:
-    """Scale all gradients so that their joint L2 norm is at most max_norm; returns the norm before.
-
-    max_norm: None only measures.
-    """
-    bound = float("inf") if max_norm is None else max_norm
-    return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)
 
 
 def format_groups(groups: list[Group], parameters: Mapping) -> str:

@@ -29,7 +29,7 @@ from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
-from ernie_vil2.distributed.replicated import build_parallel
+from ernie_vil2.distributed.parallel import build_parallel
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Evaluator
 from ernie_vil2.training import earlier_run, resume_changes

@@ -13,7 +13,7 @@ from ernie_vil2.checkpoints.training_state import collect, optimizer_tensors, re
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import LazyTensors, snapshot
+from ernie_vil2.files.safetensors import LazyTensors, snapshot
 from ernie_vil2.training.optim import EMA
 
 

@@ -19,7 +19,7 @@ from ernie_vil2.checkpoints import store
 from ernie_vil2.checkpoints import writer as checkpoint_writer
 from ernie_vil2.checkpoints.writer import CheckpointWriter, Unsaved
 from ernie_vil2.config.load import Config
-from ernie_vil2.files.tensors import LazyTensors, read_safetensors, write_safetensors
+from ernie_vil2.files.safetensors import LazyTensors, read_safetensors, write_safetensors
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run

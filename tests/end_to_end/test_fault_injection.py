@@ -22,7 +22,7 @@ import pytest
 
 from ernie_vil2.checkpoints import store
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import read_safetensors
+from ernie_vil2.files.safetensors import read_safetensors
 from tests.data.test_workers import alive
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.shapes import write_run

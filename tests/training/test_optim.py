@@ -7,12 +7,12 @@ import paddle
 import pytest
 
 from ernie_vil2.config.load import load_config
+from ernie_vil2.distributed.replicated import clip_gradients
 from ernie_vil2.errors import UserError
 from ernie_vil2.training.optim import (
     EMA,
     build_optimizer,
     build_scheduler,
-    clip_gradients,
     format_groups,
     learning_rate_factor,
     parameter_groups,

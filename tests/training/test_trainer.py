@@ -16,7 +16,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli
 from ernie_vil2.config.load import load_config
-from ernie_vil2.files.tensors import read_safetensors
+from ernie_vil2.files.safetensors import read_safetensors
 from ernie_vil2.training.trainer import _stop_signals
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.shapes import write_run

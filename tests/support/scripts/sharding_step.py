@@ -70,7 +70,7 @@ def run_case(case: Case):
 
     from ernie_vil2 import distributed
     from ernie_vil2.distributed.replicated import Replicated
-    from ernie_vil2.distributed.sharded import Sharding, assign_owners
+    from ernie_vil2.distributed.sharded import Sharded, assign_owners
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
     from ernie_vil2.training.objective import Objective, backward
@@ -100,7 +100,7 @@ def run_case(case: Case):
     if alone:
         parallel = Replicated(objective, trainable)
     else:
-        parallel = Sharding(objective, trainable, case.stage)
+        parallel = Sharded(objective, trainable, case.stage)
 
     def add(result, kind, tensors):
         result.update({f"{kind}/{n}": np.asarray(a) for n, a in parallel.gather(tensors).items()})
