@@ -141,7 +141,12 @@ class Batcher:
             self._queues[kind].append(job)
             self._waiting[kind] += len(job.items)
             self._changed.notify()
-        job.future.add_done_callback(lambda future: future.cancelled() and self._drop(job))
+
+        def drop_if_cancelled(future: Future) -> None:
+            if future.cancelled():
+                self._drop(job)
+
+        job.future.add_done_callback(drop_if_cancelled)
         return job.future
 
     # -- The worker --------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def watch(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
+        assert child.stdout is not None  # a pipe
         line = child.stdout.readline()  # one, when it is ready or cannot start
         message = json.loads(line) if line else {}
         if "ready" in message:
@@ -114,7 +115,7 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     artefact = Artefact.open(folder)
-    settings, limits = load_settings(settings, artefact.folder, rpc_port)
+    paddles, limits = load_settings(settings, artefact.folder, rpc_port)
     try:
         from ernie_vil2.serving.paddle_serving import rpc
         from ernie_vil2.serving.paddle_serving.front import PATH, Front, connection_limits
@@ -125,21 +126,26 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
             f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"
         ) from None
     _quieten()
-    service = EmbeddingService(artefact, settings, limits)
+    service = EmbeddingService(artefact, paddles, limits)
     connections, rpc_connections = connection_limits(limits)
     where = f"[{host}]:{rpc_port}" if ":" in host else f"{host}:{rpc_port}"
     rpc_server = rpc.start(
         where, service.answer, limits, most=2 * service.turns.most, connections=rpc_connections
     )
-    front = Front(listen(host, http_port), service, connections)
-    front.start(DRAIN_SECONDS)
+    front = Front(listen(host, http_port), service, connections, DRAIN_SECONDS)
+    front.start()
     line = f"ready: http://{where.rpartition(':')[0]}:{http_port}{PATH}, gRPC at {where}"
     report.write(json.dumps({"ready": line}) + "\n")
     report.flush()
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def stop_when_left() -> None:
+        sys.stdin.read()  # ends when the process that watches has gone
+        stop.set()
+
+    threading.Thread(target=stop_when_left, daemon=True).start()
     children = len(multiprocessing.active_children())  # with is_thread_op: false
     least = _resident()
     while not stop.wait(1):

@@ -4,7 +4,7 @@ A request travels request -> route -> image -> text -> answer. `request` checks 
 item in the thread of the call; `route` lets what has no image overtake those that wait for the
 image tower; `image` and `text` run the towers through Paddle Serving's own `local_predictor`, the
 items of several requests in one batch; `answer` writes embeddings and each bad item's error.
-The protocol is described in `Request` (request.py) and `Answer`.
+The protocol is described in `Reader` (request.py) and `Answer`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,27 @@ from ernie_vil2 import processor
 from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.buckets import by_length
-from ernie_vil2.serving.paddle_serving.request import Request
+from ernie_vil2.serving.paddle_serving.request import Reader, RequestError
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Turns
-from ernie_vil2.serving.predictor import BF16_OPERATORS
+from ernie_vil2.serving.program import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
+
+
+class Request(pipeline.RequestOp):
+    """Lets a `Reader` read what came."""
+
+    def __init__(self, reader: Reader):
+        super().__init__()
+        self.reader = reader
+
+    def unpack_request_package(self, request):
+        try:
+            return self.reader.prepare(request), request.logid, None, ""
+        except RequestError as error:
+            return {}, request.logid, error.code, str(error)
 
 
 class Route(pipeline.Op):
@@ -171,7 +185,7 @@ class EmbeddingService(WebService):
         self.verify()
 
     def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
-        request = Request(self.artefact, self.limits, self.turns.moved)
+        request = Request(Reader(self.artefact, self.limits, self.turns.moved))
         last = self.get_pipeline_response(request)
         self._server.set_response_op(Answer([last], self.artefact.logit_scale))
         self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)

@@ -29,12 +29,7 @@ class ApiError(Exception):
         return Response(self.json(), self.status, self.headers, "application/json")
 
 
-class ItemError(Exception):
-    """One item of a list that cannot be embedded, beside others that can."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code, self.message = code, message
-
-    def at(self, index: int) -> dict:
-        return {"code": self.code, "message": self.message, "index": index}
+def draining(name: str) -> ApiError:
+    """The refusal of a server that ends, called `name`."""
+    headers = {"Connection": "close", "Retry-After": "1"}
+    return ApiError(503, "draining", f"the {name} is shutting down", headers=headers)

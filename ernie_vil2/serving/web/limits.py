@@ -1,4 +1,4 @@
-"""What a client may ask of the HTTP server: sizes, counts, times, and the key."""
+"""What a client may ask of a server over HTTP: sizes, counts, times, and the key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving.items import ItemLimits
 from ernie_vil2.serving.web.errors import ApiError
 
 log = logging.getLogger("ernie_vil2")
@@ -24,21 +25,20 @@ KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one request, and of all requests together.
+class Limits(ItemLimits):
+    """Of one item, of one request, and of all requests together.
 
-    items: of a request, and in `classify` images plus labels times templates; text_chars: of a
-    text; body_bytes: of a request; buffered_bytes: of all bodies held at a time; pixels: of an
-    image; decode_seconds: of a thread's time to decode an image; body_seconds: to send a body;
-    seconds: from body to answer.
+    Attributes:
+        items: of a request, and in `classify` images plus labels times templates.
+        body_bytes: of a request.
+        buffered_bytes: of all bodies held at a time.
+        body_seconds: to send a body.
+        seconds: from body to answer.
     """
 
     items: int = 256
-    text_chars: int = 2000
     body_bytes: int = 32 << 20
     buffered_bytes: int = 256 << 20
-    pixels: int = 50_000_000
-    decode_seconds: float = 5.0
     body_seconds: float = 60.0
     seconds: float = 30.0
 
@@ -64,7 +64,7 @@ class Bodies:
         self.held = 0
 
     @contextmanager
-    def hold(self, request: Request, limit: int) -> Iterator[AsyncIterator[bytes]]:
+    def hold(self, request: Request, limit: int) -> Iterator[AsyncGenerator[bytes, None]]:
         """The chunks of a body of at most `limit` bytes, counted as held until the end.
 
         They raise ApiError: 408 too slow, 413 too long, 415 compressed, 429 no room for it now,
@@ -72,7 +72,7 @@ class Bodies:
         """
         count = 0
 
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
             nonlocal count
             too_long = ApiError(413, "body_too_large", f"the body has more than {limit} bytes")
             if int(request.headers.get("content-length", 0)) > limit:
@@ -86,14 +86,14 @@ class Bodies:
             while more:
                 left = deadline - time.monotonic()
                 try:
-                    message = await asyncio.wait_for(request.receive(), max(left, 0.001))
+                    received = await asyncio.wait_for(request.receive(), max(left, 0.001))
                 except asyncio.TimeoutError:
                     seconds = f"{self.limits.body_seconds:g} s"
                     message = f"the body did not arrive within {seconds}"
                     raise ApiError(408, "body_timeout", message) from None
-                if message["type"] == "http.disconnect":
+                if received["type"] == "http.disconnect":
                     raise client_gone()
-                chunk, more = message.get("body", b""), message.get("more_body", False)
+                chunk, more = received.get("body", b""), received.get("more_body", False)
                 if count + len(chunk) > limit:
                     raise too_long
                 if self.held + len(chunk) > self.limits.buffered_bytes:
@@ -107,6 +107,12 @@ class Bodies:
             yield chunks()
         finally:
             self.held -= count
+
+
+async def disconnected(request: Request) -> None:
+    """Wait until a request's client has gone; its body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def client_gone() -> ApiError:

@@ -24,14 +24,23 @@ _BACKLOG = 1024  # connections that wait to be accepted
 class Served(Protocol):
     """What a server asks of the service behind its application.
 
-    ready: requests are taken; failure: why they never will be, or None; in_flight: requests being
-    answered; draining: set to refuse new ones.
+    Attributes:
+        draining: set to refuse new requests.
     """
 
-    ready: bool
-    failure: BaseException | None
-    in_flight: int
     draining: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why they never will be, or None."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
 
 
 class Server(uvicorn.Server):
@@ -109,7 +118,8 @@ def make_server(
         log.warning("h11 %s lets requests be smuggled: pip install 'h11>=0.16'", h11.__version__)
     config = uvicorn.Config(
         app,
-        http=functools.partial(Http, places=Places(connections), error=error),
+        # uvicorn calls it, so it need not be a class
+        http=functools.partial(Http, places=Places(connections), error=error),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         loop="asyncio",

@@ -21,9 +21,10 @@ from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.commands import serve
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.http import embedder
-from ernie_vil2.serving.http.app import create_app, short_floats
-from ernie_vil2.serving.http.inputs import prepare_image
+from ernie_vil2.serving.http.app import create_app
+from ernie_vil2.serving.http.endpoints import short_floats
 from ernie_vil2.serving.http.service import Service
+from ernie_vil2.serving.items import prepare_image
 from ernie_vil2.serving.predictor import Predictor
 from ernie_vil2.serving.web.limits import KEY_VARIABLE, ApiKeys, Limits
 from tests.support.browser import rendered
@@ -329,6 +330,8 @@ def test_classification_refuses_bad_labels_and_templates(client):
 
     assert error_of(classify(labels=["red", ""]), 422, "empty_text")["index"] == 1
     assert error_of(classify(labels=["\0"]), 422, "bad_text")["index"] == 0
+    blank = error_of(classify(labels=["red", "\u200b \n"]), 422, "empty_text")
+    assert (blank["index"], blank["message"]) == (1, "label: no token in the text")
     assert error_of(classify(labels=["red", "x" * 51]), 422, "text_too_long")["index"] == 1
     assert error_of(classify(templates=["{}", "none"]), 422, "bad_template")["index"] == 1
     error_of(classify(templates=["{0.__class__}"]), 422, "bad_template")

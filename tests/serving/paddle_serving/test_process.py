@@ -226,7 +226,7 @@ def test_grpc_gives_the_training_models_embeddings(service, images, expected, tm
     np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(values["text_embeds"][:4], expected[1], rtol=0, atol=1e-5)
     assert values["text_embeds"][4] is None
-    assert values["text_errors"] == [None] * 4 + ["empty: expected a text"]
+    assert values["text_errors"] == [None] * 4 + ["no token in the text"]
     # pickled by the client, and never unpickled
     assert others[:2] == [51, 'tensors are not taken: expected strings in "key" and "value"']
     assert others[2] == "RESOURCE_EXHAUSTED"
@@ -242,8 +242,9 @@ BAD_IMAGES = {
     base64.b64encode(draw("red", "line", np.random.default_rng(0))[:99]).decode(): "damaged",
 }
 BAD_TEXTS = {
-    "": "empty",
-    " \n": "empty",
+    "": "no token in the text",
+    " \n": "no token in the text",
+    "\u200b": "no token in the text",
     "a\0b": "NUL",
     "x" * 2001: "2001 characters, at most 2000",
 }
