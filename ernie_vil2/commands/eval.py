@@ -37,7 +37,8 @@ def main(argv=None) -> int:
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.evaluation.embed import Evaluator
     from ernie_vil2.evaluation.examples import write_predictions
-    from ernie_vil2.evaluation.report import format_table, write_json, write_page
+    from ernie_vil2.evaluation.page import write_page
+    from ernie_vil2.evaluation.report import format_table, write_json
     from ernie_vil2.weights.load import check_vocabulary, load, own_vocabulary
 
     distributed.init(config.Global.device)

@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.report import ImageQuery, Result, TextQuery, write_text
+from ernie_vil2.evaluation.report import write_text
 from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
 
 if TYPE_CHECKING:  # which itself needs this module
     from ernie_vil2.evaluation.embed import Embeddings
+
+
+@dataclass
+class Result:
+    """One gallery row that was found: `image` for a picture, else `label` is the caption itself."""
+
+    label: str
+    score: float
+    right: bool
+    image: bytes | None = None
+
+
+@dataclass
+class TextQuery:
+    """A text and the pictures found for it, best first.
+
+    `rank` (0 the best, from `rank_of_positives`) is told where no right one is among `results`.
+    """
+
+    text: str
+    results: Sequence[Result]
+    rank: int | None = None
+
+
+@dataclass
+class ImageQuery:
+    """A picture, its file's bytes, and the texts found for it, best first; `rank` as above."""
+
+    image: bytes
+    results: Sequence[Result]
+    rank: int | None = None
 
 
 def draw_examples(
