@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from html import unescape
 from html.parser import HTMLParser
 
@@ -14,6 +16,7 @@ from PIL import Image
 from ernie_vil2.evaluation.examples import ImageQuery, Result, TextQuery
 from ernie_vil2.evaluation.page import write_page
 from tests.support.browser import rendered
+from tests.support.paths import ROOT
 
 ATTACK = "<script>document.title='hacked'</script><img src=x onerror=\"alert('&')\">"
 
@@ -84,6 +87,37 @@ def test_captions_are_text_and_never_markup(page):
     assert "Emoji & 表情" in page.text
     assert not any("onerror" in attrs for _, attrs in page.tags)
     assert ATTACK in [image["alt"] for image in page.all("img")]
+
+
+HOSTILE = [
+    "{{ 7 * 7 }} {% raw %} {# a #}",
+    "]]></style></title><!--",
+    "\u202ea\u200f \u2067b",
+    "\"'`&lt;",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_no_template_and_ends_no_element(tmp_path, report, text):
+    path, picture = tmp_path / "page.html", file_bytes()
+    queries = [
+        TextQuery(text, [Result(text, 0.5, True, picture)]),
+        ImageQuery(picture, [Result(text, 0.5, True)]),
+    ]
+    write_page(path, text, report, queries)
+    page = Page(path.read_text("utf-8"))
+    assert page.text.count(text) == 5  # the title, the heading, one query, two results
+    assert text in [image["alt"] for image in page.all("img")]
+    assert len(page.all("bdi")) == 4 and len(page.all("li")) == 2
+
+
+def test_only_the_page_needs_the_template_engine():
+    code = (
+        "import sys, ernie_vil2.serving.predictor, ernie_vil2.evaluation.embed\n"
+        "from ernie_vil2.commands import eval, export, serve\n"
+        "assert 'jinja2' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_right_results_are_marked_in_words_and_border(page):
