@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2 import processor, runtime
-from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
+from ernie_vil2.artefact.folder import TOWERS, Artefact
+from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.data.transforms import ImageError, rgb_pixels
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import fork
