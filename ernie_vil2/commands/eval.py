@@ -35,7 +35,7 @@ def main(argv=None) -> int:
 
     from ernie_vil2 import distributed
     from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.evaluation.embed import Evaluator
+    from ernie_vil2.evaluation.evaluator import Evaluator
     from ernie_vil2.evaluation.examples import write_predictions
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json

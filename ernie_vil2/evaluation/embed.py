@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.data.records import Ledger, build_reader
-from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.batches import Rows, check_rows, refuse_bad
-from ernie_vil2.evaluation.examples import draw_examples
-from ernie_vil2.evaluation.retrieval import evaluate_retrieval
-
-log = logging.getLogger("ernie_vil2")
+from ernie_vil2.evaluation.batches import Rows, refuse_bad
 
 
 class Embeddings(NamedTuple):
@@ -159,95 +151,3 @@ def _merge(parts: list) -> Embeddings:
         images_of_text=[sorted(owned[key]) for key in places],
         bad_records=sum(len(part.bad) for part in parts),
     )
-
-
-class Evaluator:
-    """Retrieval on the set of `DataLoader.Eval`; call it with a model in eval mode.
-
-    ledger: the file of the rows that are left out; by default `eval/bad_records.jsonl` of the run.
-    skip_bad: as `DataLoader.Eval.skip_bad`.
-    """
-
-    def __init__(self, config, tokenizer, ledger: Path | None = None, skip_bad: bool = False):
-        self.loader, self.metric = config.DataLoader.Eval, config.Metric
-        self.reader = build_reader(**self.loader.dataset).evaluation()
-        size, mean, std = (config.Transform[key] for key in ("size", "mean", "std"))
-        self.transform = eval_transform(size, mean, std)
-        self.tokenizer = tokenizer
-        self.seed = config.Global.seed
-        self.skip_bad = skip_bad or self.loader.skip_bad
-        self.ledger = Ledger(ledger or Path(config.Global.output_dir) / "eval/bad_records.jsonl")
-
-    def check(self) -> None:
-        """Read and decode the whole set, as `embed` will; UserError for a bad row.
-
-        It costs what an evaluation costs without its model; nothing if bad rows are skipped.
-        """
-        loader = self.loader
-        if self.skip_bad:
-            return
-        log.info("read the %d records of DataLoader.Eval once, to find bad ones", len(self.reader))
-        check_rows(
-            Rows(
-                self.reader,
-                self.transform,
-                loader.batch_size,
-                loader.num_workers,
-                loader.worker_timeout,
-            )
-        )
-
-    def embed(
-        self,
-        model,
-        progress: Callable = lambda: None,
-        stopping: Callable[[], bool] = lambda: False,
-    ) -> Embeddings | None:
-        """The whole set's embeddings, on every rank; `progress()` is called after each batch.
-
-        None on every rank as soon as `stopping()`, asked before each batch, is True on one.
-        Raises UserError for a bad row, unless `skip_bad`.
-        """
-        return embed_records(
-            model,
-            self.reader,
-            self.transform,
-            self.tokenizer,
-            self.loader.batch_size,
-            self.loader.num_workers,
-            progress,
-            timeout=self.loader.worker_timeout,
-            skip=self._skip if self.skip_bad else None,
-            stopping=stopping,
-        )
-
-    def _skip(self, error) -> None:
-        try:
-            self.ledger.add(error)
-        except UserError as failure:  # the disk is full, say
-            log.warning("%s; left out all the same: %s", failure, error)
-
-    def score(self, embeddings: Embeddings) -> dict:
-        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out."""
-        report = evaluate_retrieval(
-            embeddings.image_embeds,
-            embeddings.text_embeds,
-            embeddings.images_of_text,
-            ks=self.metric.ks,
-            bootstrap=self.metric.bootstrap,
-            seed=self.seed,
-            block=self.metric.block,
-            protocol=self.metric.protocol,
-        )
-        return {**report, "bad_records": embeddings.bad_records}
-
-    def examples(self, embeddings: Embeddings, count: int) -> list:
-        """`count` queries of both kinds for the report's page, with what was found for them."""
-        return draw_examples(
-            embeddings,
-            lambda image: self.reader[int(embeddings.image_rows[image])].image,
-            count,
-            self.seed,
-            self.metric.block,
-            self.metric.protocol,
-        )

@@ -7,16 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.embed import Embeddings
 from ernie_vil2.evaluation.report import write_text
 from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
-
-if TYPE_CHECKING:  # which itself needs this module
-    from ernie_vil2.evaluation.embed import Embeddings
 
 
 @dataclass
