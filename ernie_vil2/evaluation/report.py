@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.files.durable import replacing
 
 DIRECTIONS = {"text_to_image": "Text to image", "image_to_text": "Image to text"}
 
 
-def write_json(path: str | os.PathLike, report: dict) -> None:
+def write_json(path: str | os.PathLike, report: dict[str, Any]) -> None:
     """The report of `evaluate_retrieval` as JSON; the file appears whole or not at all."""
     write_text(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
-def format_table(report: dict) -> str:
+def format_table(report: dict[str, Any]) -> str:
     """The report of `evaluate_retrieval` as lines for a terminal, in percent."""
     rows = [["", *[f"{name}, %" for name in DIRECTIONS.values()]]]
     rows.append(["", *["recall  95 % interval  chance"] * 2])
@@ -41,38 +42,43 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         draft.write_bytes(text.encode("utf-8", "replace"))
 
 
-def recall_names(report: dict) -> list[str]:
+def recall_names(report: dict[str, Any]) -> list[str]:
+    """What a report has with interval and chance, in order."""
     return [*(name for name in report["text_to_image"] if name.startswith("R@")), "mean_recall"]
 
 
-def number_names(report: dict) -> list[str]:
+def number_names(report: dict[str, Any]) -> list[str]:
+    """What else a report has of each direction, in order."""
     names = ("mrr", "median_rank", "queries", "candidates")
     return [name for name in names if name in report["text_to_image"]]
 
 
-def remarks(report: dict) -> list[str]:
-    """How was counted, and what was left out, a line each."""
+def remarks(report: dict[str, Any]) -> list[str]:
+    """How it was counted and what was left out, a line each."""
     lines = [f"protocol: {report['protocol']}"] if "protocol" in report else []
     if report.get("bad_records"):
         lines.append(f"bad records left out: {report['bad_records']}")
     return lines
 
 
-def recall_cells(scores: dict, name: str) -> tuple[str, str, str]:
+def recall_cells(scores: dict[str, Any], name: str) -> tuple[str, str, str]:
     """Recall, its interval and chance, in percent."""
     interval = "-".join(map(percent, scores["interval"].get(name, [])))
     return percent(scores[name]), interval, percent(scores["chance"][name])
 
 
 def percent(share: float) -> str:
+    """A share of 1, with one digit after the point."""
     return "<0.1" if 0 < share < 0.0005 else f"{100 * share:.1f}"
 
 
 def number(value: float) -> str:
-    if 0 < value < 1:  # of a rank or a count there is none
+    """A mean reciprocal rank, a rank or a count."""
+    if 0 < value < 1:  # no rank or count is
         return f"{value:.3f}"
     return f"{value:.1f}".removesuffix(".0")
 
 
 def spoken(name: str) -> str:
+    """The name of a figure for readers."""
     return "MRR" if name == "mrr" else name.replace("_", " ")
