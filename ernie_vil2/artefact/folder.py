@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.artefact import description, seal
+from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, VOCABULARY
 from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
 from ernie_vil2.errors import UserError
 
-DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 TOWERS = ("image", "text")
 
 
