@@ -11,6 +11,7 @@ import yaml
 
 from ernie_vil2.errors import UserError
 
+DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 FORMAT = 2
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Of each template a text is made with a label in place of {}; a label's embedding is their mean.
@@ -114,6 +115,15 @@ def check_prompts(prompts: list[str], where: str) -> list[str]:
         if not isinstance(prompt, str) or prompt.count("{}") != 1:
             raise UserError(f"prompt template {_short(prompt)} in {where}: expected {{}} once")
     return prompts
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """The templates of a text file, one a line. Raises UserError as `check_prompts` does."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    return check_prompts([line.strip() for line in lines if line.strip()], str(path))
 
 
 def _is_number(value) -> bool:

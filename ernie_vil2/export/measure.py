@@ -8,7 +8,8 @@ import numpy as np
 import paddle
 from paddle.io import Subset
 
-from ernie_vil2.artefact.folder import Artefact, cosines
+from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.artefact.golden import cosines
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.transforms import ImageError

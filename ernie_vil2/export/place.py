@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ernie_vil2.artefact.folder import DESCRIPTION, GOLDEN, VOCABULARY
+from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, VOCABULARY
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 

@@ -14,8 +14,9 @@ from paddle import nn
 from paddle.static import InputSpec
 
 import ernie_vil2
-from ernie_vil2.artefact.description import PROMPTS, check_prompts
-from ernie_vil2.artefact.folder import GOLDEN, VOCABULARY, Artefact, Golden
+from ernie_vil2.artefact.description import GOLDEN, PROMPTS, VOCABULARY, check_prompts
+from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_transform
 from ernie_vil2.export.towers import ImageProgram, TextProgram

@@ -150,6 +150,24 @@ class VisionTransformer(nn.Layer):
             x = block(x) if run_block is None else run_block(block, x)
         return self.norm(x[:, 0])  # [B, C]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether each block is `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, and nothing else.
+
+        Others scale their layers' outputs, or add relative positions in their attention.
+        """
+        return all(
+            type(block) is foundation_vit.Block
+            and block.gamma_1 is None
+            and not hasattr(block.attn, "relative_position_bias_table")
+            for block in self.blocks
+        )
+
+
+def is_quick_gelu(layer: nn.Layer) -> bool:
+    """Whether an activation is x * sigmoid(1.702 * x), as in the official blocks."""
+    return isinstance(layer, foundation_vit.QuickGELU)
+
 
 def _build_backbone(name: str, img_size: int | None, sizes: dict) -> tuple[nn.Layer, int]:
     """The backbone without its classifier, and the image size that it is for."""

@@ -31,7 +31,7 @@ from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.distributed.parallel import build_parallel
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.embed import Evaluator
+from ernie_vil2.evaluation.evaluator import Evaluator
 from ernie_vil2.training import earlier_run, resume_changes
 from ernie_vil2.training.bad_share import BadShare
 from ernie_vil2.training.build import (
