@@ -41,10 +41,12 @@ from ernie_vil2.training.build import (
     local_batch_size,
     trainable,
 )
+from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.faults import Diverged, Faults
+from ernie_vil2.training.meter import Meter
 from ernie_vil2.training.objective import backward
-from ernie_vil2.training.optim import EMA, build_scheduler
-from ernie_vil2.training.runlog import Meter, RunLog
+from ernie_vil2.training.optim import build_scheduler
+from ernie_vil2.training.runlog import RunLog
 from ernie_vil2.training.watchdog import Watchdog
 from ernie_vil2.weights.load import load_weights
 from ernie_vil2.weights.vocabulary import (

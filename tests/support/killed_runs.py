@@ -28,7 +28,7 @@ import visualdl  # noqa: F401  # what a run imports later
 
 from ernie_vil2 import cli
 from ernie_vil2.checkpoints import writer as checkpoint_writer
-from ernie_vil2.training.optim import EMA
+from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.runlog import RunLog
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
