@@ -66,7 +66,7 @@ def parameter_groups(
                 f"Optimizer.groups: {rule['match']!r} is no regular expression ({error})"
             ) from error
         compiled.append((pattern, rule.get("weight_decay"), rule.get("lr_scale", 1.0)))
-    groups: dict = {}
+    groups: dict[tuple[float, float], list] = {}
     for name in names:
         first = next((rule for rule in compiled if rule[0].search(name)), None)
         if first is None:
