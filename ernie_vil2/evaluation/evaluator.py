@@ -12,6 +12,7 @@ import numpy as np
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.ledger import Ledger
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows

@@ -23,7 +23,7 @@ from ernie_vil2.checkpoints import store, training_state
 from ernie_vil2.data.loader import TrainingViews
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.training import trainer
+from ernie_vil2.training import step
 from ernie_vil2.training.objective import Objective
 from tools import train
 
@@ -84,7 +84,7 @@ def other_weights():
 
         return built
 
-    return replaced(trainer, "build_parallel", shift)
+    return replaced(step, "build_parallel", shift)
 
 
 def scale_not_clamped():
@@ -140,15 +140,15 @@ def unreadable_on_rank_1():
 def no_memory_on_rank_1():
     """One process fails within a step, while the others are in its collectives."""
 
-    def fail_on_rank_1(step):
-        def train_step(self, batches):
+    def fail_on_rank_1(gradients):
+        def no_room(self, *inputs):
             if distributed.rank() == 1:
                 raise MemoryError("no room")
-            return step(self, batches)
+            return gradients(self, *inputs)
 
-        return train_step
+        return no_room
 
-    return replaced(trainer.Trainer, "_train_step", fail_on_rank_1)
+    return replaced(step.Step, "gradients", fail_on_rank_1)
 
 
 def main(config: str, *runs: str) -> int:
