@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 
 from ernie_vil2 import distributed
-from ernie_vil2.evaluation.embed import Embeddings, Evaluator
+from ernie_vil2.evaluation.embed import Embeddings
+from ernie_vil2.evaluation.evaluator import Evaluator
 from ernie_vil2.training.runlog import SilentLog
 
 log = logging.getLogger("ernie_vil2")
