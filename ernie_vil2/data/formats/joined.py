@@ -99,7 +99,7 @@ class JoinedReader(Reader):
                 try:
                     parsed = parse(row)
                 except BadRecord:
-                    bad.append(row)  # told again, with its reason, when the row is asked for
+                    bad.append(row)  # the reason is given when the row is asked for
                     continue
                 if parsed == []:
                     lone_texts.append(row)
@@ -166,7 +166,7 @@ class JoinedReader(Reader):
 
 
 def text_id(value: Any) -> int | str | None:
-    """A text's own id, by which predictions name it; None for what is none."""
+    """A text's own id, by which predictions name it; None for anything else."""
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
