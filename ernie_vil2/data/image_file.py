@@ -56,13 +56,13 @@ class ImageFile(io.BytesIO):
 
 
 def check_header(data: bytes) -> None:
-    """Raises ImageError for what is slow to open already; reads no pixel."""
+    """Raise ImageError for what is slow to open already; reads no pixel."""
     _check_plain(data)
     _check_strips(data)
 
 
 def _check_plain(data: bytes) -> None:
-    """Raises ImageError for a plain-text PPM that takes too long."""
+    """Raise ImageError for a plain-text PPM that takes too long."""
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_PLAIN:
         raise ImageError(
             f"a plain-text PPM of {len(data)} bytes, at most {MAX_PLAIN} are read: save it as a "
@@ -71,7 +71,7 @@ def _check_plain(data: bytes) -> None:
 
 
 def _check_strips(data: bytes) -> None:
-    """Raises ImageError for a TIFF of too many strips or tiles, which Pillow lists one by one."""
+    """Raise ImageError for a TIFF of too many strips or tiles, which Pillow lists one by one."""
     if data[:2] not in (b"II", b"MM"):
         return
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
@@ -92,7 +92,7 @@ def _check_strips(data: bytes) -> None:
 
 
 def check_scans(data: bytes, width: int, height: int) -> None:
-    """Raises ImageError for a JPEG whose scans take too long."""
+    """Raise ImageError for a JPEG whose scans take too long."""
     most = min(MAX_SCANS, max(1, MAX_SCANNED // (width * height)))
     if data.count(b"\xff\xda") <= most:  # it may also stand in a comment or a thumbnail
         return

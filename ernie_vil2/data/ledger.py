@@ -45,7 +45,7 @@ class Ledger:
 
     @property
     def count(self) -> int:
-        """Bad records known so far, those of all processes."""
+        """How many bad records are known so far, those of all processes included."""
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError:
@@ -59,7 +59,7 @@ class Ledger:
     def _catch_up(self, file: int) -> None:
         """Read the whole lines that came since the last time."""
         size = os.fstat(file).st_size
-        if size < self._read:  # begun anew
+        if size < self._read:  # another file stands there now
             self._sources, self._read = set(), 0
         new = os.pread(file, size - self._read, self._read)
         new = new[: new.rfind(b"\n") + 1]

@@ -30,10 +30,10 @@ log = logging.getLogger("ernie_vil2")
 _FORMAT = 2
 _HEADER_BYTES = 4096
 _BLOCK = 1 << 20
-_LOUD_BYTES = 1 << 30  # a file above this takes long enough to be announced
+_LOUD_BYTES = 1 << 30  # the index of a larger file takes so long that it is announced
 _SAMPLES, _SAMPLE_BYTES = 16, 4096  # of a file; one of up to 64 KiB is looked at whole
 _DRAFT = ".draft"
-_ABANDONED = 60.0  # seconds after which a draft that nobody holds is nobody's
+_ABANDONED = 60.0  # seconds after which a draft that no process holds open is removed
 _verified: set[tuple[str, int, int, int]] = set()  # index files that this process has found whole
 
 State = list[Any]  # of a file: size, time, hash; a list, as JSON gives it back

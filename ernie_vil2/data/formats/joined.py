@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats.index import Arrays, Write, cached
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.spans import Spans
+from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import BadRecord, Record
 
 log = logging.getLogger("ernie_vil2")
@@ -99,7 +99,7 @@ class JoinedReader(Reader):
                 try:
                     parsed = parse(row)
                 except BadRecord:
-                    bad.append(row)  # told again, with its reason, when the row is asked for
+                    bad.append(row)  # the reason is given when the row is asked for
                     continue
                 if parsed == []:
                     lone_texts.append(row)
@@ -166,7 +166,7 @@ class JoinedReader(Reader):
 
 
 def text_id(value: Any) -> int | str | None:
-    """A text's own id, by which predictions name it; None for what is none."""
+    """A text's own id, by which predictions name it; None for anything else."""
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
@@ -185,9 +185,9 @@ def join(
         but repeated ones; "unknown", rows of the texts that name an image which is not there; and
         "counts": images without text, repeated images, texts of unknown images.
     """
-    keys, rows = _columns((_key(image_id), row) for row, image_id in image_ids)
+    keys, rows = _columns((key(image_id), row) for row, image_id in image_ids)
     wanted, texts = _columns(
-        (_key(image_id), row) for row, ids in text_ids for image_id in dict.fromkeys(ids)
+        (key(image_id), row) for row, ids in text_ids for image_id in dict.fromkeys(ids)
     )
     keys, first = np.unique(keys, return_index=True)  # of a repeated image, the first row
     found = np.isin(wanted, keys)
@@ -212,8 +212,3 @@ def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[Numbers, Numbers]:
         flat.extend(pair)
     both = np.array(flat, np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
-
-
-def _key(name: str) -> int:
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)

@@ -26,7 +26,7 @@ class _Scanner:
     """A JSON object read element by element, whatever its size.
 
     Bytes are taken for Latin-1, so that a place in the text is a place in the file: only where
-    elements begin and end is used, and JSON's own signs are the same in Latin-1 as in UTF-8.
+    elements begin and end is used, and JSON's own characters are the same in Latin-1 as in UTF-8.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -34,8 +34,8 @@ class _Scanner:
         bom = file.read(len(BOM)) == BOM
         file.seek(len(BOM) if bom else 0)
         self._text, self._base, self._at, self._ended = "", file.tell(), 0, False
-        # Python refuses to make an int of more than 4,300 digits, and here none is needed: whoever
-        # asks for the row learns that it cannot be read.
+        # Python refuses to make an int of more than 4,300 digits, and here none is needed: that the
+        # row cannot be read is told when it is asked for.
         self._decode = json.JSONDecoder(parse_int=str).raw_decode
 
     def _more(self) -> None:
@@ -46,7 +46,7 @@ class _Scanner:
         self._text += block.decode("latin-1")
 
     def _next(self) -> str:
-        """The next sign that is no white space, not yet taken; '' at the end."""
+        """The next character that is not white space, left in its place; '' at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in " \t\r\n":

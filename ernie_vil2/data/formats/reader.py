@@ -12,7 +12,7 @@ from ernie_vil2.data.records import Record
 
 
 class Reader:
-    """A sequence of records; `reader[i]` raises BadRecord where row i is none.
+    """A sequence of records; `reader[i]` raises BadRecord where row i is not a record.
 
     A sub-class gives `__len__` and `_get`. It can be pickled, and used in forked processes.
 
