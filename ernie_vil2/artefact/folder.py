@@ -5,6 +5,7 @@ Read by every server and by the exporter; needs NumPy, YAML, Pillow and OpenCV, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,14 +27,22 @@ TOWERS = ("image", "text")
 class Artefact:
     """What `inference.yml` in an exported model's folder says.
 
-    embed_dim: numbers of an embedding; logit_scale: the factor on cosines that makes logits of
-    them; image_size: pixels, of a square; mean, std: of RGB in 0..1; preprocess: whether the
-    image program takes uint8 [B, S, S, 3] and normalises itself, else float32 [B, 3, S, S];
-    max_len: tokens of a text, [CLS] and [SEP] among them; vocab_size, max_positions: rows of the
-    text tower's tables; prompts: templates for zero-shot classification; precisions: what the
-    exporter measured of each one that it made; weights: the file that they came from and their
-    SHA-256; versions: of the packages that exported; files: name -> SHA-256 of each file of the
-    folder, empty while the exporter is still at work.
+    Attributes:
+        embed_dim: numbers of an embedding.
+        logit_scale: the factor on cosines that makes logits of them.
+        image_size: pixels, of a square.
+        max_len: tokens of a text, [CLS] and [SEP] among them.
+        vocab_size, max_positions: rows of the text tower's tables.
+        mean, std: of RGB in 0..1.
+        preprocess: whether the image program takes uint8 [B, S, S, 3] and normalises itself, else
+            float32 [B, 3, S, S].
+        lowercase: whether texts are put in lower case.
+        prompts: templates for zero-shot classification.
+        precisions: what the exporter measured of each one that it made.
+        weights: the file that they came from and their SHA-256.
+        versions: of the packages that exported.
+        files: name -> SHA-256 of each file of the folder, empty while the exporter is still at
+            work.
     """
 
     folder: Path
@@ -52,14 +61,17 @@ class Artefact:
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    _checked: set = field(default_factory=set, init=False, repr=False, compare=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder) -> Artefact:
-        """The artefact in a folder, of which vocabulary and golden vectors are compared with their
-        SHA-256 now, programs when they are asked for.
+    def open(cls, folder: str | os.PathLike) -> Artefact:
+        """The artefact in a folder.
 
-        Raises UserError: none there, of another format, damaged, or with values that cannot be.
+        Vocabulary and golden vectors are compared with their SHA-256 now, programs when they are
+        asked for.
+
+        Raises:
+            UserError: none there, of another format, damaged, or with values that cannot be.
         """
         folder = Path(folder)
         path = folder / DESCRIPTION
@@ -121,7 +133,8 @@ class Artefact:
     def check(self, *names: str) -> None:
         """Compare files, or all files of folders, with their SHA-256, once for this object.
 
-        Raises UserError: missing, changed, or none that the exporter wrote.
+        Raises:
+            UserError: missing, changed, or none that the exporter wrote.
         """
         if not self.files:  # a draft
             return
@@ -136,7 +149,8 @@ class Artefact:
     def program(self, tower: str, precision: str = "fp32") -> tuple[Path, Path]:
         """The files of a tower's program and weights, compared with their SHA-256.
 
-        Raises UserError: not exported, missing, damaged.
+        Raises:
+            UserError: not exported, missing, damaged.
         """
         if precision not in self.precisions:
             raise UserError(
@@ -164,7 +178,11 @@ class Artefact:
         return eval_transform(self.image_size, self.mean, self.std)
 
     def tokenizer(self) -> Tokenizer:
-        """Texts to int64 [N, L], as in training. Raises UserError: ids beyond the table's rows."""
+        """Texts to int64 [N, L], as in training.
+
+        Raises:
+            UserError: ids beyond the table's rows.
+        """
         tokenizer = Tokenizer(self.folder / VOCABULARY, self.max_len, self.lowercase)
         if tokenizer.vocab_size > self.vocab_size:
             raise UserError(
@@ -174,7 +192,11 @@ class Artefact:
         return tokenizer
 
     def golden(self) -> Golden:
-        """Raises UserError for a damaged file, or one of another model."""
+        """The golden vectors.
+
+        Raises:
+            UserError: a damaged file, or one of another model.
+        """
         path = self.folder / GOLDEN
         try:
             golden = Golden.load(path)

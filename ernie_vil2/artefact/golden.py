@@ -16,7 +16,10 @@ _EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the tr
 class Golden:
     """Inputs with the embeddings that the training model gave for them.
 
-    images: encoded files; texts: str; image_embeds, text_embeds: float32 [n, D], L2-normalised.
+    Attributes:
+        images: encoded files.
+        texts: strings.
+        image_embeds, text_embeds: float32 [n, D], L2-normalised.
     """
 
     images: list[bytes]
@@ -25,6 +28,7 @@ class Golden:
     text_embeds: np.ndarray
 
     def save(self, path: Path) -> None:
+        """Write all in one `.npz`."""
         lengths = [len(image) for image in self.images]
         np.savez(
             path,
@@ -37,6 +41,7 @@ class Golden:
 
     @classmethod
     def load(cls, path: Path) -> Golden:
+        """Read what `save` wrote; a damaged file raises many kinds of errors."""
         with np.load(path) as file:
             images = np.split(file["image_bytes"], file["image_ends"][:-1])
             return cls(
@@ -50,10 +55,16 @@ class Golden:
 def check_golden(
     where: str, tower: str, embeds: np.ndarray, expected: np.ndarray, min_cosine: float | None
 ) -> float:
-    """The largest difference of a tower's embeddings [N, D] from its golden vectors.
+    """The largest difference of a tower's embeddings from its golden vectors.
 
-    where: what gave them, for the message; min_cosine: None demands a difference of at most 1e-5.
-    Raises UserError for others than the trained model's.
+    Args:
+        where: what gave the embeddings, for the message.
+        tower: "image" or "text", for the message.
+        embeds, expected: float32 [N, D].
+        min_cosine: None demands a difference of at most 1e-5.
+
+    Raises:
+        UserError: the embeddings are not the trained model's.
     """
     difference = float(np.abs(embeds - expected).max())
     cosine = float(cosines(embeds, expected).min())

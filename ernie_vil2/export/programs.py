@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +47,7 @@ class PixelProgram(nn.Layer):
             values = values.reshape(1, 3, 1, 1).astype("float32")
             self.register_buffer(name, paddle.to_tensor(values))
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         # [B, S, S, 3] -> [B, 3, S, S]
         pixel_values = pixel_values.astype("float32").transpose([0, 3, 1, 2])
         return self.program(pixel_values * self.scale + self.shift)
@@ -55,7 +56,7 @@ class PixelProgram(nn.Layer):
 def export(
     model: DualEncoder,
     tokenizer: Tokenizer,
-    folder,
+    folder: str | os.PathLike,
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
     prompts: Sequence[str] = PROMPTS,
