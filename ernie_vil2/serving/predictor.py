@@ -24,8 +24,8 @@ from ernie_vil2.serving.program import Program
 class Predictor:
     """The two programs of an artefact.
 
-    Threads may share it: each program runs one batch at a time, on all its own threads. So may the
-    children of a `fork`, but on a GPU, which does not survive one.
+    Threads may share it: each program runs one batch at a time, on all its own threads. The
+    children of a `fork` may share it too, except on a GPU, whose state they cannot use.
 
     Args:
         folder: that tools/export.py wrote.
@@ -37,7 +37,10 @@ class Predictor:
         tensorrt: let TensorRT run what it can, on a GPU.
         verify: compare with the artefact's golden vectors now.
 
-    Attributes: `artefact`, `embed_dim`, `logit_scale`.
+    Attributes:
+        artefact: the folder, opened.
+        embed_dim: numbers of an embedding.
+        logit_scale: the model's factor on cosines.
 
     Raises:
         UserError: no such artefact or precision, a device that is not there, other embeddings
@@ -70,10 +73,13 @@ class Predictor:
     def encode_image(self, images: Sequence) -> np.ndarray:
         """float32 [N, D], L2-normalised.
 
-        images: each the bytes of an encoded file, a path to one, a file object open for reading
-        bytes, a picture of Pillow, or RGB pixels uint8 [H, W, 3].
-        Raises UserError for one image that is not in a list, and ImageError, which names the item,
-        for one that is no image.
+        Args:
+            images: each the bytes of an encoded file, a path to one, a file object open for reading
+                bytes, a picture of Pillow, or RGB pixels uint8 [H, W, 3].
+
+        Raises:
+            UserError: one image that is not in a list.
+            ImageError: an item, which it names, is no image.
         """
         single = isinstance(images, _ONE) or (isinstance(images, np.ndarray) and images.ndim < 4)
         if single or hasattr(images, "read"):
@@ -88,7 +94,10 @@ class Predictor:
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N, D], L2-normalised; a text is cut to the artefact's `max_len` tokens.
 
-        Raises UserError for one string that is not in a list, and for what is no string.
+        A text without a token gets an embedding too, the same for all of them.
+
+        Raises:
+            UserError: one string that is not in a list, or what is no string.
         """
         if isinstance(texts, (str, bytes)):
             raise UserError(f"texts is one {type(texts).__name__}: expected a list, as in [text]")
@@ -105,7 +114,9 @@ class Predictor:
         """int64 [N, L], padded with 0 -> float32 [N, D].
 
         Texts of like length run together, so that a short one does not pay for a long one's width.
-        Raises UserError for ids that the text tower has no rows for.
+
+        Raises:
+            UserError: ids that the text tower has no rows for.
         """
         ids = self._checked(ids)
         embeds = np.empty([len(ids), self.embed_dim], np.float32)
@@ -116,8 +127,9 @@ class Predictor:
     def verify(self) -> dict[str, float]:
         """{"image", "text"}: the largest difference from the training model's golden vectors.
 
-        Raises UserError if fp32 is off by more than 1e-5, or another precision has a lower cosine
-        than the exporter allowed it.
+        Raises:
+            UserError: fp32 is off by more than 1e-5, or another precision has a lower cosine than
+                the exporter allowed it.
         """
         golden = self.artefact.golden()
         found = {
@@ -131,8 +143,9 @@ class Predictor:
         return {tower: check_golden(where, tower, *both, least) for tower, both in found.items()}
 
     def _checked(self, ids: np.ndarray) -> np.ndarray:
-        """ids, without padding beyond the last position: outside its tables Paddle reads anything,
-        or ends the process.
+        """The ids, without padding beyond the last position.
+
+        Outside its tables Paddle reads anything, or ends the process.
         """
         rows, positions = self.artefact.vocab_size, self.artefact.max_positions
         if ids.ndim != 2 or ids.dtype != np.int64:

@@ -116,9 +116,10 @@ def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
 
 @contextmanager
 def _last_words(quiet: bool) -> Iterator[None]:
-    """On standard error Python says which signal ended the process where, if one does.
+    """Inside, Python says on standard error which signal ends the process, and where.
 
-    quiet: and nobody else says anything there.
+    Args:
+        quiet: let nobody else say anything there.
     """
     sys.stderr.flush()
     kept, enabled = os.dup(2), faulthandler.is_enabled()

@@ -97,7 +97,7 @@ def by_http(folder, images, pixels, ids):
 
 
 def by_paddle_serving(folder, images, pixels, ids):
-    from tests.serving.paddle_serving.test_process import PYTHON, Service, encoded
+    from tests.support.paddle_serving import PYTHON, Service, encoded
 
     if not PYTHON.exists():
         pytest.skip("no .venv-serving: bash tools/serving_env.sh makes it")

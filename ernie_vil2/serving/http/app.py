@@ -168,8 +168,11 @@ def _model_routes(service: Service) -> APIRouter:
 
 
 def _body(model: type[BaseModel]) -> dict:
-    """What OpenAPI says of a request's body, which the application reads itself: within limits,
-    and off the event loop."""
+    """What OpenAPI says of a request's body.
+
+    FastAPI is not told of it: `Service.answer` reads it within limits, and parses it off the event
+    loop.
+    """
     schema = model.model_json_schema()
     content = {JSON: {"schema": schema}}
     if "images" in schema["properties"]:

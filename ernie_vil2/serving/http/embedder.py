@@ -21,10 +21,17 @@ Row = np.ndarray  # float32 [D], L2-normalised
 
 
 class Embedder:
-    """Tokenises and decodes in a few threads, so that the event loop stays free, and lets the
-    batcher's thread run the model.
+    """Tokenises and decodes in a few threads, and lets the batcher's thread run the model.
 
-    load: gives the Predictor; called in the batcher's thread. max_batch: its batch size.
+    So the event loop stays free.
+
+    Args:
+        artefact: whose tokenizer and transform prepare the items.
+        load: gives the Predictor; called in the batcher's thread.
+        limits: of an item.
+        metrics: where batches and refused items are counted.
+        max_batch: images of a run of the model; four times as many texts.
+        max_wait, max_queue: as in `Batcher`.
     """
 
     def __init__(
@@ -60,7 +67,7 @@ class Embedder:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def in_pool(self, kind: str, function: Callable, *args):
-        """kind: "image" for what may take long, "text" for the rest."""
+        """`function(*args)` in a thread; kind: "image" for what may take long, "text" else."""
         return await asyncio.get_running_loop().run_in_executor(self._pools[kind], function, *args)
 
     async def prepare_texts(self, texts: list[str]) -> list[np.ndarray | ItemError]:
@@ -72,7 +79,7 @@ class Embedder:
         return await self.in_pool("text", prepare)
 
     async def prepare_images(self, images: list[str | bytes]) -> list[np.ndarray | ItemError]:
-        """Of each image what the model takes, or why there is nothing; `images` as below."""
+        """Of each image, a file or base64 of one, what the model takes, or why there is nothing."""
         return await asyncio.gather(
             *(
                 self.in_pool("image", prepare_image, image, self._transform, self.limits)
@@ -81,11 +88,12 @@ class Embedder:
         )
 
     async def texts(self, texts: list[str]) -> list[Row | ItemError]:
+        """Of each text its embedding, or why there is none."""
         prepared = await self.prepare_texts(texts)
         return await self._embed("text", prepared)
 
     async def images(self, images: list[str | bytes]) -> list[Row | ItemError]:
-        """images: encoded files, or base64 of them."""
+        """Of each image, a file or base64 of one, its embedding, or why there is none."""
         prepared = await self.prepare_images(images)
         return await self._embed("image", prepared)
 

@@ -144,8 +144,10 @@ def _good(items: Outcomes) -> dict[int, Row]:
 
 
 def short_floats(array: np.ndarray) -> list:
-    """Lists of numbers that are short as decimals, and exact: nine digits tell every float32
-    apart. Below 1e-13 the digits become fewer."""
+    """Lists of numbers that are short as decimals, and exact.
+
+    Nine digits tell every float32 apart; below 1e-13 the digits become fewer.
+    """
     array = np.asarray(array, np.float64)
     exponents = np.floor(np.log10(np.maximum(np.abs(array), 1e-13)))
     scale = 10.0 ** (8 - exponents)  # at most 1e21, which float64 holds exactly

@@ -23,7 +23,8 @@ async def read_fields(
 ) -> bytearray | dict:
     """The body as JSON text not yet parsed, or as a form's fields: name -> list of str or bytes.
 
-    Raises ApiError 400, 415.
+    Raises:
+        ApiError: 400 no form, 415 another content type than `kinds`.
     """
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
@@ -92,7 +93,11 @@ class _Form(MultiPartParser):
 
 
 def validate(model: type[BaseModel], fields: bytearray | dict, limits: Limits) -> BaseModel:
-    """The request, its form checked. Raises ApiError 400 (no JSON), 422 (another form)."""
+    """The request as `model` has it.
+
+    Raises:
+        ApiError: 400 no JSON, 422 other fields or types than the model's.
+    """
     try:
         if isinstance(fields, dict):
             return model.model_validate(_unlisted(model, fields))

@@ -54,7 +54,8 @@ class ClassifyRequest(_Request):
 class Requests:
     """The request models, each with lists of at most `max_items`, which OpenAPI then states.
 
-    Attributes, each a class: `Texts`, `Images`, `Similarity`, `Classify`.
+    Attributes:
+        Texts, Images, Similarity, Classify: the classes.
     """
 
     def __init__(self, max_items: int):

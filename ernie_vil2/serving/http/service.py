@@ -28,10 +28,16 @@ _Body = TypeVar("_Body", bound=BaseModel)
 class Service:
     """An application's state: model, limits, and whether requests are taken.
 
-    load: gives the Predictor of `artefact`; called in a thread of its own, once the application
-    has started. The other arguments are `Embedder`'s.
+    Args:
+        artefact: the exported model.
+        load: gives the Predictor of `artefact`; called in a thread of its own, once the
+            application has started.
+        limits: of items, of requests, and of their time.
+        keys: that clients must show.
+        batching: `max_batch`, `max_wait` and `max_queue` of `Embedder`.
 
-    Attributes: `draining`: set it to refuse new requests.
+    Attributes:
+        draining: set it to refuse new requests.
     """
 
     def __init__(
@@ -71,7 +77,7 @@ class Service:
         return self.batcher.error
 
     def check_ready(self) -> None:
-        """Raises ApiError 503."""
+        """Raises ApiError 503: the model is being loaded, or the server ends."""
         if self.draining:
             raise draining("server")
         if not self.batcher.ready:

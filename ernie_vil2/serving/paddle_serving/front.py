@@ -42,9 +42,12 @@ _STUCK = 4  # times `limits.seconds`: as long nothing may be done while there is
 
 
 def connection_limits(limits: Limits) -> tuple[ConnectionLimits, int]:
-    """Of HTTP, and how many connections gRPC may have; fewer of both where `ulimit -n` is small.
+    """The limits of HTTP, and how many connections gRPC may have.
 
-    Raises UserError.
+    Fewer of both where few files may be open (`ulimit -n`).
+
+    Raises:
+        UserError: too few.
     """
     wanted = limits.connections + _RPC_CONNECTIONS
     found = fit_open_files(
@@ -60,7 +63,13 @@ def connection_limits(limits: Limits) -> tuple[ConnectionLimits, int]:
 
 
 class Front:
-    """Serves `service` on a listening socket, in a thread of its own: `start`, then `drain`."""
+    """Serves `service` on a listening socket, in a thread of its own: `start`, then `drain`.
+
+    Attributes:
+        draining: set it to refuse new requests.
+        in_flight: requests being answered.
+        in_work: of these, the ones whose body has arrived.
+    """
 
     ready = True  # for the server: the model was loaded and verified before
     failure: BaseException | None = None
@@ -75,7 +84,7 @@ class Front:
         self.service, self.limits = service, service.limits
         self.draining = False
         self.in_flight = 0
-        self.in_work = 0  # of these, the ones whose body has arrived
+        self.in_work = 0
         self.pool = ThreadPoolExecutor(2 * service.turns.most, "request")
         self.parsing = threading.BoundedSemaphore(_PARSED_AT_ONCE)
         self.bodies = http.Bodies(
@@ -125,7 +134,7 @@ class Front:
         return _json({"status": "ready"})
 
     def check_ready(self) -> None:
-        """Raises ApiError 503."""
+        """Raises ApiError 503: the service ends."""
         if self.draining:
             raise draining("service")
 
@@ -143,12 +152,12 @@ class Front:
             self.in_flight -= 1
 
     def check_length(self, request: Request) -> None:
-        """Raises ApiError 411, 413."""
+        """Raises ApiError: 411 no Content-Length, 413 above the limit."""
         length, most = request.headers.get("content-length"), self.limits.body_mb << 20
         if length is None:
             headers = {"Connection": "close"}
             raise ApiError(411, "no_length", "a Content-Length is needed", headers=headers)
-        if int(length) > most:  # h11 has seen to it that it is a number of few digits
+        if int(length) > most:  # h11 has checked that it is a number of few digits
             message = f"a body of {length} bytes, at most {most}: send less"
             raise ApiError(413, "body_too_large", message)
 

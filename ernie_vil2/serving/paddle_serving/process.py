@@ -29,38 +29,38 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 def watch(
-    folder, settings, host: str, http_port: int, rpc_port: int, log_dir, verify: bool = False
+    folder: str | os.PathLike,
+    settings: str | os.PathLike,
+    host: str,
+    http_port: int,
+    rpc_port: int,
+    log_dir: str | os.PathLike,
+    verify: bool = False,
 ) -> int:
-    """Run the service until SIGTERM or SIGINT, or until it is ready; returns the exit code.
+    """Run the service until SIGTERM or SIGINT.
 
-    Raises UserError: what kept it from starting, in one line.
+    Args:
+        folder: the exported model.
+        settings: a YAML file; see settings.py.
+        host, http_port, rpc_port: where to listen.
+        log_dir: of Paddle Serving's logs and of output.log.
+        verify: end once it is ready, and so its embeddings are the trained model's.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: what kept it from starting, in one line.
     """
     if http_port == rpc_port:
         raise UserError(f"HTTP and gRPC are both to listen on port {http_port}: expected two ports")
     for port in (http_port, rpc_port):
         _check_port(host, port)
-    log_dir = Path(log_dir).resolve()
-    log_dir.mkdir(parents=True, exist_ok=True)
-    output = log_dir / "output.log"
-    arguments = [str(Path(folder).resolve()), str(Path(settings).resolve()), host]
-    environment = {
-        **os.environ,
-        "SERVING_LOG_PATH": str(log_dir),
-        "SERVING_HOME": str(log_dir),
-        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # for Paddle Serving's old modules
-        # each connection has a thread, and each heap that they share keeps what it once needed
-        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    with open(output, "wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__, *arguments, str(http_port), str(rpc_port)],
-            stdin=subprocess.PIPE,  # its end tells the child that we are gone
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
+    logs = Path(log_dir).resolve()
+    logs.mkdir(parents=True, exist_ok=True)
+    output = logs / "output.log"
+    places = [str(Path(path).resolve()) for path in (folder, settings)]
+    child = _start([*places, host, str(http_port), str(rpc_port)], output)
     stopping = threading.Event()
 
     def stop(*_):
@@ -75,7 +75,7 @@ def watch(
         message = json.loads(line) if line else {}
         if "ready" in message:
             print(message["ready"], flush=True)
-            if verify:  # that is what it does before
+            if verify:  # it has compared before it was ready
                 stop()
         child.wait()
     finally:
@@ -90,6 +90,28 @@ def watch(
     print(f"error: the service stopped ({how}): {' '.join(last)}", file=sys.stderr)
     print(f"see {output}", file=sys.stderr)
     return 1
+
+
+def _start(arguments: list[str], output: Path) -> subprocess.Popen:
+    """The service's process, which writes to `output` and its logs beside it."""
+    environment = {
+        **os.environ,
+        "SERVING_LOG_PATH": str(output.parent),
+        "SERVING_HOME": str(output.parent),
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # for Paddle Serving's old modules
+        # each connection has a thread, and each heap that they share keeps what it once needed
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    with open(output, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, *arguments],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _check_port(host: str, port: int) -> None:
@@ -196,7 +218,7 @@ def _main() -> None:
     threading.excepthook = _die
     try:
         serve(folder, settings, host, int(http_port), int(rpc_port), report)
-    except (UserError, SystemExit) as error:  # Paddle Serving leaves over its settings
+    except (UserError, SystemExit) as error:  # Paddle Serving exits where settings are wrong
         report.write(json.dumps({"error": str(error)}) + "\n")
         report.flush()
         code = 2

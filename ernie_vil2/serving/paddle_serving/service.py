@@ -58,7 +58,12 @@ class Route(pipeline.Op):
 class Tower(pipeline.Op):
     """One tower's program, named "image" or "text", over the rows of several requests.
 
-    rows: most of one run; embed_dim: numbers of an embedding; moved: called after each run.
+    Args:
+        name, input_ops: as Paddle Serving has them.
+        feed: the name of the program's input.
+        rows: most of one run.
+        embed_dim: numbers of an embedding.
+        moved: called after each run.
     """
 
     def __init__(
@@ -92,10 +97,7 @@ class Tower(pipeline.Op):
         return {f"{self.name}_embeds": embeds}, 0, ""
 
     def parts(self, rows: np.ndarray):
-        """Indices of rows that run together, and their width in tokens if they are texts.
-
-        Texts of like length run together, so that a short one does not pay for a long one's width.
-        """
+        """Indices of rows that run together, and their width in tokens if they are texts."""
         if self.name == "text":
             yield from by_length(rows, self.rows)
         else:
@@ -109,7 +111,7 @@ class Tower(pipeline.Op):
 
 
 class Answer(pipeline.ResponseOp):
-    """Writes err_no, err_msg, and in key and value, each value as JSON:
+    """Writes err_no, err_msg, and keys with values, each value as JSON.
 
     image_embeds, text_embeds: a list of lists of numbers, null for a bad item.
     image_errors, text_errors: a list of strings, null for a good item.
@@ -164,7 +166,11 @@ def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
 class EmbeddingService(WebService):
     """The service of one artefact; see settings.py for its settings.
 
-    Attributes: `turns`. Raises UserError if its embeddings are not the trained model's.
+    Attributes:
+        turns: of the requests.
+
+    Raises:
+        UserError: its embeddings are not the trained model's.
     """
 
     def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
@@ -204,9 +210,15 @@ class EmbeddingService(WebService):
     def answer(
         self, request: messages.Request, gone: Callable[[], bool] = lambda: False
     ) -> messages.Response:
-        """The answer to a request, when it is its turn; gone: whether its client has left.
+        """The answer to a request, when it is its turn.
 
-        Raises Busy, Gone.
+        Args:
+            request: a message of Paddle Serving's pipeline.
+            gone: whether its client has left.
+
+        Raises:
+            Busy: there is no room for it.
+            Gone: its client has left.
         """
         kind = "image" if {"image", "images"} & set(request.key) else "text"
         with self.turns.turn(kind, gone):

@@ -44,8 +44,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Limits(ItemLimits):
-    """What the service takes: beyond each of these a request or an item is refused with a clear
-    answer.
+    """What the service takes; beyond, a request or an item is refused with a clear answer.
 
     Attributes:
         body_mb: MiB of a request over HTTP.
@@ -78,9 +77,10 @@ class Limits(ItemLimits):
 
 
 def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
-    """Paddle Serving's own settings for an artefact, and ours.
+    """Paddle Serving's own settings for an artefact, and our limits.
 
-    Raises UserError: no such file, an unknown key, threads that would share one predictor.
+    Raises:
+        UserError: no such file, an unknown key, threads that would share one predictor.
     """
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -149,7 +149,7 @@ def _check_keys(path, section, name: str, known) -> None:
 
 
 def _check_numbers(path, section: str, values: dict) -> None:
-    """Those in _BOUNDS, and all limits: a million threads and the like are nobody's wish."""
+    """Those in _BOUNDS, and all limits: a million threads can only be a mistake."""
     for name, value in values.items():
         if name not in _BOUNDS and section != "limits.":
             continue

@@ -24,15 +24,21 @@ from ernie_vil2.serving.web.framing import Strict
 ACCEPTED_AT_ONCE = 16  # sockets of one turn of the event loop: uvicorn's `backlog`
 _OTHER_FILES = 32 + 3 * ACCEPTED_AT_ONCE  # opened later; sockets accepted and not yet counted
 _FEWEST = 16
-_LINGER_SECONDS = 2.0  # a refused client may send on, else a reset would take the answer from it
+_LINGER_SECONDS = 2.0  # that a refused client may send on: a reset would take the answer from it
 _PROBE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """connections: at a time; per_address: of these, of one IPv4 address or IPv6 /64 network;
-    spare: beside these, for requests to `health` alone; idle_seconds: between requests, or to
-    read an answer; head_seconds: from a request's first byte to the end of its headers.
+    """How many connections a server has, and how long each may keep it waiting.
+
+    Attributes:
+        connections: at a time.
+        per_address: of these, of one IPv4 address or IPv6 /64 network.
+        spare: beside these, for requests to `health` alone.
+        idle_seconds: between requests, or to read an answer.
+        head_seconds: from a request's first byte to the end of its headers.
+        health: paths.
     """
 
     connections: int = 1000
@@ -44,10 +50,13 @@ class ConnectionLimits:
 
 
 def fit_open_files(limits: ConnectionLimits) -> ConnectionLimits:
-    """`limits` with no more connections than the process may have files open (`ulimit -n`), which
-    is raised as far as it may: without a free one, asyncio's accept loop turns and logs for ever.
+    """`limits` with no more connections than the process may have files open (`ulimit -n`).
 
-    Raises UserError.
+    That number is raised as far as it may be: without a free one, asyncio's accept loop turns and
+    logs for ever.
+
+    Raises:
+        UserError: so few may be open that nothing can be served.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) + limits.spare + _OTHER_FILES
@@ -119,11 +128,15 @@ def _network(host: str) -> str:
 
 
 class Http(H11Protocol):
-    """uvicorn's HTTP/1.1 with a place, and a time limit on all that is not a request in work: a
-    silent client, headers that trickle in, a body that goes on after its answer, an answer that
-    nobody reads. What is no HTTP gets 400 and ends the connection.
+    """uvicorn's HTTP/1.1 with a place, and a time limit on all that is not a request in work.
 
-    places: of the server; error: the body of a refusal, JSON.
+    That is a silent client, headers that trickle in, a body that goes on after its answer, an
+    answer that nobody reads. What is no HTTP gets 400 and ends the connection.
+
+    Args:
+        args, kwargs: what uvicorn gives its protocol.
+        places: of the server.
+        error: the body of a refusal, JSON.
     """
 
     def __init__(
@@ -163,8 +176,7 @@ class Http(H11Protocol):
         self._watch()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
-        """A client that sends no more may still read: it gets its answer, or 400 for half a
-        request."""
+        """A client that sends no more may still read: its answer, or 400 for half a request."""
         if self.transport.is_closing() or self._refused:
             return None
         self.conn.receive_data(b"")
@@ -206,7 +218,7 @@ class Http(H11Protocol):
         await self._application(scope, receive, last)
 
     def _watch(self) -> None:
-        """Bytes that come do not put a time limit off; a request does."""
+        """Limit the time of what is waited for now; bytes that arrive do not extend it."""
         if self._refused or self.transport.is_closing():
             return
         waiting_for: str | None = "idle"
@@ -247,7 +259,7 @@ class Http(H11Protocol):
             response = h11.Response(status_code=error.status, headers=headers)
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
-        if self.cycle is not None:  # the application hears of no more
+        if self.cycle is not None:  # the application gets no more of it
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self._timer:

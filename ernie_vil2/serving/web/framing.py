@@ -6,11 +6,14 @@ import h11
 
 
 class Strict(h11.Connection):
-    """h11 without what a proxy in front may read otherwise than we do, and call one request.
+    """h11 that refuses what a proxy in front may read otherwise than we do.
+
+    Else one request to the proxy could be two to us.
 
     A chunk that does not end in CRLF is refused by h11 itself, from 0.16 on (CVE-2025-43859).
 
-    Attributes: `wrong`, why the last event was refused.
+    Attributes:
+        wrong: why the last event was refused.
     """
 
     wrong = ""

@@ -56,7 +56,8 @@ class Limits(ItemLimits):
 class Bodies:
     """Reads request bodies, none beyond its limit and all together not beyond theirs.
 
-    Attributes: `held`, bytes now in memory.
+    Attributes:
+        held: bytes now in memory.
     """
 
     def __init__(self, limits: Limits):
@@ -67,8 +68,9 @@ class Bodies:
     def hold(self, request: Request, limit: int) -> Iterator[AsyncGenerator[bytes, None]]:
         """The chunks of a body of at most `limit` bytes, counted as held until the end.
 
-        They raise ApiError: 408 too slow, 413 too long, 415 compressed, 429 no room for it now,
-        499 the client went away.
+        Raises:
+            ApiError: a chunk does: 408 too slow, 413 too long, 415 compressed, 429 no room for it
+                now, 499 the client went away.
         """
         count = 0
 
@@ -123,7 +125,8 @@ def client_gone() -> ApiError:
 class ApiKeys:
     """Keys that clients must show; with none, all are let in.
 
-    everywhere: at /metrics, /docs and /openapi.json too.
+    Attributes:
+        everywhere: they are asked for at /metrics, /docs and /openapi.json too.
     """
 
     def __init__(self, keys: list[str], everywhere: bool = False):
@@ -147,8 +150,11 @@ class ApiKeys:
     def read(cls, file: str | None = None, everywhere: bool = False) -> ApiKeys:
         """From a file, one key a line, else from the environment variable ERNIE_VIL2_API_KEY.
 
-        Never from the command line, which every user of the machine can read; a file that they
+        Never from the command line, which every user of the machine can read; a file that others
         can read draws a warning.
+
+        Raises:
+            UserError: no file, no key in it, or a key that is too short.
         """
         if file is None:
             keys = [os.environ[KEY_VARIABLE]] if KEY_VARIABLE in os.environ else []
@@ -174,7 +180,7 @@ class ApiKeys:
         shown = request.headers.get("x-api-key", "")
         if scheme.lower() == "bearer":
             shown = bearer.strip()
-        # In constant time, so that none tells how much of a guess was right.
+        # In constant time: how long it takes must not tell how much of a guess was right.
         if not any(hmac.compare_digest(shown.encode(), key) for key in self._keys):
             message = "no valid API key: send Authorization: Bearer KEY, or X-API-Key: KEY"
             raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})

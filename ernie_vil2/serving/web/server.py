@@ -83,7 +83,11 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: any free one. Raises UserError: taken, or no such address."""
+    """A listening socket; port 0: any free one.
+
+    Raises:
+        UserError: the port is taken, or there is no such address.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -112,7 +116,13 @@ def make_server(
 ) -> Server:
     """A server of an ASGI application: call `run(sockets=[listener])`.
 
-    error: the body of what is refused before the application sees it.
+    Args:
+        app: the application.
+        service: what stands behind it.
+        connections: their limits.
+        drain_seconds: that requests in work have on SIGTERM.
+        access_log: log every request.
+        error: the body of what is refused before the application sees it.
     """
     if tuple(map(int, h11.__version__.split(".")[:2])) < (0, 16):
         log.warning("h11 %s lets requests be smuggled: pip install 'h11>=0.16'", h11.__version__)
