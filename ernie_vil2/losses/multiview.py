@@ -96,7 +96,11 @@ class MultiViewContrastive(nn.Layer):
         return getattr(self, _bias_name(pair)) if pair.sigmoid else paddle.zeros([1])
 
     def scales_and_biases(self, logit_scale: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Of each pair's logits, float32 [P] both, given what pairs share, float32 [1]."""
+        """Scale and bias of each pair's logits, float32 [P] both.
+
+        Args:
+            logit_scale: float32 [1], of the pairs without a temperature of their own.
+        """
         scales = paddle.concat([self._scale(pair, logit_scale) for pair in self.pairs])
         return scales, paddle.concat([self._bias(pair) for pair in self.pairs])
 
