@@ -13,7 +13,7 @@ from paddle.nn import functional as F
 from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 
 from ernie_vil2.models.dual_encoder import DualEncoder, project
-from ernie_vil2.models.image import VisionTransformer
+from ernie_vil2.models.image_backbone import VisionTransformer
 from ernie_vil2.models.text import PAD_ID
 
 _QUICK_GELU = 1.702  # QuickGELU is x * sigmoid(1.702 * x)

@@ -15,7 +15,7 @@ from ernie_vil2.files.durable import folder_beside, replacing, sealed, sha256
 from ernie_vil2.files.tensors import write_safetensors
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
-from ernie_vil2.models.image import VisionTransformer
+from ernie_vil2.models.image_backbone import VisionTransformer
 from ernie_vil2.weights import names, paddlenlp
 from ernie_vil2.weights.sources import OURS, arch_of, read, resolve
 from ernie_vil2.weights.vocabulary import check_vocabulary, own_vocabulary
