@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.models.dual_encoder import DualEncoder, project
-from ernie_vil2.models.image import VisionTransformer, is_quick_gelu
+from ernie_vil2.models.image_backbone import VisionTransformer, is_quick_gelu
 from ernie_vil2.models.text import PAD_ID
 
 _QUICK_GELU = 1.702  # QuickGELU is x * sigmoid(1.702 * x)
