@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
+from ernie_vil2.checkpoints.verify import problems_of, verify
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
@@ -58,7 +59,7 @@ def damage(path, kind):
 def test_what_lies_in_a_checkpoint(folder):
     path = folder / "step_00000003"
     assert sorted(p.name for p in path.iterdir()) == FILES
-    assert store.verify(path) == []
+    assert verify(path) == []
     assert store.read_state(path) == {"step": 3}
     entry = json.loads((path / "manifest.json").read_text())["files"]["model.safetensors"]
     assert entry["size"] == (path / "model.safetensors").stat().st_size
@@ -85,13 +86,13 @@ def test_every_byte_counts(folder, name):
     whole = path.read_bytes()
     for position in range(len(whole) - 1):  # but the line's end
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert store._problems(path.parent, checksums=True), whole[: position + 1]
+        assert problems_of(path.parent, checksums=True), whole[: position + 1]
     path.write_bytes(whole)
-    assert store.verify(path.parent) == []
+    assert verify(path.parent) == []
 
 
 def test_nothing_good_is_left(folder, logged):
-    for path in store.checkpoints(folder):
+    for path in layout.checkpoints(folder):
         damage(path / "model.safetensors", "cut")
     assert store.find_latest(folder) is None
     assert len(logged.messages) == 3
@@ -116,11 +117,11 @@ def test_one_of_the_first_version(folder, name, kind):
     path = folder / "step_00000003"
     (path / "manifest.json").unlink()
     (path / "state.json").write_text('{"step": 3}')
-    assert store.verify(path) == []
+    assert verify(path) == []
     assert store.read_state(path) == {"step": 3}
     damage(path / name, kind)
     text_cut_off = kind == "cut" and name in ("config.yaml", "vocab.txt")  # cannot be seen
-    assert bool(store.verify(path)) == (not text_cut_off)
+    assert bool(verify(path)) == (not text_cut_off)
 
 
 def test_shards_that_do_not_belong_together(folder):
@@ -128,23 +129,23 @@ def test_shards_that_do_not_belong_together(folder):
     (path / "manifest.json").unlink()
     (path / "state.json").write_text('{"step": 3}')
     one = path / "training.safetensors"
-    shards = [path / store.shard_name(rank, 3) for rank in range(3)]
+    shards = [path / layout.shard_name(rank, 3) for rank in range(3)]
     for shard in shards:
         shutil.copyfile(one, shard)
-    assert "are of different runs" not in store.verify(path)[0]
+    assert "are of different runs" not in verify(path)[0]
     one.unlink()
-    assert store.verify(path) == []
-    shutil.copyfile(shards[0], path / store.shard_name(1, 2))
-    assert "are of different runs" in store.verify(path)[0]
-    (path / store.shard_name(1, 2)).unlink()
+    assert verify(path) == []
+    shutil.copyfile(shards[0], path / layout.shard_name(1, 2))
+    assert "are of different runs" in verify(path)[0]
+    (path / layout.shard_name(1, 2)).unlink()
     shards[1].unlink()
-    assert store.verify(path) == ["training-00002-of-00003.safetensors is missing"]
+    assert verify(path) == ["training-00002-of-00003.safetensors is missing"]
 
 
 def test_a_foreign_shard(folder):
     path = folder / "step_00000003"
-    shutil.copyfile(path / "training.safetensors", path / store.shard_name(1, 2))
-    assert store.verify(path)
+    shutil.copyfile(path / "training.safetensors", path / layout.shard_name(1, 2))
+    assert verify(path)
 
 
 def test_put_aside(folder):
@@ -194,7 +195,7 @@ def test_a_copy_without_the_original_takes_its_place(folder, tmp_path):
     (copy / "best").write_text("step_00000002")  # what knows no links may write
     store.tidy(copy, [])
     assert (copy / "latest").readlink() == Path("step_00000003")
-    assert store.verify(copy / "step_00000003") == []
+    assert verify(copy / "step_00000003") == []
     assert (copy / "best").readlink() == Path("step_00000002")
 
 

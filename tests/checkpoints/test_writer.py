@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
 from ernie_vil2.checkpoints import writer as checkpoint_writer
+from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.checkpoints.writer import CheckpointWriter, Unsaved
 from ernie_vil2.config.load import Config
 from ernie_vil2.files.safetensors import LazyTensors, read_safetensors, write_safetensors
@@ -56,7 +57,7 @@ def step_that_resumes(folder):
     """The step of the newest good checkpoint, whose content is that of the step."""
     path = store.find_latest(folder)
     step = store.read_state(path)["step"]
-    assert step == store.step_of(path)
+    assert step == layout.step_of(path)
     for file, value in (("model", step), ("training", -step)):
         (array,) = LazyTensors(path.glob(f"{file}*.safetensors")).values()
         assert (array == value).all()
@@ -89,7 +90,7 @@ def test_an_older_step_than_the_newest_survives_the_rotation(new_writer):
     writer = new_writer(keep=1)
     save(writer, 5)
     save(writer, 3)
-    assert writer.last.name == "step_00000003" and store.verify(writer.last) == []
+    assert writer.last.name == "step_00000003" and verify(writer.last) == []
 
 
 def test_the_same_step_again_takes_the_place_of_the_first(new_writer):
@@ -107,7 +108,7 @@ def test_amend(new_writer):
     save(writer, 1)
     path = writer.amend({"step": 1, "scale": np.float32([0.5])}, best=True)
     assert store.read_state(writer.folder / "best") == {"step": 1, "scale": [0.5]}
-    assert store.verify(path) == []
+    assert verify(path) == []
     assert writer.amend({"step": 2}, best=True) is None
 
 
@@ -200,19 +201,19 @@ def test_killed_at_any_moment(before, new_writer, tmp_path, action):
 
         status = in_child(work)
         step = step_that_resumes(folder)
-        assert all(store.verify(path) == [] for path in store.checkpoints(folder))
+        assert all(verify(path) == [] for path in layout.checkpoints(folder))
         if action != "go back":
             for link in ("latest", "best"):
-                assert store.verify(folder / link) == []
+                assert verify(folder / link) == []
 
         writer = new_writer(keep=2)  # the run starts again, and goes on
         assert not list(folder.glob(".*ing-*"))
         assert (folder / "latest").resolve() == store.find_latest(folder)
         save(writer, 4)
         assert step_that_resumes(folder) == 4
-        steps = {store.step_of(path) for path in store.checkpoints(folder)}
+        steps = {layout.step_of(path) for path in layout.checkpoints(folder)}
         assert steps >= ({2, 4} if step == 2 else {3, 4})
-        assert store.verify(folder / "best") == []
+        assert verify(folder / "best") == []
 
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path / "checkpoints.1", ignore_errors=True)
@@ -364,7 +365,7 @@ def test_an_amendment_that_fails(new_writer, logged):
     save(writer, 1)
     with file_size_limit(10):
         assert writer.amend({"step": 1, "best": 1}, best=True) is None
-    assert writer.failed == 1 and store.verify(writer.last) == []
+    assert writer.failed == 1 and verify(writer.last) == []
     assert store.read_state(writer.last) == {"step": 1}
     assert not list(writer.last.glob(".*"))
 
@@ -413,10 +414,10 @@ def test_two_processes_write_one_checkpoint(new_writer):
     writer.close()
     os.waitpid(pid, 0)
     for step in (1, 2):
-        path = store.of_step(writer.folder, step)
-        assert store.verify(path) == []
+        path = layout.of_step(writer.folder, step)
+        assert verify(path) == []
         assert not list(path.glob(".*"))
-        merged = LazyTensors(store.training_files(path))
+        merged = LazyTensors(layout.training_files(path))
         assert set(merged) == {"w|moment", "v|moment"} and merged["v|moment"][0] == step
 
 
@@ -463,7 +464,7 @@ def test_a_rank_that_is_killed(new_writer, number):
     writer.time_limit = 20
     assert in_child(lambda: save_shard_again(new_writer)) == 0
     save(writer, 2)
-    assert store.verify(writer.last) == [] and writer.failed == 1
+    assert verify(writer.last) == [] and writer.failed == 1
 
 
 def save_shard_again(new_writer):
