@@ -6,8 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+from ernie_vil2.checkpoints.layout import MANIFEST, manifest, manifest_entry
 from ernie_vil2.config.load import Config, check_arch
-from ernie_vil2.files.durable import replacing_folder, sealed, sha256
+from ernie_vil2.files.durable import replacing_folder
 from ernie_vil2.files.safetensors import write_safetensors
 from ernie_vil2.models.dual_encoder import DualEncoder
 
@@ -32,8 +33,5 @@ def save_checkpoint(
         Config({"Arch": check_arch({"Arch": model.arch})}).dump(draft / "config.yaml")
         if vocab_file is not None:
             shutil.copyfile(vocab_file, draft / "vocab.txt")
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(draft.iterdir())
-        }
-        (draft / "manifest.json").write_text(sealed({"files": files}), encoding="utf-8")
+        entries = {path.name: manifest_entry(path) for path in sorted(draft.iterdir())}
+        (draft / MANIFEST).write_text(manifest(entries), encoding="utf-8")

@@ -27,6 +27,7 @@ import paddle
 import visualdl  # noqa: F401  # what a run imports later
 
 from ernie_vil2 import cli
+from ernie_vil2.checkpoints import store
 from ernie_vil2.checkpoints import writer as checkpoint_writer
 from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.runlog import RunLog
@@ -45,13 +46,16 @@ POINTS = [
 ]
 # What it is doing there: the innermost of these functions that it is in, else "between".
 PHASES = {
-    "checkpoints.writer._write": "writing",
-    "checkpoints.store.publish": "publishing",
-    "checkpoints.writer._settle": "rotating",
-    "checkpoints.store.amend": "amending",
-    "training.trainer.__init__": "starting",
-    "training.trainer.step": "stepping",
-    "training.trainer.evaluate": "evaluating",
+    function.__code__: phase
+    for function, phase in (
+        (checkpoint_writer.CheckpointWriter._write, "writing"),
+        (store.publish, "publishing"),
+        (checkpoint_writer.CheckpointWriter._settle, "rotating"),
+        (store.amend, "amending"),
+        (Trainer.__init__, "starting"),
+        (Trainer.step, "stepping"),
+        (Trainer.evaluate, "evaluating"),
+    )
 }
 
 
@@ -270,8 +274,7 @@ def _watch_points(kill: Kill | None, folder: Path) -> Counter:
 def _phase() -> str:
     frame = sys._getframe()
     while frame is not None:
-        module = frame.f_globals.get("__name__", "").removeprefix("ernie_vil2.")
-        if phase := PHASES.get(f"{module}.{frame.f_code.co_name}"):
+        if phase := PHASES.get(frame.f_code):
             return phase
         frame = frame.f_back
     return "between"

@@ -7,7 +7,7 @@ import ernie_vil2
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.ours import save_checkpoint
-from tests.checkpoints.test_store import damage
+from tests.support.checkpoints import damage
 from tests.weights.test_load import ARCH, embed, random_inputs
 
 

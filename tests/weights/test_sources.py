@@ -13,7 +13,7 @@ from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.load import load_weights
-from tests.checkpoints.test_store import damage
+from tests.support.checkpoints import damage
 from tests.weights.test_load import ARCH
 
 
