@@ -7,7 +7,6 @@ import importlib
 import logging
 import os
 import sys
-from typing import Callable
 
 from ernie_vil2 import cli, runtime
 
@@ -17,14 +16,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument(
-        "--port", type=_whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
+        "--port", type=cli.whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
     )
     parser.add_argument("--precision", default="fp32", help="one that was exported")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1")
-    parser.add_argument("--threads", type=_whole(1, 1024), help="of the CPU (all usable cores)")
+    parser.add_argument("--threads", type=cli.whole(1, 1024), help="of the CPU (all usable cores)")
     parser.add_argument(
         "--max-batch",
-        type=_whole(1, 4096),
+        type=cli.whole(1, 4096),
         default=8,
         help="images or texts of a run of the model (%(default)s)",
     )
@@ -36,7 +35,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-queue",
-        type=_whole(1, 10**6),
+        type=cli.whole(1, 10**6),
         default=512,
         help="items in work at a time; beyond: 429 (%(default)s)",
     )
@@ -44,13 +43,16 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     """What clients may send, and how long it may take."""
-    whole, seconds = _whole(1, 10**6), _seconds
+    whole, seconds = cli.whole(1, 10**6), _seconds
     parser.add_argument("--max-items", type=whole, default=256, help="of a request (%(default)s)")
     parser.add_argument(
         "--max-text-chars", type=whole, default=2000, help="of a text (%(default)s)"
     )
     parser.add_argument(
-        "--max-pixels", type=_whole(1, 10**9), default=50_000_000, help="of an image (%(default)s)"
+        "--max-pixels",
+        type=cli.whole(1, 10**9),
+        default=50_000_000,
+        help="of an image (%(default)s)",
     )
     parser.add_argument(
         "--max-body-mb", type=whole, default=32, help="MiB of a request (%(default)s)"
@@ -219,25 +221,13 @@ def _log() -> logging.Logger:
     return logging.getLogger("ernie_vil2")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """The `type` of an argument that is a whole number from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        digits = text.isascii() and text.isdecimal() and len(text) <= 12
-        if not digits or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f"{_short(text)} is no whole number from {low} to {high}"
-            )
-        return int(text)
-
-    return parse
-
-
 def _seconds(text: str) -> float:
     """The `type` of an argument that is a time above 0."""
     value = _time(text)
     if value < 0.001:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is no time above 0, of 0.001 or more")
+        raise argparse.ArgumentTypeError(
+            f"{cli.shortened(text)} is no time above 0, of 0.001 or more"
+        )
     return value
 
 
@@ -248,9 +238,7 @@ def _time(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is no time of 0 or more, below 1000000")
+        raise argparse.ArgumentTypeError(
+            f"{cli.shortened(text)} is no time of 0 or more, below 1000000"
+        )
     return value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")

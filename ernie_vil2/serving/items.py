@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ernie_vil2.data.decode import TooManyPixels, decode_image
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TooManyPixels, decode_image
 from ernie_vil2.serving import memory
 
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2 import runtime
-from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
+from ernie_vil2.artefact.folder import TOWERS, Artefact
+from ernie_vil2.artefact.golden import check_golden
+from ernie_vil2.data.decode import rgb_pixels
 from ernie_vil2.data.image_file import ImageError
-from ernie_vil2.data.transforms import rgb_pixels
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import fork
 from ernie_vil2.serving.buckets import by_length

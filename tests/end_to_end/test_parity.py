@@ -12,7 +12,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import cli, processor
-from ernie_vil2.artefact.folder import cosines
+from ernie_vil2.artefact.golden import cosines
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 from tests.support.paths import ROOT

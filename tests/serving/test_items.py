@@ -21,7 +21,7 @@ from ernie_vil2.serving.paddle_serving.settings import Limits as PaddleServingLi
 from ernie_vil2.serving.predictor import Predictor
 from ernie_vil2.serving.web.limits import Limits
 from tests.support.paths import ROOT
-from tests.support.pictures import animation, encoded, many_scans, png_of
+from tests.support.pictures import animation, many_scans, noise, png_of
 
 ITEM_LIMITS = {"text_chars": 50, "pixels": 10_000, "decode_seconds": 2}
 
@@ -77,16 +77,16 @@ TEXTS = {  # name: the item, and None where it is good, else code and message
 NO_BASE64 = ("bad_base64", "not base64 (RFC 4648, section 4, no data: prefix)")
 PIXELS = ("too_many_pixels", "pixels, at most 10000 are read")
 IMAGES = {  # the same; bytes are sent as base64
-    "PNG": (encoded("PNG"), None),
-    "palette": (encoded("PNG", mode="P"), None),
-    "CMYK": (encoded("JPEG", mode="CMYK"), None),
-    "16 bits": (encoded("PNG", mode="I"), None),
-    "transparent": (encoded("PNG", mode="RGBA"), None),
+    "PNG": (noise("PNG"), None),
+    "palette": (noise("PNG", mode="P"), None),
+    "CMYK": (noise("JPEG", mode="CMYK"), None),
+    "16 bits": (noise("PNG", mode="I"), None),
+    "transparent": (noise("PNG", mode="RGBA"), None),
     "animation": (animation(), None),
-    "one pixel": (encoded("PNG", size=(1, 1)), None),
+    "one pixel": (noise("PNG", size=(1, 1)), None),
     "base64 of nothing": ("", ("bad_image", "an empty file (0 bytes)")),
     "no base64": ("!!", NO_BASE64),
-    "base64 cut short": (base64.b64encode(encoded("PNG"))[:-3].decode(), NO_BASE64),
+    "base64 cut short": (base64.b64encode(noise("PNG"))[:-3].decode(), NO_BASE64),
     "base64 for URLs": ("_-_-", NO_BASE64),
     "not ASCII": ("一只猫", NO_BASE64),
     "half a pair": ("\ud83d", NO_BASE64),
@@ -94,14 +94,14 @@ IMAGES = {  # the same; bytes are sent as base64
     "a path": ("/etc/passwd", NO_BASE64),
     "no image": (b"hello", ("bad_image", "not an image: 5 bytes that begin with b'hello'")),
     "an SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", ("bad_image", "not an image")),
-    "truncated JPEG": (encoded("JPEG")[:-200], ("bad_image", "damaged or truncated JPEG")),
-    "truncated header": (encoded("PNG")[:20], ("bad_image", "")),
-    "floats": (encoded("TIFF", mode="F"), ("bad_image", "32-bit floats")),
+    "truncated JPEG": (noise("JPEG")[:-200], ("bad_image", "damaged or truncated JPEG")),
+    "truncated header": (noise("PNG")[:20], ("bad_image", "")),
+    "floats": (noise("TIFF", mode="F"), ("bad_image", "32-bit floats")),
     "many scans": (many_scans(), ("bad_image", "a JPEG of more than 100 scans")),
-    "too many pixels": (encoded("PNG", size=(101, 100)), PIXELS),
+    "too many pixels": (noise("PNG", size=(101, 100)), PIXELS),
     "a bomb": (png_of(2**31 - 1, 2**31 - 1, b""), ("too_many_pixels", "")),
     "a header of many pixels": (b"P6 90000 90000 255 ", ("too_many_pixels", "")),
-    "a line of pixels": (encoded("PNG", size=(3, 900)), None),
+    "a line of pixels": (noise("PNG", size=(3, 900)), None),
 }
 NO_STRINGS = {
     "a number": (7, ("no_string", "is a number, expected a string")),
@@ -171,7 +171,7 @@ def test_a_picture_of_too_many_pixels_is_not_decoded(by_http, by_paddle_serving,
 
 
 def test_decoding_takes_no_longer_than_it_may(artefact):
-    data = encoded("PNG", size=(400, 300))
+    data = noise("PNG", size=(400, 300))
     limits = Limits(decode_seconds=1e-6)
     found = prepare_image(data, artefact.transform(), limits)
     assert found == ItemError("bad_image", "not decoded within 1e-06 s")

@@ -8,19 +8,21 @@ import numpy as np
 from PIL import Image
 
 
-def encoded(kind: str, size=(40, 30), mode="RGB", **options) -> bytes:
-    pixels = np.random.default_rng(0).integers(0, 256, [size[1], size[0], 3], np.uint8)
+def encoded(image, fmt="PNG", **options):
     file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    image.save(file, fmt, **options)
     return file.getvalue()
+
+
+def noise(kind: str, size=(40, 30), mode="RGB", **options) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, [size[1], size[0], 3], np.uint8)
+    return encoded(Image.fromarray(pixels).convert(mode), kind, **options)
 
 
 def animation() -> bytes:
     """A GIF of two frames."""
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
-    file = io.BytesIO()
-    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    return file.getvalue()
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
 
 
 def png_of(width: int, height: int, data: bytes, depth=8, color=2) -> bytes:
@@ -37,8 +39,6 @@ def png_of(width: int, height: int, data: bytes, depth=8, color=2) -> bytes:
 
 def many_scans(size=(40, 30), scans=300) -> bytes:
     """A progressive JPEG that repeats its last scan, which is a pass over all pixels."""
-    file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, "JPEG", progressive=True)
-    data = file.getvalue()
+    data = encoded(Image.new("RGB", size, "red"), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     return data[:last] + data[last:-2] * scans + data[-2:]

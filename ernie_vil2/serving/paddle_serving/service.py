@@ -21,7 +21,8 @@ from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as message
 from paddle_serving_server.web_service import WebService
 
 from ernie_vil2 import processor
-from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
+from ernie_vil2.artefact.folder import TOWERS, Artefact
+from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_serving.request import Reader, RequestError

@@ -9,7 +9,7 @@ import yaml
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import TOWERS
-from ernie_vil2.data.transforms import MAX_PIXELS
+from ernie_vil2.data.decode import MAX_PIXELS
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.items import ItemLimits
 

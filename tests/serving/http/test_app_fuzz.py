@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import schemathesis
 
-from ernie_vil2.data.transforms import FORMATS
-from tests.support.pictures import animation, encoded, png_of
+from ernie_vil2.data.decode import FORMATS
+from tests.support.pictures import animation, noise, png_of
 from tests.support.server_process import Process
 
 
@@ -66,7 +66,7 @@ def hostile_images() -> list[bytes]:
         b"RIFF\xff\xff\xff\xffWEBPVP8X" + b"\xff" * 30,
     ]
     for kind in FORMATS:
-        whole = encoded(kind)
+        whole = noise(kind)
         images += [whole[: len(whole) // 2], whole[: len(whole) // 10]]
         for _ in range(6):
             broken = bytearray(whole)
@@ -78,17 +78,17 @@ def hostile_images() -> list[bytes]:
 
 def good_images() -> list[bytes]:
     return [
-        *(encoded(kind) for kind in FORMATS),
-        encoded("PNG", mode="L"),
-        encoded("PNG", mode="1"),
-        encoded("PNG", mode="P"),
-        encoded("PNG", mode="RGBA"),
-        encoded("PNG", mode="I"),
-        encoded("TIFF", mode="CMYK"),
-        encoded("JPEG", mode="CMYK"),
-        encoded("JPEG", progressive=True),
-        encoded("PNG", size=(1, 1)),
-        encoded("PNG", size=(3, 900)),
+        *(noise(kind) for kind in FORMATS),
+        noise("PNG", mode="L"),
+        noise("PNG", mode="1"),
+        noise("PNG", mode="P"),
+        noise("PNG", mode="RGBA"),
+        noise("PNG", mode="I"),
+        noise("TIFF", mode="CMYK"),
+        noise("JPEG", mode="CMYK"),
+        noise("JPEG", progressive=True),
+        noise("PNG", size=(1, 1)),
+        noise("PNG", size=(3, 900)),
         animation(),
     ]
 
