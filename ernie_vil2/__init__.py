@@ -8,23 +8,29 @@ __version__ = "0.1.0"
 
 # Paddle takes seconds to import, so nothing of it is before it is needed.
 def load(weights, config=None, partial=False):
-    """A trained model in eval mode; see `ernie_vil2.models.convert.load`.
+    """A trained model in eval mode; see `ernie_vil2.weights.load.load`.
 
-    weights: a checkpoint folder of ours, a PaddleNLP ErnieViLModel folder, a name that PaddleNLP
-    has released ("ernie_vil-2.0-base-zh"), or an official ERNIE-ViL 2.0 `.pdparams`. config: a
-    YAML path or a mapping that holds `Arch`, which the official file needs. partial: load what
-    fits. Raises `ernie_vil2.errors.UserError`.
+    Args:
+        weights: a checkpoint folder of ours, a PaddleNLP ErnieViLModel folder, a name that
+            PaddleNLP has released ("ernie_vil-2.0-base-zh"), or an official ERNIE-ViL 2.0
+            `.pdparams`.
+        config: a YAML path or a mapping that holds `Arch`, which the official file needs.
+        partial: load what fits.
+
+    Raises:
+        ernie_vil2.errors.UserError: no such weights, or weights that do not fit.
     """
-    from ernie_vil2.weights import load as convert
+    from ernie_vil2.weights.load import load
 
-    return convert.load(weights, config, partial)
+    return load(weights, config, partial)
 
 
 def save_paddlenlp(model, folder):
     """Write a folder that PaddleNLP's `ErnieViLModel.from_pretrained` loads.
 
-    Raises `ernie_vil2.errors.UserError` for a model that ErnieViLModel cannot represent.
+    Raises:
+        ernie_vil2.errors.UserError: a model that ErnieViLModel cannot represent.
     """
-    from ernie_vil2.weights import load as convert
+    from ernie_vil2.weights.paddlenlp import save_paddlenlp
 
-    convert.save_paddlenlp(model, folder)
+    save_paddlenlp(model, folder)

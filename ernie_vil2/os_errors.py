@@ -8,7 +8,7 @@ import os
 ROOM = "free space there, or name a place on another disk"
 PLACE = "name another place"
 # errno -> remedy, of what the user can mend
-_REMEDIES = {
+_REMEDIES: dict[int | None, str] = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
     errno.EFBIG: "lift the limit on the size of files (ulimit -f)",

@@ -88,5 +88,5 @@ def keep_safe(inference) -> None:
             config.delete_pass(name)
         return create(config)
 
-    create_predictor.is_safe = True
+    create_predictor.is_safe = True  # type: ignore[attr-defined]
     inference.create_predictor = create_predictor

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ernie_vil2.checkpoints.store import training_files
+from ernie_vil2.checkpoints.layout import training_files
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import LazyTensors
+from ernie_vil2.files.safetensors import LazyTensors
 
 
 def collect(

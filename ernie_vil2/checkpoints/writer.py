@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -11,8 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ernie_vil2.checkpoints import store
-from ernie_vil2.files.durable import read_json, replace_text, sealed, sha256, sync
-from ernie_vil2.files.tensors import snapshot, write_safetensors
+from ernie_vil2.checkpoints.layout import (
+    MANIFEST,
+    STATE,
+    manifest,
+    manifest_entry,
+    of_step,
+    shard_name,
+)
+from ernie_vil2.checkpoints.notes import leave_note, wait_for_notes
+from ernie_vil2.files.durable import sealed, sync
+from ernie_vil2.files.safetensors import snapshot, write_safetensors
 
 log = logging.getLogger("ernie_vil2")
 
@@ -32,9 +42,8 @@ class CheckpointWriter:
     raised by the next call here. The thread is a daemon: `close` waits for it, and a process that
     ends without, or is killed, leaves nothing that looks like a checkpoint.
 
-    Processes meet in the file system alone, since a thread must not use collectives while the
-    training does. In a sharded run each writes its file into one folder, and then a note with its
-    size and checksum; rank 0 waits for the notes before it publishes.
+    In a sharded run each process writes its file into one folder, and then a note with its size and
+    checksum; rank 0 waits for the notes before it publishes.
 
     Args:
         config: a `Config`, for config.yaml.
@@ -108,12 +117,13 @@ class CheckpointWriter:
     def amend(self, state: Mapping, best: bool) -> Path | None:
         """Replace the state of the checkpoint of state["step"], as an evaluation after it has to.
 
-        Returns its folder; None where it was not written, and on ranks other than 0.
+        Returns:
+            Its folder; None where it was not written, and on ranks other than 0.
         """
         self.wait()
         if self.rank != 0:
             return None
-        path = store.of_step(self.folder, state["step"])
+        path = of_step(self.folder, state["step"])
         if path is None:
             return None
         try:
@@ -141,16 +151,20 @@ class CheckpointWriter:
     def close(self, failing: bool = False) -> None:
         """Let the last checkpoint be finished.
 
-        failing: other ranks may be dead, so their files are waited for a few seconds at most.
+        Args:
+            failing: other ranks may be dead, so their files are waited for a few seconds at most.
         """
         if failing:
             self.time_limit = min(self.time_limit, _PATIENCE)
         self.wait()
 
     def check_saved(self) -> None:
-        """Raise Unsaved, with what is lost, where the last call of `save` wrote nothing.
+        """Refuse to end a run whose last call of `save` wrote nothing.
 
         Rank 0 knows of all ranks; the others raise nothing.
+
+        Raises:
+            Unsaved: naming what is lost.
         """
         self.wait()
         if self.rank != 0 or self._refused is None:
@@ -168,20 +182,21 @@ class CheckpointWriter:
 
     def _run(self, weights: dict, training: dict, step: int, state: str, best: bool) -> None:
         draft = self.folder / f".writing-{step:08d}-{self._number}-{self.token}"
+        path = None
         try:
             try:
                 self._write(draft, weights, training, state)
                 if self.rank == 0:
-                    self.last = store.publish(draft, self.folder, step)
+                    path = self.last = store.publish(draft, self.folder, step)
                 self._refused = None
             except OSError as error:
                 self.failed += 1
                 self._refused = step, error
                 self._give_up(draft, step, error)
                 return
-            if self.rank == 0:
-                log.info("saved %s%s", self.last, " (best)" if best else "")
-                self._settle(best)
+            if path is not None:
+                log.info("saved %s%s", path, " (best)" if best else "")
+                self._settle(path, best)
         except BaseException as error:  # not the disk's fault: for the training thread to raise
             self._error = error
 
@@ -190,69 +205,42 @@ class CheckpointWriter:
         draft.mkdir(parents=True, exist_ok=True)
         entry = _write_tensors(draft / self._training_name(self.rank), training)
         if self.rank != 0:
-            replace_text(draft / _note_name(self.rank), sealed(entry))
+            leave_note(draft, self.rank, entry)
             return
         files = {self._training_name(0): entry}
         files["model.safetensors"] = _write_tensors(draft / "model.safetensors", weights)
         self.config.dump(draft / "config.yaml")
         shutil.copyfile(self.vocab_file, draft / "vocab.txt")
         for name in ("config.yaml", "vocab.txt"):
-            files[name] = _entry(draft / name, sha256(draft / name))
-        _write_text(draft / store.STATE, state)
+            files[name] = _synced_entry(draft / name)
+        _write_text(draft / STATE, state)
         if self.sharded:
-            files.update(self._wait_for_shards(draft))
-        _write_text(draft / store.MANIFEST, sealed({"files": files}))
+            others = wait_for_notes(draft, range(1, self.world_size), lambda: self.time_limit)
+            files.update({self._training_name(rank): entry for rank, entry in others.items()})
+        _write_text(draft / MANIFEST, manifest(files))
         sync(draft)
 
     def _training_name(self, rank: int) -> str:
         if not self.sharded:
             return "training.safetensors"
-        return store.shard_name(rank, self.world_size)
+        return shard_name(rank, self.world_size)
 
-    def _wait_for_shards(self, draft: Path) -> dict:
-        """File name -> entry of all other ranks' shards."""
-        files: dict = {}
-        missing = set(range(1, self.world_size))
-        begun, pause = time.monotonic(), 0.01
-        while True:
-            for rank in sorted(missing):
-                note = draft / _note_name(rank)
-                try:
-                    entry = read_json(note, sealed=True)
-                except FileNotFoundError:
-                    continue
-                if "error" in entry:
-                    raise OSError(f"rank {rank}: {entry['error']}")
-                files[self._training_name(rank)] = {k: entry[k] for k in ("size", "sha256")}
-                missing.discard(rank)
-                note.unlink()
-            if not missing:
-                return files
-            if time.monotonic() - begun > self.time_limit:  # which `close` may lower
-                ranks = ", ".join(map(str, sorted(missing)))
-                raise TimeoutError(
-                    f"nothing came from rank {ranks} within {self.time_limit:g} s: do all nodes "
-                    "share Global.output_dir?"
-                )
-            time.sleep(pause)
-            pause = min(1.0, 1.5 * pause)
-
-    def _settle(self, best: bool) -> None:
+    def _settle(self, newest: Path, best: bool) -> None:
         """Let the links follow, and drop older ones."""
         try:
-            store.point(self.folder / "latest", self.last)
+            store.point(self.folder / "latest", newest)
             if best:
-                store.point(self.folder / "best", self.last)
+                store.point(self.folder / "best", newest)
             sync(self.folder)
             store.rotate(self.folder, self.keep, self.keep_every)
         except OSError as error:
-            log.warning("%s is whole, but older ones stay as they are: %s", self.last, error)
+            log.warning("%s is whole, but older ones stay as they are: %s", newest, error)
 
     def _give_up(self, draft: Path, step: int, error: OSError) -> None:
         if self.rank == 0:
             shutil.rmtree(draft, ignore_errors=True)  # the disk may be full
         else:
-            self._leave_note(draft, error)
+            self._tell_of_failure(draft, error)
         good = self.folder / "latest"
         log.warning(
             "checkpoint of step %d is not written (%s); training goes on, %s",
@@ -261,14 +249,11 @@ class CheckpointWriter:
             f"{good.resolve().name} is untouched" if good.exists() else "there is none yet",
         )
 
-    def _leave_note(self, draft: Path, error: OSError) -> None:
+    def _tell_of_failure(self, draft: Path, error: OSError) -> None:
         """Tell rank 0 not to wait; where even that fails, it waits for its time limit."""
-        try:
+        with contextlib.suppress(OSError):
             (draft / self._training_name(self.rank)).unlink(missing_ok=True)
-            note = sealed({"error": str(error)})
-            replace_text(draft / _note_name(self.rank), note)
-        except OSError:
-            pass
+            leave_note(draft, self.rank, {"error": str(error)})
 
     def _remove_abandoned(self) -> None:
         """Remove drafts of this run that rank 0 has given up.
@@ -281,21 +266,17 @@ class CheckpointWriter:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _note_name(rank: int) -> str:
-    return f".rank-{rank}.json"
-
-
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     sync(path)
 
 
 def _write_tensors(path: Path, tensors: dict) -> dict:
-    entry = _entry(path, write_safetensors(path, tensors))
+    entry = _synced_entry(path, write_safetensors(path, tensors))
     tensors.clear()  # it is on the disk; the host has other use for the memory
     return entry
 
 
-def _entry(path: Path, digest: str) -> dict:
+def _synced_entry(path: Path, digest: str | None = None) -> dict:
     sync(path)
-    return {"size": path.stat().st_size, "sha256": digest}
+    return manifest_entry(path, digest)

@@ -1,5 +1,7 @@
 """Serve an exported model over HTTP: `python tools/serve.py DIR`."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import logging
@@ -9,12 +11,8 @@ import sys
 from ernie_vil2 import cli, runtime
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
-        "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
-    )
-    whole, seconds = cli.whole(1, 10**6), _seconds
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """What is served, where, and in what batches."""
     parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument(
@@ -37,10 +35,15 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--max-queue",
-        type=whole,
+        type=cli.whole(1, 10**6),
         default=512,
         help="items in work at a time; beyond: 429 (%(default)s)",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """What clients may send, and how long it may take."""
+    whole, seconds = cli.whole(1, 10**6), _seconds
     parser.add_argument("--max-items", type=whole, default=256, help="of a request (%(default)s)")
     parser.add_argument(
         "--max-text-chars", type=whole, default=2000, help="of a text (%(default)s)"
@@ -88,6 +91,10 @@ def main(argv=None) -> int:
         help="of one IPv4 address or IPv6 /64 network; behind a proxy, which is one address, as "
         "many as --max-connections (a quarter of them)",
     )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Keys, and what is done beside serving."""
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -102,6 +109,16 @@ def main(argv=None) -> int:
         "--verify", action="store_true", help="only compare with the golden vectors; serve nothing"
     )
     parser.add_argument("--access-log", action="store_true", help="log every request")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
+        "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
+    )
+    _add_model(parser)
+    _add_limits(parser)
+    _add_access(parser)
     args = parser.parse_args(argv)
     if args.max_items > args.max_queue:
         raise cli.UserError(
@@ -111,7 +128,7 @@ def main(argv=None) -> int:
     return _verify(args) if args.verify else _serve(args)
 
 
-def _verify(args) -> int:
+def _verify(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.serving.predictor import Predictor
 
@@ -121,7 +138,7 @@ def _verify(args) -> int:
     return 0
 
 
-def _serve(args) -> int:
+def _serve(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.serving.http.app import create_app

@@ -1,4 +1,8 @@
-"""The only room that speaks to paddle.distributed: start-up, ranks, collectives, sharding."""
+"""Processes that train together: start-up, ranks, collectives, and two ways to share a model.
+
+Nothing outside of this package imports paddle.distributed, and this package knows no model and no
+loss: what it shares is any layer.
+"""
 
 from paddle.distributed.fleet.utils import recompute
 

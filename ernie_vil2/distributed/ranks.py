@@ -3,13 +3,26 @@
 Every helper works without a launch, as rank 0 of 1.
 """
 
+from __future__ import annotations
+
 import itertools
+from typing import Any, Protocol, TypeVar
 
 import paddle
 import paddle.distributed as dist
+from paddle import nn
 from paddle.autograd import PyLayer
 from paddle.base import core
 from paddle.distributed import fleet
+
+_Value = TypeVar("_Value")
+
+
+class Task(Protocol):
+    """A collective that is under way."""
+
+    def wait(self) -> object:
+        """Return when it is done."""
 
 
 def on_gpu() -> bool:
@@ -32,7 +45,7 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def wrap(layer):
+def wrap(layer: nn.Layer) -> nn.Layer:
     """`layer` with its gradients averaged over ranks after each backward."""
     return fleet.distributed_model(layer) if world_size() > 1 else layer
 
@@ -44,7 +57,7 @@ def all_gather(x: paddle.Tensor) -> paddle.Tensor:
     """
     if world_size() == 1:
         return x
-    parts = []
+    parts: list[paddle.Tensor] = []
     dist.all_gather(parts, x.detach())
     return paddle.concat(parts)  # W x [B, ...] -> [WB, ...]
 
@@ -81,7 +94,7 @@ def broadcast_(x: paddle.Tensor, source: int) -> None:
         dist.broadcast(x, src=source)
 
 
-def start_reduce(x: paddle.Tensor, to: int):
+def start_reduce(x: paddle.Tensor, to: int) -> Task:
     """Begin `reduce_`; neither read nor free `x` before wait() of what is returned.
 
     Needs more than one process.
@@ -89,7 +102,7 @@ def start_reduce(x: paddle.Tensor, to: int):
     return dist.reduce(x, dst=to, sync_op=False)
 
 
-def start_broadcast(x: paddle.Tensor, source: int):
+def start_broadcast(x: paddle.Tensor, source: int) -> Task:
     """Begin `broadcast_`; neither read nor free `x` before wait() of what is returned.
 
     Needs more than one process.
@@ -99,12 +112,12 @@ def start_broadcast(x: paddle.Tensor, source: int):
 
 class _GatherWithGradient(PyLayer):
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: paddle.Tensor) -> paddle.Tensor:
         ctx.rows = x.shape[0]
         return all_gather(x)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         # Every rank's loss reads these rows, so their gradients are summed over ranks before
         # each takes its own rows back.
         return reduce_scatter(gradient)
@@ -137,17 +150,17 @@ def meet() -> None:
         store.get(f"{key}/{other}")  # waits for the key
 
 
-def all_gather_objects(value) -> list:
+def all_gather_objects(value: _Value) -> list[_Value]:
     """Every rank's picklable `value`, in rank order; ranks may come minutes apart."""
     if world_size() == 1:
         return [value]
     meet()
-    values = []
+    values: list[_Value] = []
     dist.all_gather_object(values, value)
     return values
 
 
-def mean(values: list) -> list:
+def mean(values: list[float]) -> list[float]:
     """Floats averaged over ranks."""
     if world_size() == 1:
         return values

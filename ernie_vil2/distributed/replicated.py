@@ -1,62 +1,58 @@
-"""How the processes of a run share its model."""
+"""Data parallelism: each process holds all of the model, and gradients are averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import paddle
+from paddle import nn
 
-from ernie_vil2 import distributed
-from ernie_vil2.distributed.sharded import Sharding, bytes_held
-from ernie_vil2.training.objective import Objective
-from ernie_vil2.training.optim import clip_gradients
+from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.memory import bytes_held
 
 
 class Replicated:
-    """Each process holds all of the model; gradients are averaged while the backward goes on."""
+    """A `Parallel` whose processes all step the whole model alike.
 
-    def __init__(self, objective: Objective, parameters: Mapping):
+    Gradients are averaged while the backward goes on, so that little is left for its steps to do.
+    """
+
+    def __init__(self, objective: nn.Layer, parameters: Mapping[str, paddle.Tensor]):
         self.objective = objective
-        self.owned = parameters  # what this process's optimizer steps
-        self.layer = distributed.wrap(objective)
+        self.owned = parameters
+        self.layer = ranks.wrap(objective)
 
-    def __call__(self, *inputs, **named):
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         return self.layer(*inputs, **named)
 
-    def no_sync(self):
-        """Inside, a backward adds to this process's own gradients."""
-        return self.layer.no_sync() if distributed.world_size() > 1 else nullcontext()
+    def no_sync(self) -> AbstractContextManager[None]:
+        return self.layer.no_sync() if ranks.world_size() > 1 else nullcontext()
 
     def reduce_gradients(self) -> None:
-        """Bring each owned parameter the mean gradient over processes; here the backward did."""
+        pass  # the backward did
 
-    def unscale(self, scaler: paddle.amp.GradScaler, optimizer) -> None:
-        """Undo the loss scale in the gradients."""
+    def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)
 
-    def clip_gradients(self, max_norm) -> paddle.Tensor:
-        """`optim.clip_gradients` over the whole model."""
+    def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
         return clip_gradients(self.owned.values(), max_norm)
 
     def publish(self) -> None:
-        """Send the owned parameters' values to all; here all have stepped alike."""
+        pass  # all have stepped alike
 
-    def whole(self):
-        """Inside, this process has all weights; here always."""
+    def whole(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def gather(self, tensors: Mapping) -> Mapping:
-        """All processes' `tensors`, of owned parameters, on rank 0; here it has them."""
+    def gather(self, tensors: Mapping[str, paddle.Tensor]) -> Mapping[str, paddle.Tensor]:
         return tensors
 
-    def memory(self, optimizer=None) -> dict[str, int]:
-        """`bytes_held` by this process."""
+    def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         return bytes_held(self.owned.values(), optimizer)
 
 
-def build_parallel(objective: Objective, parameters: Mapping, sharding: int | None):
-    """`Replicated` or, with a stage of sharding, `Sharding` of the trainable parameters."""
-    if sharding is None or distributed.world_size() == 1:
-        return Replicated(objective, parameters)
-    return Sharding(objective, parameters, sharding)
+def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> paddle.Tensor:
+    """`Parallel.clip_gradients` of parameters whose gradients are all in this process."""
+    bound = float("inf") if max_norm is None else max_norm
+    return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)

@@ -1,7 +1,10 @@
 """Starting fleet, on one process or on those of paddle.distributed.launch."""
 
+from __future__ import annotations
+
 import socket
 import warnings
+from typing import Any
 
 import paddle
 import paddle.distributed as dist
@@ -14,7 +17,15 @@ _paddle_new_process_group = collective._new_process_group_impl
 _started = False
 
 
-def _new_process_group(backend, store, rank, world_size, *args, group_id=0, **kwargs):
+def _new_process_group(
+    backend: str,
+    store: core.Store,
+    rank: int,
+    world_size: int,
+    *args: Any,
+    group_id: int = 0,
+    **kwargs: Any,
+) -> core.ProcessGroup:
     """Paddle's maker of process groups, with a key-value store of its own for each gloo group.
 
     Every gloo group writes its ranks' addresses under the same keys "0", "1", ... (constructor of
@@ -28,7 +39,7 @@ def _new_process_group(backend, store, rank, world_size, *args, group_id=0, **kw
     )
 
 
-def _serve_store(default_store, rank: int, key: str):
+def _serve_store(default_store: core.Store, rank: int, key: str) -> core.Store:
     """A new store that the group's rank 0 serves and announces under `key` in the default one."""
     if rank > 0:
         host, port = default_store.get(key).decode().split(":")  # waits for the key
@@ -46,8 +57,13 @@ def _serve_store(default_store, rank: int, key: str):
 def init(device: str = "auto") -> None:
     """Choose the device and start fleet, on one process or on those of paddle.distributed.launch.
 
-    device: cpu, gpu, or auto for a GPU where there is one. Raises UserError where there is none.
     A second call in one process chooses the device alone.
+
+    Args:
+        device: cpu, gpu, or auto for a GPU where there is one.
+
+    Raises:
+        UserError: gpu, where there is none.
     """
     global _started
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import paddle
 from paddle import nn
 
-from ernie_vil2 import distributed
+from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.memory import numbers
+from ernie_vil2.distributed.ranks import Task
 
 _SMALL = 1e-3  # of all numbers: a unit with less costs latency and saves nothing
 _LARGE = 1 / 4  # of all numbers: a unit with more is split into its sublayers
@@ -24,12 +26,17 @@ class Unit:
     forward and filled again before the backward is the storage of the same tensors.
     """
 
-    def __init__(self, layer: nn.Layer, parameters: Mapping[str, paddle.Tensor], owners: Mapping):
+    def __init__(
+        self,
+        layer: nn.Layer,
+        parameters: Mapping[str, paddle.Tensor],
+        owners: Mapping[str, int],
+    ):
         self.layer, self.parameters, self.owners = layer, parameters, owners
         self.before: Unit | None = None  # in forward order, where that is sure
         self.after: Unit | None = None
         self._here = True
-        self._tasks: list = []  # broadcasts under way
+        self._tasks: list[Task] = []  # broadcasts under way
         self._fetched_by_forward = False
         self._without_gradient: set[str] = set()  # of this backward
 
@@ -52,13 +59,14 @@ class Unit:
         return True
 
     def start_fetch(self) -> None:
+        """Begin to bring the weights here, where they are not and nothing brings them yet."""
         if self._here or self._tasks:
             return
         for name, parameter in self.parameters.items():
             owner = self.owners[name]
-            if owner != distributed.rank():
+            if owner != ranks.rank():
                 paddle.empty(parameter.shape, parameter.dtype)._share_buffer_to(parameter)
-            self._tasks.append(distributed.start_broadcast(parameter, owner))
+            self._tasks.append(ranks.start_broadcast(parameter, owner))
 
     def release(self) -> None:
         """Free the weights of others."""
@@ -66,16 +74,16 @@ class Unit:
             task.wait()
         self._tasks, self._here = [], False
         for name, parameter in self.parameters.items():
-            if self.owners[name] != distributed.rank():
+            if self.owners[name] != ranks.rank():
                 parameter._clear_data()
 
-    def _before_forward(self, layer, inputs) -> None:
+    def _before_forward(self, layer: nn.Layer, inputs: Any) -> None:
         # Already here inside `whole`, and where a backward runs the forward again (recompute).
         self._fetched_by_forward = self.fetch()
         if self._fetched_by_forward and self.after is not None:
             self.after.start_fetch()
 
-    def _after_forward(self, layer, inputs, outputs) -> None:
+    def _after_forward(self, layer: nn.Layer, inputs: Any, outputs: Any) -> None:
         if self._fetched_by_forward:
             self._fetched_by_forward = False
             self.release()
@@ -84,13 +92,13 @@ class Unit:
                 if isinstance(x, paddle.Tensor) and not x.stop_gradient:
                     x.register_hook(self._before_backward)
 
-    def _before_backward(self, gradient) -> None:
+    def _before_backward(self, gradient: paddle.Tensor) -> None:
         if self.fetch():
             self._without_gradient = set(self.parameters)
             if self.before is not None:
                 self.before.start_fetch()
 
-    def _on_gradient(self, name: str, *_) -> None:
+    def _on_gradient(self, name: str, *_: object) -> None:
         # Paddle adds up all of a backward's gradients of a parameter before it comes here, so
         # nothing in this backward reads the weight any more.
         self._without_gradient.discard(name)
@@ -98,7 +106,9 @@ class Unit:
             self.release()
 
 
-def find_units(layer: nn.Layer, parameters: Mapping, owners: Mapping) -> list[Unit]:
+def find_units(
+    layer: nn.Layer, parameters: Mapping[str, paddle.Tensor], owners: Mapping[str, int]
+) -> list[Unit]:
     """What stage 3 fetches and releases together.
 
     These are the items of the outermost lists of sublayers, such as a transformer's blocks, and
@@ -108,10 +118,10 @@ def find_units(layer: nn.Layer, parameters: Mapping, owners: Mapping) -> list[Un
     """
     names = {id(p): name for name, p in parameters.items()}
     total = _size(parameters.values())
-    uses = Counter()
+    uses: Counter[str] = Counter()
 
-    def own(sublayer: nn.Layer, **options) -> dict:
-        found = sublayer.parameters(**options)
+    def own(sublayer: nn.Layer, deep: bool = True) -> dict[str, paddle.Tensor]:
+        found = sublayer.parameters(include_sublayers=deep)
         return {names[id(p)]: p for p in found if id(p) in names}
 
     def split(sublayer: nn.Layer, is_item: bool) -> list[list[nn.Layer]]:
@@ -123,7 +133,7 @@ def find_units(layer: nn.Layer, parameters: Mapping, owners: Mapping) -> list[Un
         if not children or not (is_list or is_large or (holds_list and not is_item)):
             uses.update(list(own(sublayer)))
             return [[sublayer]]
-        for name in own(sublayer, include_sublayers=False):
+        for name in own(sublayer, deep=False):
             uses[name] += 2  # used outside of the children
         parts = [split(child, is_item=is_list) for child in children]
         if is_list and all(len(part) == 1 for part in parts):
@@ -146,4 +156,4 @@ def find_units(layer: nn.Layer, parameters: Mapping, owners: Mapping) -> list[Un
 
 
 def _size(tensors: Iterable[paddle.Tensor]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+    return sum(map(numbers, tensors))

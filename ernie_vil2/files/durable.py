@@ -26,7 +26,7 @@ def sha256(path: Path) -> str:
 
 
 def sealed(content: Mapping) -> str:
-    """JSON with a checksum of itself, for `read_json`."""
+    """JSON with a checksum of itself, for `read_json`; arrays become lists."""
     plain = json.loads(json.dumps(content, default=lambda array: array.tolist()))
     return json.dumps({**plain, "checksum": _checksum(plain)}, indent=1) + "\n"
 
@@ -34,7 +34,9 @@ def sealed(content: Mapping) -> str:
 def read_json(path: Path, sealed: bool = False) -> dict:
     """The dict in a JSON file; its checksum has to be right and, if `sealed`, has to be there.
 
-    Raises OSError, and ValueError for what is damaged.
+    Raises:
+        OSError: no such file, or the disk refuses.
+        ValueError: it is damaged.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or (sealed and "checksum" not in content):
@@ -49,6 +51,9 @@ def _checksum(content: Mapping) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+# -- Whole or not at all ---------------------------------------------------------------------------
+
+
 def replace_text(path: Path, text: str) -> None:
     """Put a text in place of a file's, whole or not at all."""
     with replaced(path) as draft:
@@ -56,15 +61,19 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """Inside, a draft beside `path` is to be written; then it takes the file's place.
+def replaced(path: Path, draft: Path | None = None) -> Iterator[Path]:
+    """A path to write a file to, which takes `path`'s place when the block ends well.
 
     Whatever fails, `path` stays as it was, and no draft is left. An OSError names `path`, also
     where the system names none, as it does not for a full disk.
+
+    Args:
+        draft: the path to write to, on the same disk; the default is `path`'s name after a dot,
+            which is for one writer at a time.
     """
-    draft = _draft(path)
+    draft = draft or path.with_name(f".{path.name}")
     try:
-        with naming(path):
+        with naming(path, draft):
             yield draft
             sync(draft)
             os.replace(draft, path)
@@ -74,17 +83,13 @@ def replaced(path: Path) -> Iterator[Path]:
         raise
 
 
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}")
-
-
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Lets an OSError that names no path, or the draft of this one, name this one."""
+def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
+    """Inside, an OSError that names no path, or the draft, gets this path."""
     try:
         yield
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(_draft(path)):
+        if error.filename is None or str(error.filename) == str(draft):
             error.filename = os.fspath(path)
         raise
 
@@ -112,9 +117,12 @@ def sync(path: Path) -> None:
 
 
 def append(file: int, data: bytes) -> None:
-    """Add to the end of a file that is open with O_APPEND, all or nothing. Raises OSError.
+    """Add to the end of a file that is open with O_APPEND, all or nothing.
 
     A disk that is nearly full takes a part, after which the file's next lines could not be read.
+
+    Raises:
+        OSError: not all of it could be written.
     """
     size = os.fstat(file).st_size
     if os.write(file, data) < len(data):
@@ -122,24 +130,25 @@ def append(file: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-# -- Beside, then in place -------------------------------------------------------------------------
+# -- Where a user wants it -------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A path to write a file to, which takes `target`'s place when the block ends well.
+    """`replaced` for a place that a user names.
 
-    Folders above are made; a link keeps its name. On an error nothing is left, and what stood there
-    stays. Raises UserError where the disk refuses.
+    Folders above are made; a link stays a link, and what it leads to is replaced. Several may write
+    there at once: the last one stays.
+
+    Raises:
+        UserError: the disk refuses.
     """
-    with _beside(target) as (target, draft):
+    with _beside(target) as (target, draft), replaced(target, draft):
         yield draft
-        sync(draft)
-        os.replace(draft, target)
 
 
 @contextlib.contextmanager
-def folder_beside(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path) -> Iterator[Path]:
     """An empty folder to write files to, which takes `target`'s place when the block ends well.
 
     As `replacing`; files that only the old folder has stay there.
@@ -163,6 +172,7 @@ def folder_beside(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _beside(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Where `target` really is, and a name beside it that nothing has; gone when the block ends."""
     target = target.resolve()
     draft = target.with_name(f".draft-{secrets.token_hex(8)}")
     try:

@@ -14,7 +14,7 @@ from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.files.tensors import read_pdparams
+from ernie_vil2.files.pdparams import read_pdparams
 from ernie_vil2.models.pretrained import fill_pretrained
 
 # A number of classes that no backbone has as a width of its own: it tells which layer is the
@@ -211,3 +211,21 @@ class VisionTransformer(nn.Layer):
         for block in self.blocks:
             x = block(x) if run_block is None else run_block(block, x)
         return self.norm(x[:, 0])  # [B, C]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether each block is `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, and nothing else.
+
+        Others scale their layers' outputs, or add relative positions in their attention.
+        """
+        return all(
+            type(block) is foundation_vit.Block
+            and block.gamma_1 is None
+            and not hasattr(block.attn, "relative_position_bias_table")
+            for block in self.blocks
+        )
+
+
+def is_quick_gelu(layer: nn.Layer) -> bool:
+    """Whether an activation is x * sigmoid(1.702 * x), as in the official blocks."""
+    return isinstance(layer, foundation_vit.QuickGELU)

@@ -1,43 +1,26 @@
-"""Checkpoints of the official code and of PaddleNLP's ErnieViLModel, read as ours and back."""
+"""Weights of ours, of the official code and of PaddleNLP's ErnieViLModel, read into our model."""
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import paddle
 
+from ernie_vil2.config.load import check_arch
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.durable import folder_beside, replacing, sealed, sha256
-from ernie_vil2.files.tensors import write_safetensors
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
-from ernie_vil2.models.image_backbone import VisionTransformer
-from ernie_vil2.weights import names, paddlenlp
-from ernie_vil2.weights.sources import OURS, arch_of, read, resolve
-from ernie_vil2.weights.vocabulary import check_vocabulary, own_vocabulary
-
-__all__ = [
-    "check_vocabulary",
-    "load",
-    "load_weights",
-    "own_vocabulary",
-    "resolve",
-    "save_checkpoint",
-    "save_official",
-    "save_paddlenlp",
-]
+from ernie_vil2.weights.sources import arch_of, read, resolve
 
 log = logging.getLogger("ernie_vil2")
 
 
-# -- Reading ---------------------------------------------------------------------------------------
-
-
-def load(weights, config: str | Path | Mapping | None = None, partial: bool = False) -> DualEncoder:
+def load(
+    weights: str | os.PathLike, config: str | Path | Mapping | None = None, partial: bool = False
+) -> DualEncoder:
     """The model with these weights, in eval mode.
 
     Args:
@@ -52,10 +35,8 @@ def load(weights, config: str | Path | Mapping | None = None, partial: bool = Fa
     Raises:
         UserError: no such weights, damaged ones, no config, or keys that do not fit.
     """
-    from ernie_vil2.config.load import check_arch
-
     source, scale = resolve(weights), None
-    arch = check_arch(config) if config is not None else None
+    arch: Mapping | None = check_arch(config) if config is not None else None
     if arch is None and source.is_file():
         raise UserError(f"{source} does not say what model it is for: give a config with Arch")
     state = read(source)
@@ -69,7 +50,9 @@ def load(weights, config: str | Path | Mapping | None = None, partial: bool = Fa
     return model
 
 
-def load_weights(model: DualEncoder, weights, partial: bool = False) -> list[str]:
+def load_weights(
+    model: DualEncoder, weights: str | os.PathLike, partial: bool = False
+) -> list[str]:
     """Fill `model` from any of the formats that `load` reads.
 
     Returns:
@@ -108,95 +91,3 @@ def _fill(model: DualEncoder, source: Path, state: Mapping, partial: bool) -> li
 def _some(faults: list, most: int = 10) -> str:
     more = f" and {len(faults) - most} more" if len(faults) > most else ""
     return f"{len(faults)} keys: " + "; ".join(faults[:most]) + more
-
-
-# -- Writing ---------------------------------------------------------------------------------------
-
-
-def save_paddlenlp(model: DualEncoder, folder, vocab_file=None, force: bool = False) -> None:
-    """Write `config.json` and `model_state.pdparams` for `ErnieViLModel.from_pretrained(folder)`.
-
-    vocab_file: the tokenizer's, copied to vocab.txt beside them.
-    force: remove `model.safetensors` from the folder, which both PaddleNLP and `load` read first.
-
-    Raises:
-        UserError: a model that ErnieViLModel cannot represent, or a folder that cannot be written
-            or holds `model.safetensors`.
-    """
-    _require_official_form(model, "PaddleNLP's ErnieViLModel")
-    folder = Path(folder)
-    if (folder / OURS).exists() and not force:
-        raise UserError(f"{folder} holds other weights, {OURS}: name a new folder")
-    with folder_beside(folder) as draft:
-        _save_pdparams(names.to_paddlenlp(_numpy_state(model)), draft / "model_state.pdparams")
-        config = json.dumps(paddlenlp.config_of(model), indent=2)
-        (draft / "config.json").write_text(config, encoding="utf-8")
-        _copy_vocabulary(vocab_file, draft)
-    for name in (OURS, "config.yaml", "manifest.json") if (folder / OURS).exists() else ():
-        (folder / name).unlink(missing_ok=True)
-
-
-def save_official(model: DualEncoder, path) -> None:
-    """Write the official code's `.pdparams`.
-
-    Raises:
-        UserError: a model that the official code cannot represent, or a file that cannot be
-            written.
-    """
-    _require_official_form(model, "the official model")
-    with replacing(Path(path)) as draft:
-        _save_pdparams(names.to_official(_numpy_state(model)), draft)
-
-
-def save_checkpoint(model: DualEncoder, folder, vocab_file=None) -> None:
-    """Write a folder that `load` reads: `model.safetensors` and `config.yaml` with its `Arch`.
-
-    A manifest of their checksums lies beside them, as in a run's checkpoint.
-
-    vocab_file: the tokenizer's, copied to vocab.txt.
-
-    Raises:
-        UserError: a folder that cannot be written.
-    """
-    from ernie_vil2.config.load import Config, check_arch
-
-    with folder_beside(Path(folder)) as draft:
-        write_safetensors(draft / OURS, model.state_dict())
-        Config({"Arch": check_arch({"Arch": model.arch})}).dump(draft / "config.yaml")
-        _copy_vocabulary(vocab_file, draft)
-        files = {
-            path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
-            for path in sorted(draft.iterdir())
-        }
-        (draft / "manifest.json").write_text(sealed({"files": files}), encoding="utf-8")
-
-
-def _copy_vocabulary(vocab_file, folder: Path) -> None:
-    if vocab_file is not None:
-        (folder / "vocab.txt").write_bytes(Path(vocab_file).read_bytes())
-
-
-def _require_official_form(model: DualEncoder, what: str) -> None:
-    tower = model.image_tower
-    reasons = (
-        (model.image_projection is not None, "a projection (Arch.embed_dim)"),
-        (tower.head is not None, "a Linear after the image backbone (Arch.Image.out_dim)"),
-        (not tower.name.startswith("CLIP_vit_"), f"the image backbone {tower.name}"),
-    )
-    for applies, reason in reasons:
-        if applies:
-            raise UserError(f"{what} has no place for {reason}: only --to ernie_vil2 keeps it")
-    assert isinstance(tower.backbone, VisionTransformer)
-    if tower.backbone.blocks[0].attn.qkv.bias is None:
-        raise UserError(f"{what} needs Arch.Image.qkv_bias: only --to ernie_vil2 keeps it false")
-
-
-def _numpy_state(model: DualEncoder) -> dict[str, np.ndarray]:
-    return {name: tensor.astype("float32").numpy() for name, tensor in model.state_dict().items()}
-
-
-def _save_pdparams(state: dict, path) -> None:
-    tensors = {name: paddle.to_tensor(array) for name, array in state.items()}
-    for name, tensor in tensors.items():
-        tensor.name = name  # written down too; Paddle counts up, and equal weights gave other bytes
-    paddle.save(tensors, str(path))

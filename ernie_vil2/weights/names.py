@@ -55,7 +55,8 @@ CLASS_TOKEN, POSITIONS = "image_tower.backbone.cls_token", "image_tower.backbone
 def to_ours(state: dict[str, np.ndarray], task_id: int = 0) -> dict[str, np.ndarray]:
     """Weights under anybody's names by ours; what has no name of ours keeps its own.
 
-    task_id: which row of PaddleNLP's task embedding its text tower adds.
+    Args:
+        task_id: which row of PaddleNLP's task embedding its text tower adds.
     """
     if any(name.startswith(("image_tower.", "text_tower.")) for name in state):
         return state
@@ -103,7 +104,7 @@ def _join_qkv(state: dict) -> dict:
     for joined, found in parts.items():
         if set(found) == set("qkv") and len({array.shape for _, array in found.values()}) == 1:
             result[joined] = np.concatenate([found[key][1] for key in "qkv"], axis=-1)
-        else:  # leave them, to be named as unexpected
+        else:  # they stay as they are, and are reported as unexpected
             result.update(found.values())
     return result
 

@@ -1,30 +1,22 @@
-"""PaddleNLP's ErnieViLModel: its released names, its config.json, and ours."""
+"""PaddleNLP's ErnieViLModel: its released names, and folders that it reads."""
 
 from __future__ import annotations
 
 import json
-import logging
-import math
-from collections.abc import Mapping
+import os
+import shutil
 from pathlib import Path
 
-import numpy as np
-
-from ernie_vil2.config.messages import show, wrong
 from ernie_vil2.errors import UserError
+from ernie_vil2.files.durable import replacing_folder
+from ernie_vil2.files.pdparams import write_pdparams
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.text import PAD_ID
-from ernie_vil2.weights.names import CLASS_TOKEN, POSITIONS
-
-log = logging.getLogger("ernie_vil2")
+from ernie_vil2.weights import names
+from ernie_vil2.weights.official import float32_state, require_official_form
+from ernie_vil2.weights.ours import OURS
+from ernie_vil2.weights.paddlenlp_config import config_of
 
 CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model_state.pdparams")  # best first
-# Whatever its config says, PaddleNLP runs the text tower's LayerNorms with this, where the official
-# model has 1e-5.
-TEXT_EPSILON = 1e-12
-
-
-# -- Released names --------------------------------------------------------------------------------
 
 
 def released() -> dict[str, str]:
@@ -73,193 +65,32 @@ def is_model_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and any((path / name).is_file() for name in WEIGHTS)
 
 
-# -- Reading a configuration -----------------------------------------------------------------------
+def save_paddlenlp(
+    model: DualEncoder,
+    folder: str | os.PathLike,
+    vocab_file: str | os.PathLike | None = None,
+    force: bool = False,
+) -> None:
+    """Write `config.json` and `model_state.pdparams` for `ErnieViLModel.from_pretrained(folder)`.
 
-
-def _whole(least: int, most: int) -> tuple:
-    return (
-        f"a whole number from {least} to {most}",
-        lambda value: type(value) is int and least <= value <= most,
-    )
-
-
-def _number(expected: str, valid) -> tuple:
-    return (
-        f"a number {expected}",
-        lambda value: type(value) in (int, float) and math.isfinite(value) and valid(value),
-    )
-
-
-def _one_of(*values) -> tuple:
-    return " or ".join(map(str, values)), lambda value: value in values and type(value) is not bool
-
-
-_SIZE, _LAYERS = _whole(1, 1 << 20), _whole(1, 1000)
-_SHARE = _number("from 0 to below 1", lambda value: 0 <= value < 1)
-# PaddleNLP writes only what differs from these defaults of its own: key -> default, what is right.
-_TEXT = {
-    "vocab_size": (40000, _whole(4, 10_000_000)),
-    "hidden_size": (768, _SIZE),
-    "num_hidden_layers": (12, _LAYERS),
-    "num_attention_heads": (12, _SIZE),
-    "intermediate_size": (3072, _SIZE),
-    "max_position_embeddings": (2048, _SIZE),
-    "hidden_act": ("gelu", _one_of("gelu", "relu")),
-    "hidden_dropout_prob": (0.1, _SHARE),
-    "attention_probs_dropout_prob": (0.1, _SHARE),
-    "pad_token_id": (PAD_ID, _one_of(PAD_ID)),
-    "task_id": (0, _whole(0, 1 << 20)),
-}
-_VISION = {
-    "hidden_size": (768, _SIZE),
-    "num_hidden_layers": (12, _LAYERS),
-    "num_attention_heads": (12, _SIZE),
-    "intermediate_size": (3072, _SIZE),
-    "image_size": (224, _whole(1, 1 << 14)),
-    "patch_size": (16, _whole(1, 1 << 14)),
-    "hidden_act": ("quick_gelu", _one_of("quick_gelu")),
-    "layer_norm_eps": (1e-6, _number("above 0 and below 1", lambda value: 0 < value < 1)),
-}
-
-
-def read_config(path: Path) -> tuple[dict, dict]:
-    """The text and the vision section of a config.json, defaults filled in, each value checked.
+    Args:
+        vocab_file: the tokenizer's, copied to vocab.txt beside them.
+        force: remove `model.safetensors` from the folder, which both PaddleNLP and `load` read
+            first.
 
     Raises:
-        UserError: no JSON object, or a value that the model cannot have.
+        UserError: a model that ErnieViLModel cannot represent, or a folder that cannot be written
+            or holds `model.safetensors`.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: expected PaddleNLP's config.json")
-    return _section(path, content, "text", _TEXT), _section(path, content, "vision", _VISION)
-
-
-def _section(path: Path, content: dict, tower: str, table: dict) -> dict:
-    # Like ErnieViLConfig, which takes *_config_dict first.
-    for key in (f"{tower}_config_dict", f"{tower}_config"):
-        given = content.get(key)
-        if given is not None and not isinstance(given, dict):
-            raise wrong(str(path), key, given, "an object of sizes, as PaddleNLP writes it")
-        if given:
-            break
-    result = {**{name: default for name, (default, _) in table.items()}, **(given or {})}
-    for name, (_, (expected, valid)) in table.items():
-        if not valid(result[name]):
-            raise wrong(str(path), f"{key}.{name}", result[name], expected)
-    return result
-
-
-def arch(path: Path, state: Mapping[str, np.ndarray]) -> dict:
-    """`Arch` for a config.json whose weights are `state`, by our names.
-
-    Sizes that the weights do not have are refused here, before a model of them is made.
-
-    Raises:
-        UserError: what `read_config` refuses, or sizes that the weights contradict.
-    """
-    text, vision = read_config(path)
-    _check_sizes(path, text, vision, state)
-    return {
-        "embed_dim": None,
-        "Image": {
-            "name": "CLIP_vit_base_patch16_224",
-            "img_size": vision["image_size"],
-            "patch_size": vision["patch_size"],
-            "embed_dim": vision["hidden_size"],
-            "depth": vision["num_hidden_layers"],
-            "num_heads": vision["num_attention_heads"],
-            "mlp_ratio": _ratio(vision["intermediate_size"], vision["hidden_size"]),
-            "qkv_bias": True,
-            "epsilon": vision["layer_norm_eps"],
-        },
-        "Text": {
-            "name": "ernie-3.0-base-zh",
-            **{key: text[key] for key in _TEXT if key not in ("pad_token_id", "task_id")},
-            "epsilon": TEXT_EPSILON,
-        },
-    }
-
-
-def _check_sizes(path: Path, text: dict, vision: dict, state: Mapping[str, np.ndarray]) -> None:
-    ernie, vit = "text_tower.ernie.", "image_tower.backbone."
-    tables, layer = f"{ernie}embeddings.", f"{ernie}encoder.layers."
-    expected = (
-        ("text_config.vocab_size", text, f"{tables}word_embeddings.weight", 0),
-        ("text_config.hidden_size", text, f"{tables}word_embeddings.weight", 1),
-        ("text_config.max_position_embeddings", text, f"{tables}position_embeddings.weight", 0),
-        ("text_config.intermediate_size", text, f"{layer}0.linear1.weight", 1),
-        ("text_config.num_hidden_layers", text, layer, None),
-        ("vision_config.hidden_size", vision, CLASS_TOKEN, -1),
-        ("vision_config.patch_size", vision, f"{vit}patch_embed.proj.weight", -1),
-        ("vision_config.intermediate_size", vision, f"{vit}blocks.0.mlp.fc1.weight", 1),
-        ("vision_config.num_hidden_layers", vision, f"{vit}blocks.", None),
-    )
-    for key, section, name, axis in expected:
-        value = section[key.split(".")[1]]
-        if axis is None:
-            size = len({n[len(name) :].split(".")[0] for n in state if n.startswith(name)})
-        elif name not in state or state[name].ndim < 2:
-            continue  # it will be named as missing, or as misshapen
-        else:
-            size = state[name].shape[axis]
-        if size and size != value:
-            raise _contradiction(path, key, value, size)
-    grid, positions = vision["image_size"] // vision["patch_size"], state.get(POSITIONS)
-    if positions is not None and positions.ndim == 3 and positions.shape[1] != grid * grid + 1:
-        size = f"{positions.shape[1] - 1} patches"
-        raise _contradiction(path, "vision_config.image_size", vision["image_size"], size)
-
-
-def _contradiction(path: Path, key: str, value: int, found) -> UserError:
-    return UserError(
-        f"{path}: {key} is {show(value)}, but the weights beside it have {found}: one of the two "
-        "is not of this model"
-    )
-
-
-def _ratio(intermediate: int, hidden: int) -> float:
-    """A ratio that gives `intermediate` again when PaddleClas cuts its product with `hidden`."""
-    ratio = intermediate / hidden
-    return ratio if int(ratio * hidden) == intermediate else math.nextafter(ratio, math.inf)
-
-
-# -- Writing one -----------------------------------------------------------------------------------
-
-
-def config_of(model: DualEncoder) -> dict:
-    """The content of config.json for a model of the official form."""
-    vit, ernie = model.image_tower.backbone, model.text_tower.ernie
-    epsilon = ernie.embeddings.layer_norm._epsilon
-    if epsilon != TEXT_EPSILON:
-        log.warning(
-            "PaddleNLP runs the text tower's LayerNorms with epsilon %g, this model has %g: text "
-            "embeddings will differ slightly there",
-            TEXT_EPSILON,
-            epsilon,
-        )
-    return {
-        "architectures": ["ErnieViLModel"],
-        "model_type": "ernie_vil",
-        "logit_scale_init_value": float(model.temperature),
-        "text_config": {
-            **{key: getattr(ernie.config, key) for key in _TEXT},
-            "layer_norm_eps": epsilon,
-            "type_vocab_size": 0,
-            "use_task_id": False,
-            "model_type": "ernie_vil_text_model",
-        },
-        "vision_config": {
-            "hidden_size": model.image_tower.width,
-            "num_hidden_layers": len(vit.blocks),
-            "num_attention_heads": vit.blocks[0].attn.num_heads,
-            "intermediate_size": vit.blocks[0].mlp.fc1.weight.shape[1],
-            "image_size": model.image_tower.img_size,
-            "patch_size": vit.patch_embed.patch_size[0],
-            "hidden_act": "quick_gelu",
-            "layer_norm_eps": vit.norm._epsilon,
-            "model_type": "ernie_vil_vision_model",
-        },
-    }
+    require_official_form(model, "PaddleNLP's ErnieViLModel")
+    folder = Path(folder)
+    if (folder / OURS).exists() and not force:
+        raise UserError(f"{folder} holds other weights, {OURS}: name a new folder")
+    with replacing_folder(folder) as draft:
+        write_pdparams(draft / "model_state.pdparams", names.to_paddlenlp(float32_state(model)))
+        config = json.dumps(config_of(model), indent=2)
+        (draft / "config.json").write_text(config, encoding="utf-8")
+        if vocab_file is not None:
+            shutil.copyfile(vocab_file, draft / "vocab.txt")
+    for name in (OURS, "config.yaml", "manifest.json") if (folder / OURS).exists() else ():
+        (folder / name).unlink(missing_ok=True)

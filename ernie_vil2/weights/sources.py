@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,18 +11,19 @@ import numpy as np
 import yaml
 
 from ernie_vil2.checkpoints import store
+from ernie_vil2.config.load import check_arch, load_config
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.files.tensors import pytorch_file, read_pdparams, read_safetensors, to_float32
-from ernie_vil2.weights import names, paddlenlp
+from ernie_vil2.files.pdparams import pytorch_file, read_pdparams, to_float32
+from ernie_vil2.files.safetensors import read_safetensors
+from ernie_vil2.weights import names, paddlenlp, paddlenlp_config
+from ernie_vil2.weights.ours import OURS
 
-OURS = "model.safetensors"
 
-
-def resolve(weights) -> Path:
+def resolve(weights: str | os.PathLike) -> Path:
     """The file, or the folder that holds the weights; of a run the best, else the newest.
 
-    A name that PaddleNLP has released is downloaded through it, unless a file or folder is called
-    so.
+    A name that PaddleNLP has released is downloaded through it, unless a file or folder has this
+    name.
 
     Raises:
         UserError: no such weights, or none in the folder.
@@ -54,8 +56,8 @@ def read(source: Path) -> dict[str, np.ndarray]:
     """The weights by our names, float32; what has no name of ours keeps its own.
 
     Raises:
-        UserError: a file that is damaged, or no file of weights; bytes that are not those which a
-            checkpoint's manifest names.
+        UserError: a file that is damaged, no file of weights, or not the one that a checkpoint's
+            manifest describes.
     """
     store.check_weights(source)
     task_id = 0
@@ -63,7 +65,7 @@ def read(source: Path) -> dict[str, np.ndarray]:
     if source.is_dir():
         path = next(p for p in (source / n for n in paddlenlp.WEIGHTS) if p.is_file())
         if (source / paddlenlp.CONFIG).is_file():
-            task_id = paddlenlp.read_config(source / paddlenlp.CONFIG)[0]["task_id"]
+            task_id = paddlenlp_config.read_config(source / paddlenlp.CONFIG)[0]["task_id"]
     if path.suffix == ".safetensors":
         state = read_safetensors(path)
         maker = _safetensors_maker(path)
@@ -75,15 +77,14 @@ def read(source: Path) -> dict[str, np.ndarray]:
 
 
 def arch_of(source: Path, state: Mapping[str, np.ndarray]) -> tuple[Mapping, Mapping | None]:
-    """`Arch` of the model that a source's weights are for, and `Loss.logit_scale` where it says it.
+    """`Arch` of the model that the weights are for, and `Loss.logit_scale` where the source has it.
 
-    state: the weights, by our names.
+    Args:
+        state: the weights, by our names.
 
     Raises:
         UserError: the source does not say, or what it says does not fit its weights.
     """
-    from ernie_vil2.config.load import check_arch, load_config
-
     if source.is_dir() and (source / "config.yaml").is_file():
         path = source / "config.yaml"
         arch = check_arch(path)
@@ -91,7 +92,7 @@ def arch_of(source: Path, state: Mapping[str, np.ndarray]) -> tuple[Mapping, Map
             return arch, None  # a converted model has no run
         return arch, load_config(path).Loss.logit_scale
     if source.is_dir() and (source / paddlenlp.CONFIG).is_file():
-        return paddlenlp.arch(source / paddlenlp.CONFIG, state), None
+        return paddlenlp_config.arch(source / paddlenlp.CONFIG, state), None
     raise UserError(f"{source} does not say what model it is for: give a config with Arch")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from ernie_vil2.errors import UserError
@@ -14,7 +15,7 @@ log = logging.getLogger("ernie_vil2")
 _ENOUGH = 0.99  # released tables have rows to spare: ERNIE 3.0's 20 of 40,000
 
 
-def own_vocabulary(weights) -> dict[str, str]:
+def own_vocabulary(weights: str | os.PathLike) -> dict[str, str]:
     """`{"vocab_file": path}` of the vocabulary that lies beside weights in a folder, else `{}`."""
     path = resolve(weights) / "vocab.txt"
     return {"vocab_file": str(path)} if path.is_file() else {}
@@ -23,8 +24,12 @@ def own_vocabulary(weights) -> dict[str, str]:
 def check_vocabulary(model: DualEncoder, tokenizer, trained: bool) -> None:
     """Refuse a tokenizer with more tokens than the text tower has rows.
 
-    trained: the model's weights know a vocabulary already, so that a smaller one is likely not it,
-    which is said.
+    Args:
+        trained: the model's weights know a vocabulary already, so that a smaller one is likely
+            another one; then a warning says so.
+
+    Raises:
+        UserError: naming both numbers, and the remedy.
     """
     tokens, rows = tokenizer.vocab_size, model.text_tower.vocab_size
     if tokens > rows:
@@ -43,7 +48,11 @@ def check_vocabulary(model: DualEncoder, tokenizer, trained: bool) -> None:
 
 
 def check_max_len(model: DualEncoder, tokenizer) -> None:
-    """Refuse a tokenizer whose texts may be longer than the text tower takes."""
+    """Refuse a tokenizer whose texts may be longer than the text tower takes.
+
+    Raises:
+        UserError: naming both lengths, and the remedy.
+    """
     if tokenizer.max_len > model.text_tower.max_len:
         raise UserError(
             f"Tokenizer.max_len is {tokenizer.max_len}, but the text tower takes "
@@ -52,11 +61,11 @@ def check_max_len(model: DualEncoder, tokenizer) -> None:
         )
 
 
-def check_pretrained_vocabulary(weights, tokenizer) -> None:
+def check_pretrained_vocabulary(weights: str | os.PathLike, tokenizer) -> None:
     """Refuse a tokenizer under which rows of trained weights would stand for other tokens.
 
-    A vocabulary that lacks tokens, or has new ones in rows that were spare, is no other one.
-    Weights without a vocabulary beside them tell nothing.
+    A vocabulary that lacks tokens, or has new ones in rows that were spare, passes. So does any
+    where no vocabulary lies beside the weights.
 
     Raises:
         UserError: naming the first row that differs, and the remedy.

@@ -1,67 +1,14 @@
-"""A checkpoint tells when a byte of it is wrong, and what to use instead is found."""
+"""What to resume from is found, and what an earlier run left is put in order."""
 
-import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from ernie_vil2.checkpoints import store
-from ernie_vil2.checkpoints.writer import CheckpointWriter
-from ernie_vil2.config.load import load_config
+from ernie_vil2.checkpoints import layout, store
+from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.errors import UserError
-
-FILES = [
-    "config.yaml",
-    "manifest.json",
-    "model.safetensors",
-    "state.json",
-    "training.safetensors",
-    "vocab.txt",
-]
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    """Checkpoints of the steps 1, 2 and 3; the second was the best."""
-    tmp_path = tmp_path_factory.mktemp("original")
-    (tmp_path / "vocab.txt").write_text("a\nb\n")
-    writer = CheckpointWriter(
-        tmp_path / "checkpoints", load_config("configs/base.yaml"), str(tmp_path / "vocab.txt")
-    )
-    for step in (1, 2, 3):
-        weights = {"w": np.full((3, 4), step, np.float32)}
-        writer.save(weights, {"w|moment": np.arange(5.0)}, {"step": step}, best=step == 2)
-    writer.close()
-    return writer.folder
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "checkpoints", symlinks=True)
-
-
-def damage(path, kind):
-    content = path.read_bytes()
-    if kind == "missing":
-        path.unlink()
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "cut":
-        path.write_bytes(content[:-2])
-    else:
-        middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-
-
-def test_what_lies_in_a_checkpoint(folder):
-    path = folder / "step_00000003"
-    assert sorted(p.name for p in path.iterdir()) == FILES
-    assert store.verify(path) == []
-    assert store.read_state(path) == {"step": 3}
-    entry = json.loads((path / "manifest.json").read_text())["files"]["model.safetensors"]
-    assert entry["size"] == (path / "model.safetensors").stat().st_size
+from tests.support.checkpoints import FILES, damage
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "cut", "flipped"])
@@ -79,19 +26,8 @@ def test_a_damaged_one_is_reported_and_the_one_before_used(folder, name, kind, l
     store.check(folder / "step_00000002")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "state.json"])
-def test_every_byte_counts(folder, name):
-    path = folder / "step_00000003" / name
-    whole = path.read_bytes()
-    for position in range(len(whole) - 1):  # but the line's end
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert store._problems(path.parent, checksums=True), whole[: position + 1]
-    path.write_bytes(whole)
-    assert store.verify(path.parent) == []
-
-
 def test_nothing_good_is_left(folder, logged):
-    for path in store.checkpoints(folder):
+    for path in layout.checkpoints(folder):
         damage(path / "model.safetensors", "cut")
     assert store.find_latest(folder) is None
     assert len(logged.messages) == 3
@@ -108,43 +44,6 @@ def test_a_folder_that_is_no_checkpoint(folder, tmp_path):
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         store.read_state(tmp_path)
-
-
-@pytest.mark.parametrize("kind", ["missing", "empty", "cut"])
-@pytest.mark.parametrize("name", sorted(set(FILES) - {"manifest.json"}))
-def test_one_of_the_first_version(folder, name, kind):
-    path = folder / "step_00000003"
-    (path / "manifest.json").unlink()
-    (path / "state.json").write_text('{"step": 3}')
-    assert store.verify(path) == []
-    assert store.read_state(path) == {"step": 3}
-    damage(path / name, kind)
-    text_cut_off = kind == "cut" and name in ("config.yaml", "vocab.txt")  # cannot be seen
-    assert bool(store.verify(path)) == (not text_cut_off)
-
-
-def test_shards_that_do_not_belong_together(folder):
-    path = folder / "step_00000003"
-    (path / "manifest.json").unlink()
-    (path / "state.json").write_text('{"step": 3}')
-    one = path / "training.safetensors"
-    shards = [path / store.shard_name(rank, 3) for rank in range(3)]
-    for shard in shards:
-        shutil.copyfile(one, shard)
-    assert "are of different runs" not in store.verify(path)[0]
-    one.unlink()
-    assert store.verify(path) == []
-    shutil.copyfile(shards[0], path / store.shard_name(1, 2))
-    assert "are of different runs" in store.verify(path)[0]
-    (path / store.shard_name(1, 2)).unlink()
-    shards[1].unlink()
-    assert store.verify(path) == ["training-00002-of-00003.safetensors is missing"]
-
-
-def test_a_foreign_shard(folder):
-    path = folder / "step_00000003"
-    shutil.copyfile(path / "training.safetensors", path / store.shard_name(1, 2))
-    assert store.verify(path)
 
 
 def test_put_aside(folder):
@@ -194,7 +93,7 @@ def test_a_copy_without_the_original_takes_its_place(folder, tmp_path):
     (copy / "best").write_text("step_00000002")  # what knows no links may write
     store.tidy(copy, [])
     assert (copy / "latest").readlink() == Path("step_00000003")
-    assert store.verify(copy / "step_00000003") == []
+    assert verify(copy / "step_00000003") == []
     assert (copy / "best").readlink() == Path("step_00000002")
 
 

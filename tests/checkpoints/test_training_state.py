@@ -7,14 +7,15 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
 from ernie_vil2.checkpoints import writer as checkpoint_writer
 from ernie_vil2.checkpoints.training_state import collect, optimizer_tensors, restore
+from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import LazyTensors, snapshot
-from ernie_vil2.training.optim import EMA
+from ernie_vil2.files.safetensors import LazyTensors, snapshot
+from ernie_vil2.training.ema import EMA
 
 
 class Objective(paddle.nn.Layer):
@@ -179,8 +180,8 @@ def test_shards_of_two_processes_merge(new_writer):
     writer.save(weights, shards[0], {"step": 3})
     writer.close()
     assert os.waitpid(pid, 0)[1] == 0
-    assert store.verify(writer.last) == []
-    assert [path.name for path in store.training_files(writer.last)] == [
+    assert verify(writer.last) == []
+    assert [path.name for path in layout.training_files(writer.last)] == [
         "training-00001-of-00002.safetensors",
         "training-00002-of-00002.safetensors",
     ]

@@ -13,7 +13,7 @@ from ernie_vil2.commands import convert as command
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.files import durable
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.weights import load as convert
+from ernie_vil2.weights.ours import save_checkpoint
 from tests.support.told import error_line
 from tests.weights.test_load import ARCH
 
@@ -24,7 +24,7 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     words = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a"]
     (folder / "words.txt").write_text("\n".join(words))
-    convert.save_checkpoint(build_model(ARCH), folder / "ours", folder / "words.txt")
+    save_checkpoint(build_model(ARCH), folder / "ours", folder / "words.txt")
     return folder / "ours"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.distributed.sharded import Sharding, assign_owners
+from ernie_vil2.distributed.sharded import Sharded, assign_owners
 from ernie_vil2.distributed.units import find_units
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
@@ -128,7 +128,7 @@ def test_a_shared_parameter_stays_on_all_ranks():
 def test_alone_it_is_the_plain_step():
     layer = paddle.nn.Linear(3, 2)
     parameters = dict(layer.named_parameters())
-    sharding = Sharding(layer, parameters, 3)
+    sharding = Sharded(layer, parameters, 3)
     assert sharding.owned == parameters
     x = paddle.to_tensor([[3.0, 0.0, 4.0]])
     with sharding.no_sync():
@@ -152,4 +152,4 @@ def test_wrong_stages_are_refused():
     layer = paddle.nn.Linear(2, 2)
     for stage in (0, 4, "2"):
         with pytest.raises(UserError, match="expected 1, 2 or 3"):
-            Sharding(layer, dict(layer.named_parameters()), stage)
+            Sharded(layer, dict(layer.named_parameters()), stage)

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
+from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.tensors import read_safetensors
+from ernie_vil2.files.safetensors import read_safetensors
 from tests.data.test_workers import alive
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.shapes import write_run
@@ -360,14 +361,14 @@ def check_broken_disk(runs: Runs, name: str) -> None:
 
     # without space, what was there stays, and nothing else seems to be there
     copied = runs.folder / f"{name}.checkpoints"
-    assert [p.name for p in store.checkpoints(copied)] == ["step_00000002", "step_00000004"]
-    assert not any(map(store.verify, store.checkpoints(copied)))
+    assert [p.name for p in layout.checkpoints(copied)] == ["step_00000002", "step_00000004"]
+    assert not any(map(verify, layout.checkpoints(copied)))
     assert (copied / "latest").resolve().name == "step_00000004"
 
     # with space again, all goes on
-    kept = store.checkpoints(out / "checkpoints")
+    kept = layout.checkpoints(out / "checkpoints")
     assert [p.name for p in kept] == ["step_00000026", "step_00000028"]
-    assert not any(map(store.verify, kept))
+    assert not any(map(verify, kept))
     assert store.read_state(kept[-1])["faults"]["total"] == 2
 
     metrics = runs.metrics(name)
@@ -501,7 +502,7 @@ def test_no_rank_leaves_while_another_saves(tmp_path):
     assert runs.code == 1
     assert runs.code_of("stopped") == ["1", "1"]
     saved = store.find_latest(tmp_path / "stopped" / "checkpoints")
-    assert saved is not None and store.step_of(saved) == 7
+    assert saved is not None and layout.step_of(saved) == 7
 
 
 # -- All ways to train -----------------------------------------------------------------------------

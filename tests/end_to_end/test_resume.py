@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
+from ernie_vil2.checkpoints.verify import verify
 from tests.support.killed_runs import Kill, Runs
 from tests.support.shapes import write_run
 
@@ -80,8 +81,8 @@ def assert_same(output: Path, whole: Path, steps=range(1, STEPS + 1), rotated=Tr
     assert not any(name.startswith(".") for name in names)
     for link in ("latest", "best"):
         assert (kept / link).resolve().name == (expected / link).resolve().name
-    for path in (kept / path.name for path in store.checkpoints(expected)):
-        assert store.verify(path) == []
+    for path in (kept / path.name for path in layout.checkpoints(expected)):
+        assert verify(path) == []
         assert store.read_state(path) == store.read_state(expected / path.name)
         files = sorted(path.glob("*.safetensors"))
         assert len(files) >= 2
@@ -176,8 +177,8 @@ def whole(runs, tmp_path_factory):
 
 def resumable(whole: Path, step: int, output: Path) -> Path:
     """A copy of the run as it was when it was killed after `step`."""
-    for path in store.checkpoints(whole / "checkpoints"):
-        if store.step_of(path) <= step:
+    for path in layout.checkpoints(whole / "checkpoints"):
+        if layout.step_of(path) <= step:
             shutil.copytree(path, output / "checkpoints" / path.name)
     return output
 
@@ -210,7 +211,7 @@ def test_killed_between_a_checkpoint_and_the_end_of_its_evaluation(runs, whole, 
     attempt = runs(output, "Global.keep_checkpoints=99", kill=Kill(phase="amending"))
     assert attempt.phase == "amending", attempt.log
     newest = store.find_latest(output / "checkpoints")
-    assert store.step_of(newest) == 8 and store.read_state(newest)["evaluated_at"] == 6
+    assert layout.step_of(newest) == 8 and store.read_state(newest)["evaluated_at"] == 6
     ended_well(runs(output, "Global.keep_checkpoints=99"))
     assert_same(output, whole[0], steps=[8, 9])
 
@@ -234,7 +235,7 @@ def test_on_one_two_and_one_processes(runs, tmp_path, sharding):
         begun.append(min(attempt.records))
         newest = store.find_latest(output / "checkpoints")
         shards = processes if sharding == "2" else 1
-        assert len(store.training_files(newest)) == shards
+        assert len(layout.training_files(newest)) == shards
     assert 1 == begun[0] < begun[1] < begun[2] < STEPS
     expected = dict(x for x in metrics(whole) if "train/loss" in x[1])
     found = [x for x in metrics(output) if "train/loss" in x[1]]
@@ -265,4 +266,4 @@ def test_other_global_batches_are_refused(runs, whole, tmp_path):
             f"DataLoader.Train.global_batch_size={BATCH} Distributed.gradient_merge=1",
         ):
             assert part in errors[0]
-    assert len(store.checkpoints(output / "checkpoints")) == 3  # and nothing is lost
+    assert len(layout.checkpoints(output / "checkpoints")) == 3  # and nothing is lost

@@ -18,7 +18,8 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.export.programs import export
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.serving.predictor import Predictor
-from ernie_vil2.weights import load as convert
+from ernie_vil2.weights.load import load
+from ernie_vil2.weights.ours import save_checkpoint
 from tests.support.paths import ROOT
 from tests.support.sealing import reseal
 from tests.support.shapes import draw, write_run
@@ -42,7 +43,7 @@ def run(tmp_path_factory):
     paddle.seed(0)
     model = build_model(load_config(config).Arch)
     model.eval()
-    convert.save_checkpoint(model, folder / "checkpoint")
+    save_checkpoint(model, folder / "checkpoint")
     return config, folder / "checkpoint", model
 
 
@@ -135,7 +136,7 @@ def test_official_weights(fixtures_dir, tmp_path):
 
 def test_paddlenlp_weights(fixtures_dir, tmp_path):
     folder = fixtures_dir / "paddlenlp_tiny"
-    model = convert.load(folder)
+    model = load(folder)
     config = {
         "_BASE_": str(ROOT / "configs" / "base.yaml"),
         "Arch": model.arch,

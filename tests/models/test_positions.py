@@ -9,7 +9,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.weights import load as convert
+from ernie_vil2.weights.ours import save_checkpoint
 from tests.weights.test_load import ARCH, embed, random_inputs
 
 
@@ -114,7 +114,7 @@ def test_more_tokens_stretch_the_table(official, logged):
 
 def test_other_shapes_are_still_refused(tmp_path):
     model = build_model(ARCH)
-    convert.save_checkpoint(model, tmp_path / "ours")
+    save_checkpoint(model, tmp_path / "ours")
     for change in ({"patch_size": 4}, {"embed_dim": 96, "num_heads": 6}):
         image = {**ARCH["Image"], **change}
         with pytest.raises(ernie_vil2.errors.UserError, match="does not fit the model"):

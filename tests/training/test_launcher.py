@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints import layout, store
 from ernie_vil2.training.run_lock import RunLock
 from tests.data.test_workers import alive
 from tests.end_to_end.test_elastic import find_rank
@@ -91,7 +91,7 @@ def test_a_restart_follows_the_ranks_of_a_killed_launcher(tmp_path):
     lock = RunLock(out)
     lock.acquire()
     lock.release()
-    stopped = store.step_of(store.find_latest(out / "checkpoints"))
+    stopped = layout.step_of(store.find_latest(out / "checkpoints"))
     assert stopped >= at_kill
     train(config, f"Global.max_steps={stopped + 1}", "Global.epochs=100000", resume="auto")
     assert list(metrics(out)) == list(range(1, stopped + 2))

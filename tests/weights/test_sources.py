@@ -12,8 +12,8 @@ from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.weights import load as convert
-from tests.checkpoints.test_store import damage
+from ernie_vil2.weights.load import load_weights
+from tests.support.checkpoints import damage
 from tests.weights.test_load import ARCH
 
 
@@ -42,7 +42,7 @@ def test_a_flipped_bit_is_named(folder, name):
     ernie_vil2.load(folder)
     damage(folder / "checkpoints" / "step_00000002" / name, "flipped")
     for weights in (folder, folder / "checkpoints" / "latest"):
-        for read in (ernie_vil2.load, lambda w: convert.load_weights(build_model(ARCH), w)):
+        for read in (ernie_vil2.load, lambda w: load_weights(build_model(ARCH), w)):
             with pytest.raises(UserError) as error:
                 read(weights)
             message = str(error.value)
@@ -66,14 +66,6 @@ def test_weights_need_no_optimizer(folder):
     ernie_vil2.load(path)
     (path / "manifest.json").unlink()  # as those of the first version
     ernie_vil2.load(path)
-
-
-def test_a_converted_folder_has_a_manifest(tmp_path):
-    convert.save_checkpoint(build_model(ARCH), tmp_path / "ours")
-    ernie_vil2.load(tmp_path / "ours")
-    damage(tmp_path / "ours" / "model.safetensors", "flipped")
-    with pytest.raises(UserError, match=r"is damaged \(model.safetensors .*: copy it again"):
-        ernie_vil2.load(tmp_path / "ours")
 
 
 def pytorch(path, zipped):

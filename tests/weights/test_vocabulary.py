@@ -5,7 +5,8 @@ import pytest
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
-from ernie_vil2.weights import load as convert
+from ernie_vil2.weights.official import save_official
+from ernie_vil2.weights.ours import save_checkpoint
 from ernie_vil2.weights.vocabulary import (
     check_max_len,
     check_pretrained_vocabulary,
@@ -26,8 +27,26 @@ def tokenizer(path, words, **options):
 def weights(tmp_path):
     """A folder of ours with a vocabulary of 25 tokens beside the weights."""
     (tmp_path / "own.txt").write_text("\n".join(WORDS), encoding="utf-8")
-    convert.save_checkpoint(build_model(ARCH), tmp_path / "ours", tmp_path / "own.txt")
+    save_checkpoint(build_model(ARCH), tmp_path / "ours", tmp_path / "own.txt")
     return tmp_path / "ours"
+
+
+def test_vocabulary_of_another_size(tmp_path, logged):
+    model = build_model(ARCH)  # 60 tokens
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
+
+    def of_size(size):
+        path = tmp_path / f"{size}.txt"
+        path.write_text("\n".join([*specials, *(f"w{i}" for i in range(size - 5))]))
+        return Tokenizer(path)
+
+    with pytest.raises(UserError, match="61 tokens, the text tower 60"):
+        check_vocabulary(model, of_size(61), trained=False)
+    check_vocabulary(model, of_size(60), trained=True)
+    check_vocabulary(model, of_size(59), trained=False)
+    assert not logged.records
+    check_vocabulary(model, of_size(59), trained=True)
+    assert "59 tokens" in logged.text
 
 
 def test_spare_rows_are_no_cause_for_a_question(fixtures_dir, logged):
@@ -77,7 +96,7 @@ def test_no_other_vocabulary(weights, tmp_path, words):
 
 
 def test_weights_that_know_no_vocabulary(tmp_path):
-    convert.save_official(
+    save_official(
         build_model({**ARCH, "Image": {**ARCH["Image"], "embed_dim": 48}}), tmp_path / "o.pdparams"
     )
     check_pretrained_vocabulary(tmp_path / "o.pdparams", tokenizer(tmp_path / "v.txt", WORDS))

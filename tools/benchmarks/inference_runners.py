@@ -41,7 +41,8 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
     from ernie_vil2.export.onnx import session, to_onnx
     from ernie_vil2.export.programs import export
     from ernie_vil2.export.quantize import quantize
-    from ernie_vil2.weights.load import own_vocabulary, save_paddlenlp
+    from ernie_vil2.weights.paddlenlp import save_paddlenlp
+    from ernie_vil2.weights.vocabulary import own_vocabulary
 
     folder, missing = Path(folder), {}
     model = _model(weights, config, tiny)

@@ -70,11 +70,12 @@ def run_case(case: Case):
 
     from ernie_vil2 import distributed
     from ernie_vil2.distributed.replicated import Replicated
-    from ernie_vil2.distributed.sharded import Sharding, assign_owners
+    from ernie_vil2.distributed.sharded import Sharded, assign_owners
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
+    from ernie_vil2.training.ema import EMA
     from ernie_vil2.training.objective import Objective, backward
-    from ernie_vil2.training.optim import EMA, build_optimizer, parameter_groups
+    from ernie_vil2.training.optim import build_optimizer, parameter_groups
 
     alone = distributed.world_size() == 1
     count = 1 if alone else case.micro_batches
@@ -100,7 +101,7 @@ def run_case(case: Case):
     if alone:
         parallel = Replicated(objective, trainable)
     else:
-        parallel = Sharding(objective, trainable, case.stage)
+        parallel = Sharded(objective, trainable, case.stage)
 
     def add(result, kind, tensors):
         result.update({f"{kind}/{n}": np.asarray(a) for n, a in parallel.gather(tensors).items()})

@@ -1,28 +1,18 @@
-"""Weights on disk: Paddle's pickles read without running them, safetensors read and written."""
+"""Files as `paddle.save` writes them, read without running what is in them."""
 
 from __future__ import annotations
 
 import collections
-import hashlib
-import json
 import os
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file
 
 from ernie_vil2.errors import UserError
 
 _NAME_TABLE = "StructuredToParameterName@@"  # paddle.save adds it: structured name -> own name
-_SAFETENSORS_DTYPES = {
-    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
-    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
-    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
-    "bool": "BOOL",
-}
 _PYTORCH_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save's older files begin with
 _SLICED = "UnpackBigParamInfor@@"  # paddle.save with protocol 2 or 3 cuts tensors above 1 GiB
 
@@ -63,94 +53,14 @@ def pytorch_file(path: str | os.PathLike) -> UserError:
     )
 
 
-def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, by name.
+def write_pdparams(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name as `paddle.save` does; equal ones give equal bytes."""
+    import paddle  # here, since reading does without it
 
-    Raises:
-        UserError: no such file, damaged, or with a dtype that NumPy lacks (bfloat16).
-    """
-    try:
-        return load_file(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # safetensors has its own errors, and KeyError for bfloat16
-        raise UserError(f"{path} is damaged or no safetensors file of NumPy's: {error}") from error
-
-
-class LazyTensors(Mapping):
-    """The arrays of safetensors files by name, each read when it is asked for.
-
-    Raises UserError for a file that is missing, damaged or cut off.
-    """
-
-    def __init__(self, paths: Iterable):
-        self._files = {}
-        for path in paths:
-            try:
-                file = safe_open(path, framework="numpy")
-            except OSError as error:
-                raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-            except SafetensorError as error:
-                raise UserError(f"{path} is damaged or no safetensors file: {error}") from error
-            self._files.update(dict.fromkeys(file.keys(), file))
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._files[name].get_tensor(name)
-
-    def __iter__(self):
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def shape(self, name: str) -> list[int]:
-        """An array's shape, without reading it."""
-        return list(self._files[name].get_slice(name).get_shape())
-
-
-def snapshot(tensors: Mapping) -> dict[str, np.ndarray]:
-    """Copies in host memory of arrays or Paddle tensors; bfloat16 as float32, see below."""
-    return {
-        name: np.array(t, order="C") if isinstance(t, np.ndarray) else _to_numpy(t)
-        for name, t in tensors.items()
-    }
-
-
-def write_safetensors(
-    path: str | os.PathLike, tensors: Mapping, metadata: Mapping | None = None
-) -> str:
-    """Write arrays or Paddle tensors by name; bfloat16, which NumPy lacks, is stored as float32.
-
-    The library's own writer first copies all of them in memory, and reports a full disk as an error
-    that is no OSError; so this one follows the format's description.
-
-    Returns:
-        The file's SHA-256.
-    """
-    arrays = {
-        name: np.asarray(t if isinstance(t, np.ndarray) else _to_numpy(t), order="C")
-        for name, t in tensors.items()
-    }
-    # Wide types first, so that every array is aligned.
-    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    header: dict = {"__metadata__": {k: str(v) for k, v in metadata.items()}} if metadata else {}
-    end = 0
-    for name in names:
-        start, end = end, end + arrays[name].nbytes
-        header[name] = {
-            "dtype": _SAFETENSORS_DTYPES[arrays[name].dtype.name],
-            "shape": arrays[name].shape,
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    digest = hashlib.sha256()
-    with open(path, "wb") as file:
-        for part in (len(text).to_bytes(8, "little"), text, *(arrays[name] for name in names)):
-            data = part.reshape(-1).view(np.uint8) if isinstance(part, np.ndarray) else part
-            file.write(data)
-            digest.update(data)
-    return digest.hexdigest()
+    tensors = {name: paddle.to_tensor(array) for name, array in arrays.items()}
+    for name, tensor in tensors.items():
+        tensor.name = name  # written down too; Paddle's own names count up within a process
+    paddle.save(tensors, str(path))
 
 
 def to_float32(array: np.ndarray) -> np.ndarray:
@@ -158,12 +68,6 @@ def to_float32(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return np.asarray(array, np.float32)
-
-
-def _to_numpy(tensor) -> np.ndarray:
-    if str(tensor.dtype).endswith("bfloat16"):
-        tensor = tensor.astype("float32")
-    return tensor.numpy()  # Paddle copies, also on the CPU
 
 
 def _arrays(content) -> dict[str, np.ndarray]:

@@ -1,0 +1,37 @@
+"""A folder of ours that no run wrote: the weights, their `Arch`, and checksums."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from ernie_vil2.checkpoints.layout import MANIFEST, manifest, manifest_entry
+from ernie_vil2.config.load import Config, check_arch
+from ernie_vil2.files.durable import replacing_folder
+from ernie_vil2.files.safetensors import write_safetensors
+from ernie_vil2.models.dual_encoder import DualEncoder
+
+OURS = "model.safetensors"
+
+
+def save_checkpoint(
+    model: DualEncoder, folder: str | os.PathLike, vocab_file: str | os.PathLike | None = None
+) -> None:
+    """Write a folder that `load` reads: `model.safetensors` and `config.yaml` with its `Arch`.
+
+    A manifest of their checksums lies beside them, as in a run's checkpoint.
+
+    Args:
+        vocab_file: the tokenizer's, copied to vocab.txt.
+
+    Raises:
+        UserError: a folder that cannot be written.
+    """
+    with replacing_folder(Path(folder)) as draft:
+        write_safetensors(draft / OURS, model.state_dict())
+        Config({"Arch": check_arch({"Arch": model.arch})}).dump(draft / "config.yaml")
+        if vocab_file is not None:
+            shutil.copyfile(vocab_file, draft / "vocab.txt")
+        entries = {path.name: manifest_entry(path) for path in sorted(draft.iterdir())}
+        (draft / MANIFEST).write_text(manifest(entries), encoding="utf-8")
