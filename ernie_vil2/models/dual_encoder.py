@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import paddle
@@ -111,6 +112,7 @@ class DualEncoder(nn.Layer):
 
 
 def project(features: paddle.Tensor, projection: nn.Layer | None) -> paddle.Tensor:
+    """[B, C] -> float32 [B, D], L2-normalised; without a projection D is C."""
     if projection is not None:
         features = projection(features)  # [B, C] -> [B, D]
     # Mixed precision would normalise in half precision and return it; a static graph has none.
@@ -119,7 +121,7 @@ def project(features: paddle.Tensor, projection: nn.Layer | None) -> paddle.Tens
         return F.normalize(features.astype("float32"), axis=-1)
 
 
-def build_model(arch: Mapping, loss: Mapping | None = None) -> DualEncoder:
+def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any] | None = None) -> DualEncoder:
     """The model that the `Arch` section describes.
 
     Args:
@@ -155,11 +157,11 @@ def build_model(arch: Mapping, loss: Mapping | None = None) -> DualEncoder:
     return model
 
 
-def _build_tower(tower: type, arch: Mapping, section: str) -> nn.Layer:
+def _build_tower(tower: type[nn.Layer], arch: Mapping[str, Any], section: str) -> nn.Layer:
     node = arch.get(section)
     if not isinstance(node, Mapping) or "name" not in node:
         raise UserError(f"Arch.{section}.name is missing: give a section with name and sizes")
-    accepted = [key for key in inspect.signature(tower.__init__).parameters if key != "self"]
+    accepted = list(inspect.signature(tower).parameters)
     for key in node:
         if key not in accepted:
             raise UserError(f"Arch.{section}.{key} is unknown{did_you_mean(key, accepted)}")

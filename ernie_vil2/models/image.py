@@ -110,8 +110,8 @@ def _pool(features: paddle.Tensor) -> paddle.Tensor:
 def _probe(backbone: nn.Layer, name: str, img_size: int) -> int:
     """The width of the features; freezes parameters that they do not depend on.
 
-    Such are branches that only the inference form of a backbone uses; DataParallel would wait for
-    their gradients.
+    These belong to branches that only the inference form of a backbone uses; DataParallel would
+    wait for their gradients.
     """
     if isinstance(backbone, VisionTransformer):
         return backbone.cls_token.shape[-1]
@@ -134,7 +134,7 @@ def _probe(backbone: nn.Layer, name: str, img_size: int) -> int:
     return features.shape[1]
 
 
-def _depths(backbone: nn.Layer) -> tuple[dict, int]:
+def _depths(backbone: nn.Layer) -> tuple[dict[str, int], int]:
     """The layer index of each name prefix, and the number of layers between stem and head."""
     children = [name for name, layer in backbone.named_children() if layer.parameters()]
     if "blocks" not in children:

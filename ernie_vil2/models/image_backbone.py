@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import types
-from typing import Callable
+from typing import Any, Callable, NoReturn
 
 import paddle
 from paddle import nn
@@ -16,17 +15,27 @@ from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.files.pdparams import read_pdparams
-from ernie_vil2.models.positions import fit_all
+from ernie_vil2.models.pretrained import fill_pretrained
 
-log = logging.getLogger("ernie_vil2")
-
-# A number of classes that no backbone has as a width of its own, so that it betrays the classifier.
+# A number of classes that no backbone has as a width of its own: it tells which layer is the
+# classifier.
 _CLASSES = 1009
 _OFFICIAL_EPSILON = 1e-6
 
+Factory = Callable[..., nn.Layer]
 
-def build_backbone(name: str, img_size: int | None, sizes: dict) -> tuple[nn.Layer, int]:
-    """The backbone without its classifier, and the image size that it is for."""
+
+def build_backbone(name: str, img_size: int | None, sizes: dict[str, Any]) -> tuple[nn.Layer, int]:
+    """The backbone without its classifier, and the image size that it is for.
+
+    Args:
+        name: of a PaddleClas backbone.
+        img_size: None for the size that the name stands for, else 224.
+        sizes: arguments of the backbone that override what the name stands for.
+
+    Raises:
+        UserError: an unknown name, or sizes that the backbone does not take.
+    """
     factories = {key: value for key, value in vars(zoo).items() if inspect.isfunction(value)}
     factories.pop("get_apis")
     if name not in factories:
@@ -55,8 +64,27 @@ def build_backbone(name: str, img_size: int | None, sizes: dict) -> tuple[nn.Lay
     if "class_num" in accepted:
         options["class_num"] = _CLASSES
     _check_divisible(name, options)
-    # Many old backbones fix their parameters' names, which Paddle admits once in a process, and
-    # optimizers tell parameters apart by name.
+    model = _construct(name, layer_class, args, options)
+    if _is_plain_vit(model):
+        model = VisionTransformer(model)
+        if clip:
+            # foundation_vit ignores epsilon in ln_pre, and gives the blocks plain GELU
+            model.ln_pre._epsilon = options["epsilon"]
+            for block in model.blocks:
+                block.mlp.act = foundation_vit.QuickGELU()
+    else:
+        _remove_classifier(model)
+    return model, img_size or 224
+
+
+def _construct(
+    name: str, layer_class: Factory, args: tuple[Any, ...], options: dict[str, Any]
+) -> nn.Layer:
+    """The layer, with names of its parameters that no other in this process has.
+
+    Many old backbones fix their parameters' names, which Paddle admits once in a process, and
+    optimizers tell parameters apart by name.
+    """
     try:
         with unique_name.guard():
             model = layer_class(*args, **options)
@@ -68,33 +96,24 @@ def build_backbone(name: str, img_size: int | None, sizes: dict) -> tuple[nn.Lay
     prefix = unique_name.generate("image_tower")
     for parameter in model.parameters():
         parameter.name = f"{prefix}.{parameter.name}"
-    if _is_plain_vit(model):
-        model = VisionTransformer(model)
-        if clip:
-            # foundation_vit gives ln_pre another epsilon and the blocks plain GELU, whatever it
-            # is told
-            model.ln_pre._epsilon = options["epsilon"]
-            for block in model.blocks:
-                block.mlp.act = foundation_vit.QuickGELU()
-    else:
-        _remove_classifier(model)
-    return model, img_size or 224
+    return model
 
 
 class _Construction(Exception):
     """Carries what a factory would have constructed: class, args, options."""
 
 
-def _constructor(factory: Callable) -> tuple[Callable, tuple, dict]:
+def _constructor(factory: Factory) -> tuple[Factory, tuple[Any, ...], dict[str, Any]]:
     """The layer class that a PaddleClas factory calls, and the arguments that it fixes.
 
     The factories pass fixed sizes on as keywords and refuse the same keyword from outside. So a
     copy of the function runs with stand-ins for the classes; the module stays as it is. A factory
-    that leaves the construction to another function stands for itself, with its sizes fixed.
+    that calls another function for the construction is returned itself, and its sizes cannot be
+    changed.
     """
 
-    def stand_in(layer_class):
-        def construct(*args, **options):
+    def stand_in(layer_class: type[nn.Layer]) -> Factory:
+        def construct(*args: Any, **options: Any) -> NoReturn:
             raise _Construction(layer_class, args, options)
 
         return construct
@@ -114,7 +133,7 @@ def _constructor(factory: Callable) -> tuple[Callable, tuple, dict]:
     return factory, (), {}
 
 
-def _check_divisible(name: str, options: dict) -> None:
+def _check_divisible(name: str, options: dict[str, Any]) -> None:
     image, patch = options.get("img_size"), options.get("patch_size")
     if isinstance(image, int) and isinstance(patch, int) and image % patch:
         raise UserError(
@@ -142,7 +161,11 @@ def _remove_classifier(model: nn.Layer) -> None:
 
 
 def load_pretrained(backbone: nn.Layer, name: str) -> None:
-    """Fill `backbone` with PaddleClas's published weights; what only its classifier has is left."""
+    """Fill `backbone` with PaddleClas's published weights, without those of the classifier.
+
+    Raises:
+        UserError: there are none, they are out of reach, or they do not fit.
+    """
     url = getattr(zoo, name).__globals__.get("MODEL_URLS", {}).get(name)
     if not url:
         raise UserError(f"PaddleClas has no weights for {name}: set Arch.Image.pretrained to false")
@@ -153,19 +176,8 @@ def load_pretrained(backbone: nn.Layer, name: str) -> None:
             f"the weights of {name} cannot be downloaded ({type(error).__name__}): go online, or "
             "set Arch.Image.pretrained to false"
         ) from error
-    wanted = backbone.state_dict()
-    found, resized = fit_all(read_pdparams(path), wanted, "image_tower.backbone.")
-    bad = [
-        key for key in wanted if key not in found or found[key].shape != tuple(wanted[key].shape)
-    ]
-    if bad:
-        raise UserError(
-            f"the weights of {name} lack or have other shapes for {', '.join(bad[:10])} "
-            f"({len(bad)} in all): leave the sizes in Arch.Image null, or set pretrained to false"
-        )
-    backbone.set_state_dict({key: found[key] for key in wanted})
-    for line in resized:
-        log.warning("%s: %s", name, line)
+    remedy = "leave the sizes in Arch.Image null, or set pretrained to false"
+    fill_pretrained(backbone, read_pdparams(path), name, "image_tower.backbone.", remedy)
 
 
 class VisionTransformer(nn.Layer):
@@ -186,7 +198,7 @@ class VisionTransformer(nn.Layer):
         self.norm = vit.norm
 
     def forward(
-        self, pixel_values: paddle.Tensor, run_block: Callable | None = None
+        self, pixel_values: paddle.Tensor, run_block: Callable[..., paddle.Tensor] | None = None
     ) -> paddle.Tensor:
         """float32 [B, 3, H, W] -> [B, C]; `run_block(block, x)` may wrap each block's call."""
         x = self.patch_embed(pixel_values)  # [B, 3, H, W] -> [B, N, C]

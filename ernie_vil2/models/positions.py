@@ -1,21 +1,22 @@
 """Position embeddings trained for one resolution or length, made to fit another.
 
-An image tower's are a picture: a square grid of vectors that vary smoothly from place to place, of
-which another resolution needs the same picture in another size. They are resized by bicubic
+An image tower's are like a picture: a square grid of vectors that vary smoothly from place to
+place. Another resolution needs the same picture in another size. They are resized by bicubic
 interpolation, as PaddleClas, Chinese-CLIP and timm do it (convolution with a = -0.75, half-pixel
 centres, the border repeated, no smoothing before shrinking).
 
-A text tower's are counted from the first token, whatever the text's length. Fewer positions are
-therefore the first ones: every text that fits keeps its embedding exactly, where resizing would
-change all. More positions have no trained vectors; stretching the table by the same cubic
-interpolation along its one axis gives each a neighbourhood that was trained, but moves every token,
-so that such a tower has to be trained on. It is said so.
+A text tower's are counted from the first token, whatever the text's length. To have fewer positions
+the first ones are kept: every text that fits keeps its embedding exactly, where resizing would
+change all. For more positions there are no trained vectors. Stretching the table by the same cubic
+interpolation along its one axis gives each a place between trained ones, but moves every token, so
+that such a tower has to be trained further. The log says so.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,15 +25,20 @@ TEXT = "text_tower.ernie.embeddings.position_embeddings.weight"
 _A = -0.75  # of the cubic convolution, as OpenCV, Paddle and PyTorch have it
 
 
-def fit_all(state: Mapping, wanted: Mapping, prefix: str = "") -> tuple[dict, list[str]]:
+def fit_all(
+    state: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = ""
+) -> tuple[dict[str, Any], list[str]]:
     """Weights with position embeddings of the wanted shapes, and a line for each that changed.
 
-    state: name -> array. wanted: name -> what has a shape. prefix: what the names lack of ours.
+    Args:
+        state: name -> array.
+        wanted: name -> what has a shape.
+        prefix: what has to stand before these names to make them ours.
     """
     result, lines = dict(state), []
     for name in (IMAGE, TEXT):
-        key = name[len(prefix) :] if name.startswith(prefix) else None
-        if key in state and key in wanted:
+        key = name[len(prefix) :]
+        if name.startswith(prefix) and key in state and key in wanted:
             fitted = fit(name, np.asarray(state[key]), tuple(wanted[key].shape))
             if fitted:
                 result[key], did = fitted
@@ -40,11 +46,15 @@ def fit_all(state: Mapping, wanted: Mapping, prefix: str = "") -> tuple[dict, li
     return result, lines
 
 
-def fit(name: str, array: np.ndarray, shape: tuple) -> tuple[np.ndarray, str] | None:
+def fit(name: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, str] | None:
     """The position embeddings `array` in another `shape`, and what was done to them.
 
-    name: the parameter's, by our structured names. None where it is none of position embeddings, or
-    only resizing does not give the shape.
+    Args:
+        name: the parameter's structured name in our model.
+
+    Returns:
+        None where the parameter has no position embeddings, or resizing alone does not give the
+        shape.
     """
     if array.shape == shape or array.ndim != len(shape) or array.shape[-1] != shape[-1]:
         return None
@@ -65,6 +75,7 @@ def fit(name: str, array: np.ndarray, shape: tuple) -> tuple[np.ndarray, str] | 
 def resize_grid(embeddings: np.ndarray, side: int) -> np.ndarray:
     """[1, 1 + n * n, C], the class token's first -> [1, 1 + side * side, C], bicubic."""
     n, width = _side(embeddings.shape[1]), embeddings.shape[2]
+    assert n is not None, f"{embeddings.shape[1]} rows are no class token and a square"
     weights = _cubic(n, side)  # [side, n]
     grid = embeddings[0, 1:].astype(np.float64).reshape(n, n, width)
     grid = np.einsum("yi,xj,ijc->yxc", weights, weights, grid, optimize=True)

@@ -1,4 +1,6 @@
-"""Activation recomputation that data parallelism bears."""
+"""Activation recomputation that works under data parallelism."""
+
+from __future__ import annotations
 
 import paddle
 from paddle import nn
@@ -9,16 +11,16 @@ from ernie_vil2.distributed import recompute
 def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
     """`block(*inputs)`, run once more in the backward pass instead of keeping its activations.
 
-    Without re-entry, because Paddle's default is refused by DataParallel ("has been ready before")
-    and cuts the graph where no input has a gradient, as behind a frozen stem. Random state is
-    replayed here, because Paddle 2.6 does so on GPUs only: dropout draws the same mask again.
+    Without re-entry: DataParallel refuses Paddle's default ("has been ready before"), which also
+    cuts the graph where no input has a gradient, as behind a frozen stem. The random state is
+    restored here, so that dropout draws the same mask again: Paddle 2.6 does it on GPUs only.
     """
     if not paddle.is_grad_enabled():
         return block(*inputs)
     state = paddle.get_rng_state()
     replaying = False
 
-    def run(*inputs):
+    def run(*inputs: paddle.Tensor) -> paddle.Tensor:
         nonlocal replaying
         if not replaying:
             replaying = True

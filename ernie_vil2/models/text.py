@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -10,10 +11,8 @@ from paddlenlp.transformers import ErnieConfig, ErnieModel
 from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
 
 from ernie_vil2.errors import UserError, did_you_mean
-from ernie_vil2.models.positions import fit_all
+from ernie_vil2.models.pretrained import fill_pretrained
 from ernie_vil2.models.recompute import recompute_block
-
-log = logging.getLogger("ernie_vil2")
 
 PAD_ID = 0
 _SIZES = (
@@ -122,28 +121,25 @@ class TextTower(nn.Layer):
                 "or set Arch.Text.pretrained to false"
             ) from error
         found = fold_constant_embeddings(source.state_dict(), task_id=source.config.task_id)
-        wanted = self.ernie.state_dict()
-        found, resized = fit_all(found, wanted, "text_tower.ernie.")
-        bad = [
-            key
-            for key in wanted
-            if key not in found or tuple(found[key].shape) != tuple(wanted[key].shape)
-        ]
-        if bad:
-            raise UserError(
-                f"the weights of {name} lack or have other shapes for {', '.join(bad[:10])} "
-                f"({len(bad)} in all): leave the sizes in Arch.Text null, or pretrained false"
-            )
-        self.ernie.set_state_dict({key: found[key] for key in wanted})
-        for line in resized:
-            log.warning("%s: %s", name, line)
+        remedy = "leave the sizes in Arch.Text null, or pretrained false"
+        fill_pretrained(self.ernie, found, name, "text_tower.ernie.", remedy)
 
 
-def fold_constant_embeddings(state: dict, prefix: str = "embeddings.", task_id: int = 0) -> dict:
+def fold_constant_embeddings(
+    state: Mapping[str, Any], prefix: str = "embeddings.", task_id: int = 0
+) -> dict[str, Any]:
     """Weights of PaddleNLP's ERNIE for a tower without segment and task embedding.
 
     Every token of ours is of segment 0 and of one task, so that both embeddings add the same
     vector at each position: adding it to the position table keeps the function.
+
+    Args:
+        state: name -> weight.
+        prefix: of the embeddings' names.
+        task_id: of all texts.
+
+    Raises:
+        UserError: the weights have no task of this number.
     """
     state = dict(state)
     position = f"{prefix}position_embeddings.weight"  # [max_position_embeddings, C]
@@ -156,7 +152,7 @@ def fold_constant_embeddings(state: dict, prefix: str = "embeddings.", task_id: 
     return state
 
 
-def _config(name: str, given: dict) -> ErnieConfig:
+def _config(name: str, given: dict[str, Any]) -> ErnieConfig:
     released = ERNIE_PRETRAINED_INIT_CONFIGURATION.get(name)
     if released is None:
         missing = [key for key in _SIZES if key not in given]
