@@ -15,6 +15,7 @@ CPU, GPU = ["paddlepaddle==2.6.2"], ["paddlepaddle-gpu==2.6.2"]
 TRAIN = [
     "paddlenlp>=2.8.1,<2.9",
     "paddleclas>=2.6.0,<2.7",
+    "jinja2>=3.1",
     "safetensors>=0.4",
     "tqdm",
     "visualdl>=2.5",
@@ -64,7 +65,7 @@ setup(
     package_data={
         "ernie_vil2": [
             "py.typed",
-            *("**/*.html", "**/*.css", "**/*.js"),
+            *("**/*.html", "**/*.j2", "**/*.css", "**/*.js"),
             *("**/LICENSE*", "**/NOTICE*", "**/*.txt", "**/*.md"),  # of what others made
         ],
         "ernie_vil2.configs": ["*.yaml", "*.yml"],

@@ -51,18 +51,27 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """The `type` of an argument that is a whole number above 0, of nine digits at most."""
-    if not text.isdecimal() or len(text) > 9 or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no whole number from 1 to 999999999")
-    return int(text)
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """The `type` of an argument that is a whole number from `low`, at least 0, to `high`."""
+
+    def parse(text: str) -> int:
+        digits = text.isascii() and text.isdecimal() and len(text) <= 12
+        if not digits or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(
+                f"{shortened(text)} is no whole number from {low} to {high}"
+            )
+        return int(text)
+
+    return parse
 
 
-def port(text: str) -> int:
-    """The `type` of an argument that is a port of TCP."""
-    if not text.isdecimal() or len(text) > 5 or not 0 < int(text) < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text[:20]!r} is no port: expected 1 to 65535")
-    return int(text)
+positive = whole(1, 999_999_999)  # of records, of steps
+port = whole(1, 65_535)  # of TCP
+
+
+def shortened(text: str) -> str:
+    """An argument as an error quotes it: what a user pastes by mistake may be long."""
+    return repr(text if len(text) <= 20 else f"{text[:20]}...")
 
 
 def run(main: Callable[[list | None], int | None], argv: list | None = None) -> int:

@@ -1,5 +1,6 @@
-"""What every command does with Ctrl-C, and that it says so in one line."""
+"""What every command does with Ctrl-C and with numbers, and that it says so in one line."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -67,3 +68,29 @@ def test_ctrl_c_while_paddle_is_imported(pause):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (1, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "expected"),
+    [
+        (cli.positive, "0", "'0' is no whole number from 1 to 999999999"),
+        (cli.positive, "-1", "'-1' is no whole number from 1 to 999999999"),
+        (cli.positive, "٣", "'٣' is no whole number from 1 to 999999999"),
+        (cli.positive, "9" * 5000, f"'{'9' * 20}...' is no whole number from 1 to 999999999"),
+        (cli.port, "0", "'0' is no whole number from 1 to 65535"),
+        (cli.port, "65536", "'65536' is no whole number from 1 to 65535"),
+        (cli.whole(3, 5), "2", "'2' is no whole number from 3 to 5"),
+    ],
+)
+def test_every_whole_number_is_refused_in_one_form(read, text, expected):
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        read(text)
+    assert str(refused.value) == expected
+
+
+def test_whole_numbers_within_their_limits_are_read():
+    assert (cli.positive("999999999"), cli.port("65535"), cli.whole(3, 5)("3")) == (
+        10**9 - 1,
+        65535,
+        3,
+    )

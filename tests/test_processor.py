@@ -11,7 +11,7 @@ from paddle import inference
 
 from ernie_vil2 import processor
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving import predictor
+from ernie_vil2.serving import predictor, program
 from ernie_vil2.serving.predictor import Predictor
 from tests.support.paths import ROOT
 
@@ -90,7 +90,7 @@ def deleted(monkeypatch, make) -> set:
 @on_paddle2
 @pytest.mark.parametrize("has,passes", [(DESKTOP, {PASS}), (SAPPHIRE_RAPIDS, set())])
 def test_the_predictor_asks_the_processor(tiny_artefact, monkeypatch, has, passes):
-    monkeypatch.setattr(predictor.processor, "flags", lambda: has)
+    monkeypatch.setattr(program.processor, "flags", lambda: has)
     assert deleted(monkeypatch, lambda: Predictor(tiny_artefact)) == passes
 
 
@@ -106,7 +106,7 @@ def test_int8_is_made_without_them_too(tiny_artefact, tmp_path, monkeypatch, has
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])
 def test_a_precision_that_the_processor_lacks_is_refused(tiny_artefact, monkeypatch, precision):
-    monkeypatch.setattr(predictor.processor, "flags", lambda: DESKTOP)
+    monkeypatch.setattr(program.processor, "flags", lambda: DESKTOP)
     artefact = predictor.Artefact.open(tiny_artefact)
     artefact.precisions[precision] = {}
     fp32 = predictor.Artefact.program  # whose files are there

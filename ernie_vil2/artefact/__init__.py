@@ -1,0 +1,1 @@
+"""The contract between the exporter and the servers, which both import; it imports neither."""

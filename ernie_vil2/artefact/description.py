@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ernie_vil2.errors import UserError
 
+DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 FORMAT = 2
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Of each template a text is made with a label in place of {}; a label's embedding is their mean.
@@ -24,8 +26,12 @@ _RANGES = {
 }
 
 
-def read(path: Path) -> dict:
-    """What an `inference.yml` holds. Raises UserError: missing, no YAML, another format."""
+def read(path: Path) -> dict[str, Any]:
+    """What an `inference.yml` holds.
+
+    Raises:
+        UserError: missing, no YAML, another format.
+    """
     if not path.is_file():
         raise UserError(
             f"{path.parent} holds no {path.name}: expected the folder that tools/export.py wrote"
@@ -47,15 +53,19 @@ def read(path: Path) -> dict:
     return content
 
 
-def write(path: Path, content: Mapping) -> None:
+def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write an `inference.yml`, with its format and a checksum of itself."""
     text = yaml.safe_dump({"format": FORMAT, **content}, allow_unicode=True, sort_keys=False)
     text += f"checksum: {_checksum(yaml.safe_load(text))}\n"
     path.write_text(text, encoding="utf-8")
 
 
-def check_seal(content: Mapping, path: Path) -> None:
-    """Raises UserError for a file that says something else than was written."""
+def check_seal(content: Mapping[str, Any], path: Path) -> None:
+    """Compare a file with its own checksum.
+
+    Raises:
+        UserError: it says something else than was written.
+    """
     plain = {name: value for name, value in content.items() if name != "checksum"}
     if content.get("checksum") != _checksum(plain):
         raise UserError(
@@ -64,16 +74,20 @@ def check_seal(content: Mapping, path: Path) -> None:
         )
 
 
-def _checksum(content: Mapping) -> str:
+def _checksum(content: Mapping[str, Any]) -> str:
     """SHA-256 of what a YAML file says, however it is laid out there."""
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_values(artefact, path: Path) -> None:
-    """Look at each value of an `Artefact` by itself. Raises UserError, which names the value."""
+def check_values(artefact: Any, path: Path) -> None:
+    """Look at each value of an `Artefact` by itself.
 
-    def expect(right: bool, name: str, value, expected: str) -> None:
+    Raises:
+        UserError: names a value that cannot be.
+    """
+
+    def expect(right: bool, name: str, value: object, expected: str) -> None:
         if not right:
             raise UserError(
                 f"{path} says {name} {_short(value)}: expected {expected}; export again"
@@ -107,7 +121,14 @@ def check_values(artefact, path: Path) -> None:
 
 
 def check_prompts(prompts: list[str], where: str) -> list[str]:
-    """The templates. Raises UserError for none, or for one without exactly one `{}`."""
+    """The templates themselves.
+
+    Args:
+        where: what holds them, for the message.
+
+    Raises:
+        UserError: none, or one without exactly one `{}`.
+    """
     if not isinstance(prompts, list) or not prompts:
         raise UserError(f"{where} has no prompt template: expected at least one, as in {{}}")
     for prompt in prompts:
@@ -116,9 +137,22 @@ def check_prompts(prompts: list[str], where: str) -> list[str]:
     return prompts
 
 
-def _is_number(value) -> bool:
+def read_prompts(path: str | Path) -> list[str]:
+    """The templates of a text file, one a line.
+
+    Raises:
+        UserError: as `check_prompts`; a file that cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    return check_prompts([line.strip() for line in lines if line.strip()], str(path))
+
+
+def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30  # not NaN either
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
     return "of many digits" if type(value) is int and abs(value) >> 99 else repr(value)[:60]

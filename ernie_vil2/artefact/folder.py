@@ -5,6 +5,7 @@ Read by every server and by the exporter; needs NumPy, YAML, Pillow and OpenCV, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,62 +14,35 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.artefact import description, seal
+from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, VOCABULARY
+from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
 from ernie_vil2.errors import UserError
 
-DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 TOWERS = ("image", "text")
-_EXACT = 1e-5  # of numbers of L2-normalised embeddings, for fp32 against the training model
-
-
-@dataclass(frozen=True)
-class Golden:
-    """Inputs with the embeddings that the training model gave for them.
-
-    images: encoded files; texts: str; image_embeds, text_embeds: float32 [n, D], L2-normalised.
-    """
-
-    images: list[bytes]
-    texts: list[str]
-    image_embeds: np.ndarray
-    text_embeds: np.ndarray
-
-    def save(self, path: Path) -> None:
-        lengths = [len(image) for image in self.images]
-        np.savez(
-            path,
-            image_bytes=np.frombuffer(b"".join(self.images), np.uint8),
-            image_ends=np.cumsum(lengths),
-            texts=np.array(self.texts),
-            image_embeds=self.image_embeds,
-            text_embeds=self.text_embeds,
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Golden:
-        with np.load(path) as file:
-            images = np.split(file["image_bytes"], file["image_ends"][:-1])
-            return cls(
-                [image.tobytes() for image in images],
-                file["texts"].tolist(),
-                file["image_embeds"],
-                file["text_embeds"],
-            )
 
 
 @dataclass(frozen=True)
 class Artefact:
     """What `inference.yml` in an exported model's folder says.
 
-    embed_dim: numbers of an embedding; logit_scale: the factor on cosines that makes logits of
-    them; image_size: pixels, of a square; mean, std: of RGB in 0..1; preprocess: whether the
-    image program takes uint8 [B, S, S, 3] and normalises itself, else float32 [B, 3, S, S];
-    max_len: tokens of a text, [CLS] and [SEP] among them; vocab_size, max_positions: rows of the
-    text tower's tables; prompts: templates for zero-shot classification; precisions: what the
-    exporter measured of each one that it made; weights: the file that they came from and their
-    SHA-256; versions: of the packages that exported; files: name -> SHA-256 of each file of the
-    folder, empty while the exporter is still at work.
+    Attributes:
+        embed_dim: numbers of an embedding.
+        logit_scale: the factor on cosines that makes logits of them.
+        image_size: pixels, of a square.
+        max_len: tokens of a text, [CLS] and [SEP] among them.
+        vocab_size, max_positions: rows of the text tower's tables.
+        mean, std: of RGB in 0..1.
+        preprocess: whether the image program takes uint8 [B, S, S, 3] and normalises itself, else
+            float32 [B, 3, S, S].
+        lowercase: whether texts are put in lower case.
+        prompts: templates for zero-shot classification.
+        precisions: what the exporter measured of each one that it made.
+        weights: the file that they came from and their SHA-256.
+        versions: of the packages that exported.
+        files: name -> SHA-256 of each file of the folder, empty while the exporter is still at
+            work.
     """
 
     folder: Path
@@ -87,14 +61,17 @@ class Artefact:
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
-    _checked: set = field(default_factory=set, init=False, repr=False, compare=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder) -> Artefact:
-        """The artefact in a folder, of which vocabulary and golden vectors are compared with their
-        SHA-256 now, programs when they are asked for.
+    def open(cls, folder: str | os.PathLike) -> Artefact:
+        """The artefact in a folder.
 
-        Raises UserError: none there, of another format, damaged, or with values that cannot be.
+        Vocabulary and golden vectors are compared with their SHA-256 now, programs when they are
+        asked for.
+
+        Raises:
+            UserError: none there, of another format, damaged, or with values that cannot be.
         """
         folder = Path(folder)
         path = folder / DESCRIPTION
@@ -156,7 +133,8 @@ class Artefact:
     def check(self, *names: str) -> None:
         """Compare files, or all files of folders, with their SHA-256, once for this object.
 
-        Raises UserError: missing, changed, or none that the exporter wrote.
+        Raises:
+            UserError: missing, changed, or none that the exporter wrote.
         """
         if not self.files:  # a draft
             return
@@ -171,7 +149,8 @@ class Artefact:
     def program(self, tower: str, precision: str = "fp32") -> tuple[Path, Path]:
         """The files of a tower's program and weights, compared with their SHA-256.
 
-        Raises UserError: not exported, missing, damaged.
+        Raises:
+            UserError: not exported, missing, damaged.
         """
         if precision not in self.precisions:
             raise UserError(
@@ -199,7 +178,11 @@ class Artefact:
         return eval_transform(self.image_size, self.mean, self.std)
 
     def tokenizer(self) -> Tokenizer:
-        """Texts to int64 [N, L], as in training. Raises UserError: ids beyond the table's rows."""
+        """Texts to int64 [N, L], as in training.
+
+        Raises:
+            UserError: ids beyond the table's rows.
+        """
         tokenizer = Tokenizer(self.folder / VOCABULARY, self.max_len, self.lowercase)
         if tokenizer.vocab_size > self.vocab_size:
             raise UserError(
@@ -209,7 +192,11 @@ class Artefact:
         return tokenizer
 
     def golden(self) -> Golden:
-        """Raises UserError for a damaged file, or one of another model."""
+        """The golden vectors.
+
+        Raises:
+            UserError: a damaged file, or one of another model.
+        """
         path = self.folder / GOLDEN
         try:
             golden = Golden.load(path)
@@ -225,33 +212,3 @@ class Artefact:
                     f"{DESCRIPTION} says {self.embed_dim} numbers: export the model again"
                 )
         return golden
-
-
-def check_golden(
-    where: str, tower: str, embeds: np.ndarray, expected: np.ndarray, min_cosine: float | None
-) -> float:
-    """The largest difference of a tower's embeddings [N, D] from its golden vectors.
-
-    where: what gave them, for the message; min_cosine: None demands a difference of at most 1e-5.
-    Raises UserError for others than the trained model's.
-    """
-    difference = float(np.abs(embeds - expected).max())
-    cosine = float(cosines(embeds, expected).min())
-    if min_cosine is None:
-        good, bound = difference <= _EXACT, f"a difference of at most {_EXACT}"
-    else:
-        good, bound = cosine >= min_cosine, f"a cosine of at least {min_cosine}"
-    if not good:  # NaN too
-        raise UserError(
-            f"{where} gives other {tower} embeddings than the trained model (difference "
-            f"{difference:.2g}, cosine {cosine:.6f}; expected {bound}): it is damaged, or this "
-            "device cannot run it; export it again, or use another precision"
-        )
-    return difference
-
-
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Row by row, in float64: [N, D], [N, D] -> [N]."""
-    a, b = (np.asarray(x, np.float64) for x in (a, b))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return (a * b).sum(axis=1) / np.maximum(norms, 1e-30)

@@ -1,20 +1,23 @@
 """Checksums of an exported model's files, for the exporter to write and all others to compare.
 
-A bit that flips in the weights changes too little for golden vectors to tell, and one in the
-vocabulary nothing at all, unless that token is among theirs.
+Golden vectors do not show every damage: a flipped bit in the weights may change them too little,
+and one in the vocabulary changes nothing unless that token is in their texts.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from ernie_vil2 import runtime
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
+
+T = TypeVar("T")
 
 
 def files_below(folder: Path) -> set[str]:
@@ -25,10 +28,12 @@ def files_below(folder: Path) -> set[str]:
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Name -> SHA-256, for names relative to `folder`, in order; links to one file are read once.
 
-    Several files at a time: hashing does not hold Python's lock. Raises UserError: one that
-    cannot be read.
+    Several files at a time: hashing does not hold Python's lock.
+
+    Raises:
+        UserError: one that cannot be read.
     """
-    same: dict[tuple, list[str]] = {}
+    same: dict[tuple[int, int], list[str]] = {}
     for name in sorted(names):
         status = _read(folder / name, os.stat)
         same.setdefault((status.st_dev, status.st_ino), []).append(name)
@@ -42,7 +47,8 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def check_files(folder: Path, expected: Mapping[str, str], names: Iterable[str]) -> None:
     """Compare files with their SHA-256.
 
-    Raises UserError: missing, changed, or not in `expected`.
+    Raises:
+        UserError: missing, changed, or not in `expected`.
     """
     names = set(names)
     for name in sorted(names - set(expected)):
@@ -55,7 +61,7 @@ def check_files(folder: Path, expected: Mapping[str, str], names: Iterable[str])
             )
 
 
-def _read(path: Path, how):
+def _read(path: Path, how: Callable[[Path], T]) -> T:
     try:
         return how(path)
     except FileNotFoundError:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
 
-from ernie_vil2 import runtime
-from ernie_vil2.errors import UserError
+from ernie_vil2.export.conversion import FORMATS, convert
 
 
-def main(argv=None):
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--from",
         dest="source",
         required=True,
@@ -20,91 +18,25 @@ def main(argv=None):
         help="official .pdparams; a folder: PaddleNLP's ErnieViLModel or a checkpoint of ours; or "
         "a name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded)",
     )
-    parser.add_argument(
+    add(
         "-c",
         "--config",
         metavar="FILE",
         help="YAML with Arch; needed for an official file, and for another img_size",
     )
-    parser.add_argument("--to", required=True, choices=("official", "paddlenlp", "ernie_vil2"))
-    parser.add_argument(
-        "--out", required=True, metavar="PATH", help="a folder; for official the .pdparams file"
-    )
-    parser.add_argument(
-        "--partial", action="store_true", help="convert although keys are missing or do not fit"
-    )
-    parser.add_argument(
+    add("--to", required=True, choices=FORMATS)
+    add("--out", required=True, metavar="PATH", help="a folder; for official the .pdparams file")
+    add("--partial", action="store_true", help="convert although keys are missing or do not fit")
+    add(
         "--force",
         action="store_true",
         help="write into a run folder, over the source, or among other files",
     )
-    args = parser.parse_args(argv)
-    check_out(args.out, args.to, args.source, args.force)
+    return parser
 
-    runtime.prepare()
-    from ernie_vil2.weights.load import load
-    from ernie_vil2.weights.official import save_official
-    from ernie_vil2.weights.ours import save_checkpoint
-    from ernie_vil2.weights.paddlenlp import save_paddlenlp
-    from ernie_vil2.weights.vocabulary import own_vocabulary
 
-    model = load(args.source, args.config, args.partial)
-    if args.to == "official":
-        save_official(model, args.out)
-    else:
-        vocab_file = own_vocabulary(args.source).get("vocab_file")
-        if args.to == "paddlenlp":
-            save_paddlenlp(model, args.out, vocab_file, args.force)
-        else:
-            save_checkpoint(model, args.out, vocab_file)
+def main(argv: list | None = None) -> int:
+    args = arguments().parse_args(argv)
+    convert(args.source, args.to, args.out, args.config, args.partial, args.force)
     print(f"wrote {args.out}")
-
-
-def check_out(out: str, to: str, source: str, force: bool) -> None:
-    """Refuse a place for the result that is of the wrong kind or, without `force`, in use."""
-    if not out.strip() or "\0" in out:
-        raise UserError(f"--out is {out!r}: expected the path of a file or folder")
-    try:
-        why = _refusal(out, to, Path(source).resolve(), force)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be written: {error.strerror}") from error
-    if why:
-        raise UserError(f"--out {out} {why}")
-
-
-def _refusal(out: str, to: str, source: Path, force: bool) -> str | None:
-    """What speaks against `--out`, and the remedy; or None."""
-    path, is_file = Path(out), to == "official"
-    if is_file and (out.endswith(("/", os.sep)) or path.is_dir()):
-        return "is a folder: for --to official name a .pdparams file"
-    if not is_file and path.exists() and not path.is_dir():
-        return f"is a file: for --to {to} name a folder"
-    why = None if force else _in_use(path.resolve(), is_file, source)
-    return why and f"{why}: name another place, or add --force"
-
-
-# What a conversion before may have left; a folder of these alone may be written over.
-_WRITTEN = {
-    "config.json",
-    "config.yaml",
-    "manifest.json",
-    "model.safetensors",
-    "model_state.pdparams",
-    "vocab.txt",
-}
-
-
-def _in_use(path: Path, is_file: bool, source: Path) -> str | None:
-    """What speaks against writing there, or None."""
-    if path.exists() and path in (source, source.parent if source.is_file() else source):
-        return "is where the weights come from"
-    for folder in (path, *path.parents):
-        run = (folder / "train.log").is_file() and (folder / "config.yaml").is_file()
-        if run or next((folder / "checkpoints").glob("step_*"), None):
-            return f"lies in the folder of a run, {folder}"
-    if is_file and path.exists() and path.suffix != ".pdparams":
-        return "is another file"
-    if is_file or not path.exists():
-        return None
-    others = sorted({p.name for p in path.iterdir()} - _WRITTEN)
-    return f"holds other files, such as {others[0]}" if others else None
+    return 0

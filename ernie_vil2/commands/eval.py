@@ -1,70 +1,47 @@
 """Evaluate retrieval: `python tools/eval.py -c configs/demo.yaml -w output/demo`."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from ernie_vil2 import cli, runtime
+import argparse
+
+from ernie_vil2 import cli
+from ernie_vil2.config.load import load_config
+from ernie_vil2.evaluation.pipeline import evaluate
 
 
-def main(argv=None) -> int:
+def arguments() -> argparse.ArgumentParser:
     parser = cli.parser("Evaluate image-text retrieval on the set of DataLoader.Eval.")
+    add = parser.add_argument
     cli.add_weights(parser)
-    parser.add_argument(
-        "--out", metavar="DIR", help="for report.json and page.html (Global.output_dir/eval)"
-    )
-    parser.add_argument("--examples", type=int, default=12, help="queries of each kind on the page")
-    parser.add_argument(
+    add("--out", metavar="DIR", help="for report.json and page.html (Global.output_dir/eval)")
+    add("--examples", type=int, default=12, help="queries of each kind on the page")
+    add(
         "--predictions",
         metavar="FILE",
         help="write the images found for each text in Chinese-CLIP's JSONL, and the texts of each "
         "image beside it, for a.jsonl in a.tr.jsonl",
     )
-    parser.add_argument(
+    add(
         "--skip-bad",
         action="store_true",
         help="leave rows out that cannot be read, and name them in bad_records.jsonl of --out",
     )
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list | None = None) -> int:
+    args = arguments().parse_args(argv)
     if args.examples < 0:
         raise cli.UserError(f"--examples is {args.examples}: expected 0 or more queries")
-    from ernie_vil2.config.load import load_config
-
     config = load_config(args.config, args.override)
     if config.DataLoader.Eval is None:
         raise cli.UserError(f"{args.config} has no DataLoader.Eval: name the set to evaluate on")
-    runtime.prepare()
-
-    from ernie_vil2 import distributed
-    from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.evaluation.embed import Evaluator
-    from ernie_vil2.evaluation.examples import write_predictions
-    from ernie_vil2.evaluation.report import format_table, write_json, write_page
-    from ernie_vil2.weights.load import load
-    from ernie_vil2.weights.vocabulary import check_vocabulary, own_vocabulary
-
-    distributed.init(config.Global.device)
-    model = load(args.weights, config)
-    tokenizer = Tokenizer(**{**config.Tokenizer, **own_vocabulary(args.weights)})
-    check_vocabulary(model, tokenizer, trained=True)
-    out = Path(args.out or Path(config.Global.output_dir) / "eval")
-    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", args.skip_bad)
-    embeddings = evaluator.embed(model)
-    if not distributed.is_main():
-        return 0
-    if args.predictions:
-        k, block = max(config.Metric.ks), config.Metric.block
-        transposed = write_predictions(Path(args.predictions), embeddings, k, block)
-        print(f"predictions: {args.predictions} and {transposed}")
-    if args.predictions and not any(embeddings.images_of_text):
-        print("no text of the set names its image: there is nothing to score")
-        return 0
-    report = evaluator.score(embeddings)
-    dataset = config.DataLoader.Eval.dataset
-    files = ", ".join(f"{value}" for key, value in dataset.items() if key != "name")
-    title = f"Retrieval with {args.weights} on {files}"
-    write_json(out / "report.json", {"weights": args.weights, **report})
-    write_page(out / "page.html", title, report, evaluator.examples(embeddings, args.examples))
-    print(format_table(report))
-    print(f"report: {out / 'report.json'}\npage:   {out / 'page.html'}")
-    if embeddings.bad_records:
-        print(f"left out: {evaluator.ledger.path}")
+    evaluate(
+        args.weights,
+        config,
+        args.out,
+        examples=args.examples,
+        predictions=args.predictions,
+        skip_bad=args.skip_bad,
+    )
     return 0

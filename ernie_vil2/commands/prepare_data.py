@@ -1,7 +1,10 @@
 """Make the demo set (emoji) or a vocabulary from your own texts (vocab)."""
 
+from __future__ import annotations
+
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ernie_vil2 import cli
@@ -75,6 +78,6 @@ def vocab_command(args: argparse.Namespace) -> None:
     print(f"{len(tokens)} tokens in {args.out}")
 
 
-def main(argv=None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     args.run(args)

@@ -1,32 +1,29 @@
 """Serve an exported model over HTTP: `python tools/serve.py DIR`."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import logging
 import os
 import sys
-from typing import Callable
 
 from ernie_vil2 import cli, runtime
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
-        "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
-    )
-    whole, seconds = _whole(1, 10**6), _seconds
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """What is served, where, and in what batches."""
     parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument(
-        "--port", type=_whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
+        "--port", type=cli.whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
     )
     parser.add_argument("--precision", default="fp32", help="one that was exported")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1")
-    parser.add_argument("--threads", type=_whole(1, 1024), help="of the CPU (all usable cores)")
+    parser.add_argument("--threads", type=cli.whole(1, 1024), help="of the CPU (all usable cores)")
     parser.add_argument(
         "--max-batch",
-        type=_whole(1, 4096),
+        type=cli.whole(1, 4096),
         default=8,
         help="images or texts of a run of the model (%(default)s)",
     )
@@ -38,16 +35,24 @@ def main(argv=None) -> int:
     )
     parser.add_argument(
         "--max-queue",
-        type=whole,
+        type=cli.whole(1, 10**6),
         default=512,
         help="items in work at a time; beyond: 429 (%(default)s)",
     )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    """What clients may send, and how long it may take."""
+    whole, seconds = cli.whole(1, 10**6), _seconds
     parser.add_argument("--max-items", type=whole, default=256, help="of a request (%(default)s)")
     parser.add_argument(
         "--max-text-chars", type=whole, default=2000, help="of a text (%(default)s)"
     )
     parser.add_argument(
-        "--max-pixels", type=_whole(1, 10**9), default=50_000_000, help="of an image (%(default)s)"
+        "--max-pixels",
+        type=cli.whole(1, 10**9),
+        default=50_000_000,
+        help="of an image (%(default)s)",
     )
     parser.add_argument(
         "--max-body-mb", type=whole, default=32, help="MiB of a request (%(default)s)"
@@ -86,6 +91,10 @@ def main(argv=None) -> int:
         help="of one IPv4 address or IPv6 /64 network; behind a proxy, which is one address, as "
         "many as --max-connections (a quarter of them)",
     )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """Keys, and what is done beside serving."""
     parser.add_argument(
         "--api-key-file",
         metavar="FILE",
@@ -100,6 +109,16 @@ def main(argv=None) -> int:
         "--verify", action="store_true", help="only compare with the golden vectors; serve nothing"
     )
     parser.add_argument("--access-log", action="store_true", help="log every request")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Serve an exported model over HTTP: embeddings, similarity, zero-shot "
+        "classification. GET /docs describes the interface. SIGTERM ends it gracefully.",
+    )
+    _add_model(parser)
+    _add_limits(parser)
+    _add_access(parser)
     args = parser.parse_args(argv)
     if args.max_items > args.max_queue:
         raise cli.UserError(
@@ -109,7 +128,7 @@ def main(argv=None) -> int:
     return _verify(args) if args.verify else _serve(args)
 
 
-def _verify(args) -> int:
+def _verify(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.serving.predictor import Predictor
 
@@ -119,7 +138,7 @@ def _verify(args) -> int:
     return 0
 
 
-def _serve(args) -> int:
+def _serve(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.serving.http.app import create_app
@@ -202,25 +221,13 @@ def _log() -> logging.Logger:
     return logging.getLogger("ernie_vil2")
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """The `type` of an argument that is a whole number from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        digits = text.isascii() and text.isdecimal() and len(text) <= 12
-        if not digits or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(
-                f"{_short(text)} is no whole number from {low} to {high}"
-            )
-        return int(text)
-
-    return parse
-
-
 def _seconds(text: str) -> float:
     """The `type` of an argument that is a time above 0."""
     value = _time(text)
     if value < 0.001:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is no time above 0, of 0.001 or more")
+        raise argparse.ArgumentTypeError(
+            f"{cli.shortened(text)} is no time above 0, of 0.001 or more"
+        )
     return value
 
 
@@ -231,9 +238,7 @@ def _time(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{_short(text)} is no time of 0 or more, below 1000000")
+        raise argparse.ArgumentTypeError(
+            f"{cli.shortened(text)} is no time of 0 or more, below 1000000"
+        )
     return value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:40]}...")

@@ -3,6 +3,8 @@
 python tools/serve_paddle.py DIR --http-port 18082 --rpc-port 18083
 """
 
+from __future__ import annotations
+
 import argparse
 
 from ernie_vil2 import cli
@@ -10,7 +12,7 @@ from ernie_vil2.config.load import packaged
 from ernie_vil2.serving.paddle_serving import process
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", metavar="DIR", help="what tools/export.py wrote, on Paddle 2.6")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: every interface")

@@ -34,7 +34,8 @@ def main(argv=None) -> int:
     from ernie_vil2.training import run_lock
     from ernie_vil2.training.faults import Diverged
     from ernie_vil2.training.runlog import log, start_logging
-    from ernie_vil2.training.trainer import Interrupted, Trainer
+    from ernie_vil2.training.signals import Interrupted
+    from ernie_vil2.training.trainer import Trainer
 
     distributed.init(config.Global.device)
     if args.doctor:

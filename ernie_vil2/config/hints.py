@@ -77,9 +77,12 @@ HINTS = {
 def hint(section: str, name: str, known: Iterable[str]) -> str:
     """What to say after "unknown key": what another program's key is called here, or the closest.
 
-    section: dotted, of the unknown key `name`; known: the keys that it has.
+    Args:
+        section: that the unknown key stands in, dotted.
+        name: the unknown key.
+        known: the keys that the section has.
     """
     habit = HINTS.get(name.lower().replace("-", "_"))
-    if habit is None or section.startswith("DataLoader.Eval"):  # which they do not speak of
+    if habit is None or section.startswith("DataLoader.Eval"):  # the hints are of training
         return did_you_mean(name, known)
     return f"; here {habit}"

@@ -7,35 +7,34 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, NoReturn, Union
 
 import yaml
 
-from ernie_vil2.config.schema import (
-    REQUIRED,
-    SCHEMA,
-    Dotted,
-    Kind,
-    ListOf,
-    check_together,
-    join,
-    show,
-    wrong,
-)
+from ernie_vil2.config import strict_yaml
+from ernie_vil2.config.kinds import REQUIRED, Dotted, Kind, ListOf, Section
+from ernie_vil2.config.messages import join, show, wrong
+from ernie_vil2.config.schema import SCHEMA
+from ernie_vil2.config.together import check_together
 from ernie_vil2.errors import UserError, did_you_mean
 
+StrPath = Union[str, "os.PathLike[str]"]
 
-def load_config(path, overrides: Iterable = ()) -> Config:
+
+def load_config(path: StrPath, overrides: Iterable[str] = ()) -> Config:
     """Read a YAML file with its `_BASE_` files, apply `-o` overrides, fill in defaults, check.
 
-    path: a file, or the name of one that the package carries, see `locate`.
-    overrides: strings "Section.key=VALUE", VALUE in YAML; in the key a number indexes a list.
-    Raises UserError for whatever is wrong with the files or the overrides.
+    Args:
+        path: a file, or the name of one that the package carries, see `locate`.
+        overrides: "Section.key=VALUE" each, VALUE in YAML; in the key a number indexes a list.
+
+    Raises:
+        UserError: whatever is wrong with the files or the overrides.
     """
     assert not isinstance(overrides, str), "overrides is a list of strings"
-    changes: dict = {}
+    changes: dict[str, Any] = {}
     for override in overrides:
         changes = _merge(changes, _parse_override(override), None)
     tree = _merge(_read_layers(path), changes, SCHEMA)
@@ -45,15 +44,19 @@ def load_config(path, overrides: Iterable = ()) -> Config:
     return Config(tree)
 
 
-def check_arch(source) -> Config:
+def check_arch(source: StrPath | Mapping[str, Any]) -> Config:
     """The `Arch` node of a YAML file or of a mapping, checked and with its defaults filled in.
 
-    Of a mapping everything else is left alone; a file may lack other sections, not misspell them.
+    Of a mapping everything else is left alone; a file may lack other sections, but not misspell
+    their names.
+
+    Raises:
+        UserError: there is no `Arch`, or something in it is wrong.
     """
     if isinstance(source, Mapping):
         where = "the given config"
         tree = {"Arch": _thaw(source["Arch"])} if "Arch" in source else {}
-        _check_plain(tree, "", where)
+        strict_yaml.check_plain(tree, "", where)
     else:
         where, tree = str(source), _read_layers(source)
     if "Arch" not in tree:
@@ -61,57 +64,60 @@ def check_arch(source) -> Config:
     return Config(SCHEMA.fields["Arch"].check(tree["Arch"], "Arch", where, whole=True))
 
 
-class Config(Mapping):
+class Config(Mapping[str, Any]):
     """A frozen mapping: `cfg.Global.seed` is `cfg["Global"]["seed"]`; lists are tuples."""
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping):
+    _items: dict[str, Any]
+
+    def __init__(self, items: Mapping[str, Any]):
         object.__setattr__(self, "_items", {key: _freeze(item) for key, item in items.items()})
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> Any:
         return self._items[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._items)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._items)
 
-    def __getattr__(self, key):
+    def __getattr__(self, key: str) -> Any:
         try:
             return self._items[key]
         except KeyError:
             raise AttributeError(f"no key {key}{did_you_mean(key, self._items)}") from None
 
-    def __setattr__(self, key, value=None):
+    def __setattr__(self, key: str, value: Any = None) -> NoReturn:
         raise AttributeError(f"the configuration is frozen: {key} cannot be changed")
 
     __delattr__ = __setattr__
 
-    def __reduce__(self):  # pickle and copy would set attributes
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, Any]]]:
+        # pickle and copy would otherwise set attributes
         return Config, (self.to_dict(),)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Config({self.to_dict()})"
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, all of them new."""
-        return _thaw(self)
+        return {key: _thaw(item) for key, item in self.items()}
 
-    def dump(self, path) -> None:
+    def dump(self, path: StrPath) -> None:
         """Write YAML that `load_config` reads back as an equal Config."""
         with open(path, "w", encoding="utf-8") as file:
-            yaml.dump(self.to_dict(), file, _Dumper, sort_keys=False, allow_unicode=True)
+            yaml.dump(self.to_dict(), file, strict_yaml.Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _freeze(value):
+def _freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
         return Config(value)
     return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _thaw(value):
+def _thaw(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _thaw(item) for key, item in value.items()}
     return list(map(_thaw, value)) if isinstance(value, (list, tuple)) else value
@@ -127,8 +133,8 @@ def _parse_override(override: str) -> Dotted:
         raise UserError(
             f"-o {show(override)}: expected SECTION.KEY=VALUE, for example -o Global.seed=1"
         )
-    tree = _parse_yaml(text, f"-o {key}={show(text)}")
-    _check_plain(tree, key.strip(), "-o")
+    tree = strict_yaml.parse(text, f"-o {key}={show(text)}")
+    strict_yaml.check_plain(tree, key.strip(), "-o")
     for name in reversed(names):
         tree = Dotted({name: tree})
     SCHEMA.check(tree, "", "-o", whole=False)
@@ -137,8 +143,9 @@ def _parse_override(override: str) -> Dotted:
 
 def packaged() -> Path:
     """The folder of the configurations that come with the package, or lie beside it in a clone."""
-    here = Path(__file__).resolve().parent
-    return here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def locate(path: str, stated: str | None = None) -> str:
@@ -154,10 +161,14 @@ def locate(path: str, stated: str | None = None) -> str:
     return path
 
 
-def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
+def _read_layers(
+    path: StrPath, above: tuple[str, ...] = (), stated: str | None = None
+) -> dict[str, Any]:
     """The file over those it inherits from; each checked alone, so that an error names its file.
 
-    stated: how the file above names it.
+    Args:
+        above: the files that inherit from it, the nearest last.
+        stated: how the file above names it.
     """
     path = locate(os.fspath(path), stated)
     if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
@@ -176,10 +187,10 @@ def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
             names = sorted(file.stem for file in packaged().glob("*.yaml"))
             expected += f", or the name of one that comes with the package: {', '.join(names)}"
         raise UserError(f"{path}{named}: {reason}; expected {expected}") from None
-    tree = _parse_yaml(text, path)
+    tree = strict_yaml.parse(text, path)
     if not isinstance(tree, dict):
         raise wrong(path, "", tree, SCHEMA.expected)
-    _check_plain(tree, "", path)
+    strict_yaml.check_plain(tree, "", path)
     base = tree.pop("_BASE_", None)
     if base is not None and not (isinstance(base, str) and base):
         raise wrong(path, "_BASE_", base, "the path of a YAML file, relative to this one")
@@ -190,21 +201,23 @@ def _read_layers(path, above: tuple = (), stated: str | None = None) -> dict:
     return _merge(_read_layers(at, (*above, path), base), tree, SCHEMA)
 
 
-def _merge(base, delta, kind: Kind | None, key: str = ""):
+def _merge(base: Any, delta: Any, kind: Kind | None, key: str = "") -> Any:
     """`delta` over `base`, both kept: mappings merge key by key, anything else replaces.
 
-    kind: the type of both; None merges overrides among themselves, where no name drops any key.
+    Args:
+        kind: of both; None merges overrides among themselves, where no name drops any key.
+        key: dotted, of both.
     """
     if isinstance(delta, Dotted) and (isinstance(base, list) or isinstance(kind, ListOf)):
         return _merge_items(base, delta, kind, key)
     if not isinstance(delta, dict):
         return delta
     result = type(base)(base) if isinstance(base, dict) else type(delta)()
-    old = result.get("name")
-    if kind and kind.component and old is not None and delta.get("name", old) != old:
-        result = {name: value for name, value in result.items() if name in kind.common}
+    section, old = kind if isinstance(kind, Section) else None, result.get("name")
+    if section and section.component and old is not None and delta.get("name", old) != old:
+        result = {name: value for name, value in result.items() if name in section.common}
     for name, value in delta.items():
-        field = kind.fields.get(name) if kind else None
+        field = section.fields.get(name) if section else None
         below = result.get(name)
         if name not in result and isinstance(field, ListOf) and field.default is not REQUIRED:
             below = field.default
@@ -212,7 +225,8 @@ def _merge(base, delta, kind: Kind | None, key: str = ""):
     return result
 
 
-def _merge_items(base, delta: Dotted, kind: ListOf | None, key: str) -> list:
+def _merge_items(base: Any, delta: Dotted, kind: Kind | None, key: str) -> list[Any]:
+    """`delta`, whose keys are indices, over the list `base`."""
     if not isinstance(base, list):
         raise UserError(f"-o: {key} is {show(base)}, no list; set it whole: -o {key}=[...]")
     result = list(base)
@@ -223,104 +237,6 @@ def _merge_items(base, delta: Dotted, kind: ListOf | None, key: str) -> list:
                 f"indices begin at 0; to lengthen it set it whole: -o {key}=[...]"
             )
         at = int(index)
-        result[at] = _merge(result[at], value, kind and kind.item, join(key, index))
+        item = kind.item if isinstance(kind, ListOf) else None
+        result[at] = _merge(result[at], value, item, join(key, index))
     return result
-
-
-# -- YAML ------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain values: no tag makes an object, a date is a string, a key stands once in a mapping."""
-
-    MAX_VALUES = 100_000  # with aliases spelt out, whose number can double with every line
-
-    # Without those that would make dates, or refuse a plain "=".
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":timestamp", ":value"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent, index):
-        node = super().compose_node(parent, index)
-        children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        if isinstance(node, yaml.MappingNode):
-            children = chain(*children)
-        node.values = 1 + sum(getattr(child, "values", 1) for child in children)
-        if node.values > self.MAX_VALUES:
-            self.refuse(node, f"more than {self.MAX_VALUES} values, counting each alias in full")
-        return node
-
-    def compose_mapping_node(self, anchor):
-        node, seen = super().compose_mapping_node(anchor), set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                self.refuse(key, f"the key {key.value} stands twice in one mapping; keep one")
-            seen.add((key.tag, str(key.value)))
-        return node
-
-    def construct_object(self, node, deep=False):
-        try:
-            return super().construct_object(node, deep)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            self.refuse(node, f"{show(node.value)} cannot be read as {node.tag}; quote a string")
-
-    def refuse_tag(self, node):
-        self.refuse(node, f"the tag {node.tag} is not allowed; write plain values")
-
-    def refuse(self, node, problem: str):
-        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as numbers."""
-
-
-_Loader.add_constructor(None, _Loader.refuse_tag)
-for _class in (_Loader, _Dumper):
-    # Numbers in YAML 1.2 that PyYAML, made for 1.1, takes for strings: 1e-4, 3e5, 1.5e3
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-        list("-+.0123456789"),
-    )
-
-
-def _parse_yaml(text: str, where: str):
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = error.problem or error.context
-    except yaml.YAMLError as error:
-        at, problem = "", error
-    except RecursionError:
-        at, problem = "", "nested too deeply"
-    raise UserError(f"{where}{at}: not valid YAML: {' '.join(str(problem).split())}")
-
-
-def _check_plain(value, key: str, where: str, parents: tuple = ()) -> None:
-    """Refuse what -o and `dump` could not express, and a container that holds itself."""
-    if any(value is parent for parent in parents):
-        raise UserError(f"{where}: {key} contains itself; an alias must not name its own parent")
-    if isinstance(value, dict):
-        for name, item in value.items():
-            if not isinstance(name, str):
-                raise wrong(where, join(key, "(key)"), name, f'a string: "{name}" in quotes')
-            _check_text(name, join(key, "(key)"), where)
-            _check_plain(item, join(key, name), where, (*parents, value))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            _check_plain(item, join(key, i), where, (*parents, value))
-    elif isinstance(value, str):
-        _check_text(value, key, where)
-    elif not (value is None or isinstance(value, (bool, int, float))):
-        raise wrong(where, key, value, "a string, number, true, false, null, list or mapping")
-
-
-def _check_text(value: str, key: str, where: str) -> None:
-    """Refuse what no file name and no UTF-8 file can hold; YAML's escapes can spell it."""
-    if "\0" in value or re.search("[\ud800-\udfff]", value):
-        expected = "text without a null character or half a character"
-        raise wrong(where, key, value, expected)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import time
+from typing import Literal
 
 from ernie_vil2.errors import UserError
 
@@ -32,7 +33,7 @@ class ImageError(UserError):
 class ImageFile(io.BytesIO):
     """`data`, read at most so often, and for at most so many seconds of this thread's time.
 
-    `read` raises ImageError beyond; an image of a million parts costs a million reads.
+    After that `read` raises ImageError. An image of a million parts costs a million reads.
     """
 
     def __init__(self, data: bytes, seconds: float = DECODE_SECONDS):
@@ -45,7 +46,7 @@ class ImageFile(io.BytesIO):
         self._seconds = seconds
         self._end = time.thread_time() + seconds
 
-    def read(self, size=-1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         self._left -= 1
         if self._left < 0:
             raise ImageError("too many parts: blocks, chunks or strips of a few bytes each")
@@ -55,13 +56,13 @@ class ImageFile(io.BytesIO):
 
 
 def check_header(data: bytes) -> None:
-    """Raises ImageError for what is slow to open already; reads no pixel."""
+    """Raise ImageError for what is slow to open already; reads no pixel."""
     _check_plain(data)
     _check_strips(data)
 
 
 def _check_plain(data: bytes) -> None:
-    """Raises ImageError for a plain-text PPM that takes too long."""
+    """Raise ImageError for a plain-text PPM that takes too long."""
     if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_PLAIN:
         raise ImageError(
             f"a plain-text PPM of {len(data)} bytes, at most {MAX_PLAIN} are read: save it as a "
@@ -70,10 +71,10 @@ def _check_plain(data: bytes) -> None:
 
 
 def _check_strips(data: bytes) -> None:
-    """Raises ImageError for a TIFF of too many strips or tiles, which Pillow lists one by one."""
-    order = {b"II": "little", b"MM": "big"}.get(data[:2])
-    if order is None:
+    """Raise ImageError for a TIFF of too many strips or tiles, which Pillow lists one by one."""
+    if data[:2] not in (b"II", b"MM"):
         return
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
     def number(place: int, size: int) -> int:
         return int.from_bytes(data[place : place + size], order)
@@ -91,7 +92,7 @@ def _check_strips(data: bytes) -> None:
 
 
 def check_scans(data: bytes, width: int, height: int) -> None:
-    """Raises ImageError for a JPEG whose scans take too long."""
+    """Raise ImageError for a JPEG whose scans take too long."""
     most = min(MAX_SCANS, max(1, MAX_SCANNED // (width * height)))
     if data.count(b"\xff\xda") <= most:  # it may also stand in a comment or a thumbnail
         return
@@ -108,9 +109,9 @@ def _scans(data: bytes, most: int) -> int:
     scans, place = 0, 2
     for _ in range(_SEGMENTS):
         found = _MARKER.search(data, place)
-        marker = found.group()[1] if found else 0xD9
-        if marker == 0xD9:  # end of image
+        if found is None or found.group()[1] == 0xD9:  # end of image
             return scans
+        marker = found.group()[1]
         scans += marker == 0xDA
         if scans > most:
             return scans

@@ -6,21 +6,25 @@ import atexit
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 from paddle.io import DataLoader, Dataset, IterableDataset
 
+from ernie_vil2.data.arrays import Array
+from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.image_file import ImageError
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.records import BadRecord, Ledger
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
-_IDS = "ids/"  # how the names begin under which ids travel
+_IDS = "ids/"  # ids go from process to process under names that begin so
 
 
 class TrainingViews(Dataset):
@@ -30,14 +34,14 @@ class TrainingViews(Dataset):
     function of seed, batch and place, so alike for any number of processes and workers.
     """
 
-    def __init__(self, reader, views: ViewMaker, ledger: Ledger, seed: int):
+    def __init__(self, reader: Reader, views: ViewMaker, ledger: Ledger, seed: int):
         self.reader, self.views, self.ledger, self.seed = reader, views, ledger, seed
         self._warned = False
 
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, item) -> dict:
+    def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Any]:
         batch, place, index = item
         # a batch's draw depends on the batch alone, so that all ranks draw alike
         batch_draw = self.views.draw_tags(np.random.default_rng([self.seed, batch]))
@@ -68,19 +72,21 @@ def one_thread(worker_id: int) -> None:
 
 
 class TrainingLoader:
-    """The batches of `batches`, in order, whatever becomes of the worker processes that make them.
+    """The batches of `batches`, in order, also where worker processes that make them die.
 
     Iterates over batches, each the list of its micro-batches. A micro-batch is a dict of what
     `ViewMaker.collate` gives, as tensors, and "index": int64 [m], an array: the records' numbers in
     the data set.
 
-    num_workers: processes; 0: a thread reads. They end with the iterator.
-    timeout: seconds that training waits for a micro-batch before the worker that makes it is
-        replaced; None or 0: for ever.
-    max_restarts: deaths of workers without a batch in between that are borne.
+    Args:
+        num_workers: processes; 0: a thread reads. They end with the iterator.
+        timeout: seconds that training waits for a micro-batch before the worker that makes it is
+            replaced; None or 0: for ever.
+        max_restarts: so many deaths of workers in a row, without a batch in between, are allowed.
 
-    Raises an error of a worker as it is, where its batch would be; RuntimeError when the workers
-    keep dying.
+    Raises:
+        RuntimeError: the workers keep dying. An error of a worker is raised as it is, where its
+            batch would be.
     """
 
     def __init__(
@@ -97,16 +103,16 @@ class TrainingLoader:
     def __len__(self) -> int:
         return self.batches.last_batch - self.batches.first_batch
 
-    def __iter__(self) -> Iterator[list[dict]]:
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
         with contextlib.ExitStack() as stack:
             # an exception that ends the program may keep this iterator to its very end
             atexit.register(stack.close)
             stack.callback(atexit.unregister, stack.close)
             stopped = threading.Event()
-            source = map(self._micro_batch, range(len(self.batches)))
+            source: Iterator[dict[str, Any]] = map(self._micro_batch, range(len(self.batches)))
             if self.num_workers and len(self.batches):
-                source = self._pool(stopped)
-                stack.callback(source.close)
+                source = pool = self._pool(stopped)
+                stack.callback(pool.close)
             tensors = stack.enter_context(contextlib.closing(_prefetched(source, stopped)))
             batch = []
             for number, micro_batch in enumerate(tensors):
@@ -117,14 +123,14 @@ class TrainingLoader:
                     yield batch
                     batch = []
 
-    def _micro_batch(self, number: int) -> dict[str, np.ndarray]:
+    def _micro_batch(self, number: int) -> dict[str, Array]:
         """What `ViewMaker.collate` gives, flat: workers and paddle's thread take arrays by name."""
         samples = [self.dataset[item] for item in self.batches[number]]
         micro_batch = self.dataset.views.collate(samples)
         ids = micro_batch.pop("ids")
         return {**micro_batch, **{_IDS + source: array for source, array in ids.items()}}
 
-    def _in_worker(self, number: int) -> dict[str, np.ndarray]:
+    def _in_worker(self, number: int) -> dict[str, Array]:
         one_thread(number)
         return self._micro_batch(number)
 
@@ -144,13 +150,15 @@ class TrainingLoader:
         )
 
 
-def _nested(arrays: dict) -> dict:
+def _nested(arrays: dict[str, Any]) -> dict[str, Any]:
     """`arrays` with the ids as the mapping that they were."""
     ids = {name[len(_IDS) :]: a for name, a in arrays.items() if name.startswith(_IDS)}
     return {**{n: a for n, a in arrays.items() if not n.startswith(_IDS)}, "ids": ids}
 
 
-def _prefetched(source: Iterator[dict], stopped: threading.Event) -> Iterator[dict]:
+def _prefetched(
+    source: Iterator[dict[str, Any]], stopped: threading.Event
+) -> Generator[dict[str, Any], None, None]:
     """Tensors of the arrays of `source`, made and copied to the GPU ahead by paddle's DataLoader.
 
     Closing this generator sets `stopped`, which must end `source` soon, and waits for the thread.
@@ -173,11 +181,11 @@ def _prefetched(source: Iterator[dict], stopped: threading.Event) -> Iterator[di
 class _Feed(IterableDataset):
     """What the DataLoader's thread reads; it would print an error and lose it, so it is kept."""
 
-    def __init__(self, source: Iterator[dict], stopped: threading.Event):
+    def __init__(self, source: Iterator[dict[str, Any]], stopped: threading.Event):
         self.source, self.stopped = source, stopped
         self.error: Exception | None = None
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         while not self.stopped.is_set():
             try:
                 arrays = next(self.source)
@@ -189,5 +197,5 @@ class _Feed(IterableDataset):
             yield arrays
 
 
-def _as_is(batch):
+def _as_is(batch: Any) -> Any:
     return batch

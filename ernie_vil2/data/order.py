@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.errors import UserError
 
 
-def _mix(x: np.ndarray, salt: int) -> np.ndarray:
+def _mix(x: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele et al. 2014): every bit of x changes every other."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(salt)
@@ -18,7 +20,7 @@ def _mix(x: np.ndarray, salt: int) -> np.ndarray:
         return x ^ (x >> np.uint64(31))
 
 
-def permute(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
+def permute(positions: Numbers, size: int, seed: int) -> Numbers:
     """Where a pseudo-random permutation of range(size) sends `positions`; int64 in, int64 out.
 
     A four-round Feistel network over the next power of four, walked until it lands in range: no
@@ -30,7 +32,7 @@ def permute(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
     low = (np.uint64(1) << half) - np.uint64(1)
     keys = _mix(np.arange(4, dtype=np.uint64), (seed * 0x9E3779B97F4A7C15) % 2**64)
 
-    def network(x: np.ndarray) -> np.ndarray:
+    def network(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         left, right = x >> half, x & low
         for k in keys:
             left, right = right, left ^ (_mix(right, int(k)) & low)
@@ -42,7 +44,7 @@ def permute(positions: np.ndarray, size: int, seed: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
-class GlobalBatches(Sequence):
+class GlobalBatches(Sequence[list[tuple[int, int, int]]]):
     """This rank's share of the global batches first_batch to last_batch - 1, in micro-batches.
 
     The records are an endless stream, epoch after epoch, each epoch every record once and in an
@@ -54,9 +56,20 @@ class GlobalBatches(Sequence):
     A batch's number is its position in the data, not the optimizer's step: a run may skip some.
 
     As a sequence: one list of (batch, place, index) per micro-batch, in order; place is the
-    record's row in the global batch, index its number in the data set. micro_batch_size None, or
-    not below batch_size: one micro-batch a batch; else what is left over at a batch's end is a
-    smaller one.
+    record's row in the global batch, index its number in the data set.
+
+    Args:
+        size: records of the data set.
+        batch_size: records of a global batch for each rank.
+        seed: of the order of every epoch.
+        shuffle: False: each epoch reads the records in their own order.
+        first_batch: the first global batch of this run.
+        last_batch: the one after the last.
+        micro_batch_size: records of a micro-batch; at a batch's end a smaller one takes the rest.
+            None, or not below batch_size: one micro-batch a batch.
+
+    Raises:
+        UserError: the set has fewer records than a global batch.
     """
 
     def __init__(
@@ -92,7 +105,7 @@ class GlobalBatches(Sequence):
         """Where each of this rank's micro-batches begins in the global batch."""
         return [self.offset + row for row in range(0, self.batch_size, self.micro_batch_size)]
 
-    def indices(self, batch: int, first: int = 0, last: int | None = None) -> np.ndarray:
+    def indices(self, batch: int, first: int = 0, last: int | None = None) -> Numbers:
         """The records of this rank's rows first to last - 1 of `batch`; int64 [B] for all rows."""
         rows = np.arange(first, self.batch_size if last is None else last)
         epochs, places = np.divmod(batch * self.global_batch + self.offset + rows, self.size)
@@ -107,7 +120,9 @@ class GlobalBatches(Sequence):
     def __len__(self) -> int:
         return (self.last_batch - self.first_batch) * len(self.micro_offsets)
 
-    def __getitem__(self, number: int) -> list[tuple[int, int, int]]:
+    def __getitem__(  # type: ignore[override]  # no slices
+        self, number: int
+    ) -> list[tuple[int, int, int]]:
         if not 0 <= number < len(self):
             raise IndexError(number)
         batch, micro = divmod(number, len(self.micro_offsets))

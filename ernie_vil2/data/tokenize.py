@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.errors import UserError, did_you_mean
 
 CJK = re.compile(  # ideographs, which become words of one character (BERT's ranges)
@@ -35,14 +36,19 @@ class Tokenizer:
         max_len: most tokens of a text, [CLS] and [SEP] among them.
         lowercase: lower-case and strip accents, as every released ERNIE wants it.
 
-    Attributes: `vocab` (token -> id; of a token given twice the last, as the released vocabularies
-    need it), `vocab_size` (rows that the embedding table must have), `vocab_file` (its path),
-    `pad_id`, `cls_id`, `sep_id`, `unk_id`.
+    Attributes:
+        vocab: token -> id; of a token given twice the last, as the released vocabularies need it.
+        vocab_size: rows that the embedding table must have.
+        vocab_file: its path.
+        pad_id, cls_id, sep_id, unk_id: ids of the special tokens.
 
-    Raises UserError for a vocabulary that cannot be used.
+    Raises:
+        UserError: a vocabulary that cannot be used.
     """
 
-    def __init__(self, vocab_file: str | os.PathLike, max_len: int = 48, lowercase: bool = True):
+    def __init__(
+        self, vocab_file: str | os.PathLike[str], max_len: int = 48, lowercase: bool = True
+    ):
         if max_len < 3:
             raise UserError(f"max_len {max_len}: expected at least 3: [CLS], one token, [SEP]")
         self.max_len = max_len
@@ -50,11 +56,11 @@ class Tokenizer:
         self.vocab_file = _find_vocab(os.fspath(vocab_file))
         self.vocab = _read_vocab(self.vocab_file)
         self.vocab_size = max(self.vocab.values()) + 1
-        self.pad_id, self.cls_id, self.sep_id, self.unk_id = map(self.vocab.get, SPECIAL_TOKENS)
+        self.pad_id, self.cls_id, self.sep_id, self.unk_id = (self.vocab[t] for t in SPECIAL_TOKENS)
         self._longest = max(map(len, self.vocab))
         self._cache: dict[str, list[int]] = {}
 
-    def __call__(self, texts: Sequence[str], pad_to: str = "max") -> np.ndarray:
+    def __call__(self, texts: Sequence[str], pad_to: str = "max") -> Numbers:
         """Token ids, int64 [N, L]: L is max_len, or with pad_to="longest" the longest text's."""
         if isinstance(texts, (str, bytes)):
             raise UserError(f"texts is one {type(texts).__name__}: expected a list of str")
@@ -141,7 +147,7 @@ def _words_of(chunk: str, lowercase: bool) -> list[str]:
 # -- Characters ------------------------------------------------------------------------------------
 
 
-class _CharTable(dict):
+class _CharTable(dict[int, str]):
     """A table for str.translate that asks `replace(character)` once for each new character."""
 
     def __init__(self, replace: Callable[[str], str]):

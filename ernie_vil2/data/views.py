@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.records import Record
 from ernie_vil2.data.tags import language_of, tag_sentence
+from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform, decode_image
+from ernie_vil2.views import DRAWN, IMAGE, SOURCE_OF, TAGS
 
 
 def key(text: str) -> int:
@@ -22,24 +25,28 @@ def key(text: str) -> int:
 class ViewMaker:
     """Make the named views of a record.
 
-    image: of image1, image2; text: of text1, text2 (caption or tag sentence, drawn), caption1,
-    caption2, tags1, tags2. Two views of one text are the same tokens: what tells them apart is the
-    text tower's dropout. A record without tags uses its caption in their place.
-    draw: {tags_prob, per}; tags: language -> {template, separator}, as in the YAML.
+    Two views of one text are the same tokens; the text tower's dropout makes them differ. A record
+    without tags uses its caption in their place.
+
+    Args:
+        image, text: names of the views to make, see `ernie_vil2.views`.
+        draw: `{tags_prob, per}`, as the configuration has it.
+        tags: language -> `{template, separator}`, likewise.
+        transform: makes an image view.
+        tokenizer: makes a text view.
     """
 
     def __init__(
         self,
-        image: Sequence,
-        text: Sequence,
-        draw: Mapping,
-        tags: Mapping,
+        image: Sequence[str],
+        text: Sequence[str],
+        draw: Mapping[str, Any],
+        tags: Mapping[str, Mapping[str, str]],
         transform: TrainTransform,
-        tokenizer,
+        tokenizer: Tokenizer,
     ):
         self.image_views, self.text_views = list(image), list(text)
-        # text1 and text2 are two masks over one "text"
-        self.sources = {view: view.rstrip("12") for view in self.text_views}
+        self.sources = {view: SOURCE_OF[view] for view in self.text_views}
         self.tags_prob, self.per = draw["tags_prob"], draw["per"]
         self.sentences = tags
         self.transform, self.tokenizer = transform, tokenizer
@@ -48,21 +55,29 @@ class ViewMaker:
         """Whether text1 and text2 are the tag sentence this time."""
         return rng.random() < self.tags_prob
 
-    def __call__(self, record: Record, rng: np.random.Generator, batch_draw: bool) -> dict:
+    def __call__(
+        self, record: Record, rng: np.random.Generator, batch_draw: bool
+    ) -> dict[str, Any]:
         """The record's views and identity.
 
-        rng: this record's own; batch_draw: the draw made for the whole batch, used where
-        `per: batch`. Returns view -> float32 [3, S, S] or int64 [max_len], and "ids":
-        the keys of the "image" and of what was drawn for each text source. Raises ImageError where
-        the image is broken.
+        Args:
+            rng: this record's own.
+            batch_draw: the draw made for the whole batch, used where `per: batch`.
+
+        Returns:
+            View -> float32 [3, S, S] or int64 [max_len], and "ids": the keys of the "image" and of
+            what was drawn for each text source.
+
+        Raises:
+            ImageError: the image is broken.
         """
         image = decode_image(record.image)
-        sample = {view: self.transform(image, rng) for view in self.image_views}
+        sample: dict[str, Any] = {view: self.transform(image, rng) for view in self.image_views}
         draw = batch_draw if self.per == "batch" else self.draw_tags(rng)
-        ids = {"image": key(record.id)}
+        ids = {IMAGE: key(record.id)}
         texts = {}
         for source in dict.fromkeys(self.sources.values()):
-            wants_tags = draw if source == "text" else source == "tags"
+            wants_tags = draw if source == DRAWN else source == TAGS
             if wants_tags and record.tags:
                 texts[source] = self._tag_sentence(record.tags, rng)
                 ids[source] = key("\n".join(sorted(record.tags)))
@@ -74,24 +89,27 @@ class ViewMaker:
         sample["ids"] = ids
         return sample
 
-    def placeholder(self) -> dict:
+    def placeholder(self) -> dict[str, Any]:
         """What stands in a batch for a record that cannot be read: right shapes, no content."""
         size = self.transform.size
-        sample = dict.fromkeys(self.image_views, np.zeros([3, size, size], dtype=np.float32))
+        black = np.zeros([3, size, size], dtype=np.float32)
+        sample: dict[str, Any] = dict.fromkeys(self.image_views, black)
         empty = self.tokenizer([""])[0]
         sample.update(dict.fromkeys(self.text_views, empty))
-        sample["ids"] = dict.fromkeys(["image", *self.sources.values()], 0)
+        sample["ids"] = dict.fromkeys([IMAGE, *self.sources.values()], 0)
         return sample
 
-    def _tag_sentence(self, tags: Sequence, rng: np.random.Generator) -> str:
+    def _tag_sentence(self, tags: Sequence[str], rng: np.random.Generator) -> str:
         sentence = self.sentences[language_of(tags)]
         return tag_sentence(tags, sentence["template"], sentence["separator"], self.tokenizer, rng)
 
-    def collate(self, samples: list[dict]) -> dict:
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Stack samples, view after view, so that each tower runs once.
 
-        Returns pixel_values float32 [Vi * B, 3, S, S], input_ids int64 [Vt * B, L] cut to the
-        longest text, ids as a dict of "image" and the text sources to int64 [B], valid bool [B].
+        Returns:
+            `pixel_values` float32 [Vi * B, 3, S, S], `input_ids` int64 [Vt * B, L] cut to the
+            longest text, `ids` as a dict of "image" and the text sources to int64 [B], `valid`
+            bool [B].
         """
         input_ids = np.stack([s[view] for view in self.text_views for s in samples])
         longest = int((input_ids != 0).sum(axis=1).max())

@@ -20,37 +20,54 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
+from typing import Any, Optional
 
 import numpy as np
+
+from ernie_vil2.data.arrays import Array
 
 log = logging.getLogger("ernie_vil2")
 
 _AHEAD = 2  # tasks given to a worker at a time
-_LOOK = 0.5  # seconds between looks at what no file descriptor tells
+_LOOK = 0.5  # seconds between checks of what no file descriptor reports
 _ALIGN = 64  # bytes; arrays in shared memory begin at its multiples
 _fork = multiprocessing.get_context("fork")  # others would pickle the data set for each worker
 
+Result = dict[str, Any]  # of a task: arrays, and other things by name
+# of what is in a result: its name; dtype, shape and place of an array; or what the pipe carries
+_Layout = list[tuple[str, Optional[tuple[str, tuple[int, ...], int]], Any]]
+_Error = tuple[Exception, str]  # and its traceback
+_Reply = tuple[Optional[_Layout], Optional[_Error]]
 
-class WorkerPool(Iterator):
+
+class WorkerPool(Iterator[Result]):
     """`task(0)` ... `task(count - 1)`, done by processes and given in this order.
-
-    task: int -> dict of arrays, and of other things, small ones that can be pickled; a function
-        of its number alone: what a dead worker had not finished is done again by the one that
-        replaces it, so nothing is lost or repeated.
-    result_bytes: the most that the arrays of a result take.
-    stopped: set by another thread, it ends the iteration within a second.
-    timeout: seconds to wait for the next result before its worker counts as dead; None: for ever.
-    max_restarts: deaths without a result in between that are borne; one more is a RuntimeError.
-        SIGTERM does not count: somebody sent it, to all of them as a rule.
 
     The arrays given are views of shared memory and hold until the next is asked for. That memory
     has no name: the kernel frees it with the last process, however that ends, and a container's
-    small /dev/shm does not limit it. An exception of `task` is raised where its result would be.
+    small /dev/shm does not limit it.
+
+    Args:
+        task: int -> dict of arrays, and of other things, small ones that can be pickled; a function
+            of its number alone: what a dead worker had not finished is done again by the one that
+            replaces it, so nothing is lost or repeated.
+        count: how many tasks.
+        num_workers: processes, 1 or more.
+        result_bytes: the most that the arrays of a result take.
+        stopped: set by another thread, it ends the iteration within a second.
+        timeout: seconds to wait for the next result before its worker counts as dead; None: for
+            ever.
+        max_restarts: so many deaths in a row, without a result in between, are allowed. SIGTERM
+            does not count: somebody sent it, to all of them as a rule.
+
+    Raises:
+        RuntimeError: one death too many. An exception of `task` is raised as it is, where its
+            result would be.
     """
 
     def __init__(
         self,
-        task: Callable[[int], dict],
+        task: Callable[[int], Result],
         count: int,
         num_workers: int,
         result_bytes: int,
@@ -65,10 +82,10 @@ class WorkerPool(Iterator):
         self._slots = [mmap.mmap(-1, result_bytes) for _ in range(_AHEAD * num_workers)]
         self._free = list(range(len(self._slots)))
         self._lent: int | None = None  # the slot of the result given last
-        self._results: dict[int, list] = {}  # number -> [slot, layout, error]
+        self._results: dict[int, tuple[int, _Layout | None, _Error | None]] = {}  # by number
         self._workers = [_Worker(task, self._slots) for _ in range(num_workers)]
 
-    def __next__(self) -> dict:
+    def __next__(self) -> Result:
         if self._lent is not None:
             self._free.append(self._lent)
             self._lent = None
@@ -91,6 +108,7 @@ class WorkerPool(Iterator):
         self._deaths = 0
         if error:
             raise error[0] from RuntimeError(f"in a data worker:\n{error[1]}")
+        assert layout is not None, "neither a result nor an error"
         return _unpack(self._slots[self._lent], layout)
 
     def close(self) -> None:
@@ -106,13 +124,13 @@ class WorkerPool(Iterator):
             self._asked += 1
 
     def _look(self) -> bool:
-        """Take what has come in and replace the dead; whether there were any."""
+        """Take the results that have come, and replace dead workers; whether there were any."""
         found = False
         for worker in list(self._workers):
-            alive = worker.process.is_alive()  # asked first: its last words may lie in the pipe
-            for number, *result in worker.receive():
-                self._results[number] = result
-            if not alive or worker.deaf:
+            # asked first: what it sent before its end may still lie in the pipe
+            alive = worker.process.is_alive()
+            self._results.update(worker.receive())
+            if not alive or worker.closed:
                 found = True
                 self._replace(worker, "died")
         return found
@@ -129,23 +147,25 @@ class WorkerPool(Iterator):
         if self._deaths > self.max_restarts:
             raise RuntimeError(f"{what}; {self._deaths} in a row without a batch between them")
         log.warning("%s; restarted, no sample is lost or repeated", what)
-        heir = _Worker(self.task, self._slots)
+        successor = _Worker(self.task, self._slots)
         for number, slot in worker.tasks:
-            heir.give(number, slot)
-        self._workers[self._workers.index(worker)] = heir
+            successor.give(number, slot)
+        self._workers[self._workers.index(worker)] = successor
 
 
 class _Worker:
     """One process, the tasks it has, and the pipe to it, which carries what is no array."""
 
-    def __init__(self, task: Callable[[int], dict], slots: list[mmap.mmap]):
+    def __init__(self, task: Callable[[int], Result], slots: list[mmap.mmap]):
         self.tasks: deque[tuple[int, int]] = deque()  # (number, slot), the one at work first
-        self.deaf = False
+        self.closed = False  # its end of the pipe
         self.pipe, its_end = _fork.Pipe()
         self.process = _fork.Process(
             target=_work, args=(task, slots, its_end, os.getpid()), daemon=True
         )
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until it ignores it
+        blocked = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # the worker ignores it later
         try:
             self.process.start()
         finally:
@@ -153,7 +173,7 @@ class _Worker:
             its_end.close()  # so that its death ends the pipe
 
     @property
-    def ends(self) -> tuple:
+    def ends(self) -> tuple[Any, int]:
         """What becomes readable with a result, or with the worker's end."""
         return self.pipe, self.process.sentinel
 
@@ -162,15 +182,16 @@ class _Worker:
         with contextlib.suppress(OSError):  # it is dead, which `_look` will find
             self.pipe.send((number, slot))
 
-    def receive(self) -> list[tuple]:
-        """Results that have come: (number, slot, layout, error)."""
-        results = []
+    def receive(self) -> dict[int, tuple[int, _Layout | None, _Error | None]]:
+        """Results that have come: number -> (slot, layout, error)."""
+        results = {}
         try:
             while self.pipe.poll():
                 layout, error = self.pipe.recv()
-                results.append((*self.tasks.popleft(), layout, error))
+                number, slot = self.tasks.popleft()
+                results[number] = slot, layout, error
         except (EOFError, OSError):
-            self.deaf = True
+            self.closed = True
         return results
 
     def kill(self) -> None:
@@ -184,11 +205,17 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(task: Callable[[int], dict], slots: list[mmap.mmap], pipe, parent: int) -> None:
+def _work(
+    task: Callable[[int], Result],
+    slots: list[mmap.mmap],
+    pipe: connection.Connection,
+    parent: int,
+) -> None:
+    """What a worker process does until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the trainer saves first
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the trainer's handler
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")  # out of memory, the kernel shall take what can be replaced
+        file.write("500")  # where memory runs out, the kernel ends what can be replaced
     while os.getppid() == parent:
         if not pipe.poll(_LOOK):
             continue
@@ -196,6 +223,7 @@ def _work(task: Callable[[int], dict], slots: list[mmap.mmap], pipe, parent: int
             number, slot = pipe.recv()
         except EOFError:
             return
+        reply: _Reply
         try:
             reply = _pack(slots[slot], task(number)), None
         except Exception as error:
@@ -205,7 +233,7 @@ def _work(task: Callable[[int], dict], slots: list[mmap.mmap], pipe, parent: int
 
 
 def _portable(error: Exception) -> Exception:
-    """`error`, or what says the same where it can't be sent to another process."""
+    """`error`, or, where it cannot be sent to another process, one with the same text."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -213,24 +241,25 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _pack(slot: mmap.mmap, result: dict) -> list[tuple]:
-    """Put the arrays into the slot: (name, what they are and where, what the pipe carries)."""
-    layout, start = [], 0
+def _pack(slot: mmap.mmap, result: Result) -> _Layout:
+    """Put the arrays into the slot."""
+    layout: _Layout = []
+    start = 0
     for name, array in result.items():
         if not isinstance(array, np.ndarray):
             layout.append((name, None, array))
             continue
         layout.append((name, (array.dtype.str, array.shape, start), None))
         assert start + array.nbytes <= len(slot), f"{name} {array.shape}: more than result_bytes"
-        _view(slot, array.dtype, array.shape, start)[...] = array
+        _view(slot, array.dtype.str, array.shape, start)[...] = array
         start += -(-array.nbytes // _ALIGN) * _ALIGN
     return layout
 
 
-def _unpack(slot: mmap.mmap, layout: list[tuple]) -> dict:
+def _unpack(slot: mmap.mmap, layout: _Layout) -> Result:
     return {name: _view(slot, *where) if where else value for name, where, value in layout}
 
 
-def _view(slot: mmap.mmap, dtype, shape: tuple, start: int) -> np.ndarray:
+def _view(slot: mmap.mmap, dtype: str, shape: tuple[int, ...], start: int) -> Array:
     count = int(np.prod(shape))
     return np.frombuffer(slot, dtype, count, offset=start).reshape(shape)

@@ -4,21 +4,22 @@ Train on Google's and Twitter's drawings, test on Microsoft's. Everything comes 
 packages, pinned by version and checked by digest.
 """
 
+from __future__ import annotations
+
 import base64
 import json
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from ernie_vil2.data.vocab import build_vocab
-from ernie_vil2.demo.npm import Package, check_given, fetch, read_members
+from ernie_vil2.demo.npm import Package, check_given, fetch, log, read_members
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.files import durable
 
 GOOGLE = Package(
     "emoji-datasource-google",
@@ -54,21 +55,33 @@ PROMPTS = ("该图片包含：，", "The picture contains ,")
 MAX_VOCAB = 8000
 MARKER = "prepared.json"
 
+_Emoji = tuple[str, dict[str, tuple[str, list[str]]]]  # key, language -> (label, tags)
 
-def prepare(out, cache, packages=None, languages=LANGUAGES, limit=None) -> str:
+
+def prepare(
+    out: str | Path,
+    cache: str | Path,
+    packages: str | Path | None = None,
+    languages: Sequence[str] = LANGUAGES,
+    limit: int | None = None,
+) -> str:
     """Write train.tsv, test.tsv, vocab.txt and ATTRIBUTION.md into the folder `out`.
 
-    cache: where downloads are kept. packages: a folder that holds the tarballs already; nothing is
-    downloaded then. limit: only the first so many emoji. Does nothing where `out` holds the same
-    set. Returns one line that says what is there. Raises UserError.
+    Does nothing where `out` holds the same set.
+
+    Args:
+        cache: where downloads are kept.
+        packages: a folder that holds the tarballs already; nothing is downloaded then.
+        languages: of the names and keywords, some of LANGUAGES.
+        limit: only the first so many emoji.
+
+    Returns:
+        One line that says what is there.
+
+    Raises:
+        UserError: a package cannot be had, or the set cannot be written.
     """
-    for language in languages:
-        if language not in LANGUAGES:
-            raise UserError(
-                f'no emoji names in language "{language}"{did_you_mean(language, LANGUAGES)}'
-            )
-    out = Path(out)
-    languages = list(dict.fromkeys(languages))
+    out, languages = Path(out), _checked(languages)
     parameters = {
         "packages": {p.name: p.version for p in (*FOLDERS, NAMES)},
         "languages": languages,
@@ -76,14 +89,13 @@ def prepare(out, cache, packages=None, languages=LANGUAGES, limit=None) -> str:
         "test_size": TEST_SIZE,
         "format": 1,
     }
-    done = _finished(out, parameters)
-    if done:
+    if done := _finished(out, parameters):
         return done
     paths = {
         package: check_given(package, Path(packages)) if packages else fetch(package, Path(cache))
         for package in (*FOLDERS, NAMES)
     }
-    _log("reading the packages")
+    log("reading the packages")
     names = read_members(
         paths[NAMES], lambda name: name in {f"{language}/data.json" for language in LANGUAGES}
     )
@@ -92,12 +104,10 @@ def prepare(out, cache, packages=None, languages=LANGUAGES, limit=None) -> str:
 
     files, texts = {}, list(PROMPTS)
     for split, makers in SPLITS.items():
-        rows = list(_rows(emoji, {m: drawings[m] for m in makers}, languages))
-        files[f"{split}.tsv"] = "".join(rows).encode()
+        lines = list(_rows(emoji, {m: drawings[m] for m in makers}, languages))
+        files[f"{split}.tsv"] = "".join(lines).encode()
         if split == "train":
-            for row in rows:
-                columns = row.rstrip("\n").split("\t")
-                texts += [columns[0], *columns[3].split(TAG_SEPARATOR)]
+            texts += _texts(lines)
     vocab = build_vocab(texts, MAX_VOCAB)
     files["vocab.txt"] = "".join(f"{token}\n" for token in vocab).encode()
     files["ATTRIBUTION.md"] = _attribution(paths).encode()
@@ -110,15 +120,20 @@ def prepare(out, cache, packages=None, languages=LANGUAGES, limit=None) -> str:
     return _described(out, summary)
 
 
-def _log(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+def _checked(languages: Sequence[str]) -> list[str]:
+    for language in languages:
+        if language not in LANGUAGES:
+            raise UserError(
+                f'no emoji names in language "{language}"{did_you_mean(language, LANGUAGES)}'
+            )
+    return list(dict.fromkeys(languages))
 
 
 def _described(out: Path, summary: str) -> str:
     return f"{summary}; in {out}: train.tsv, test.tsv, vocab.txt, ATTRIBUTION.md"
 
 
-def _finished(out: Path, parameters: dict) -> str:
+def _finished(out: Path, parameters: Mapping[str, Any]) -> str:
     """The summary of what is in `out` where it is this set, whole; else nothing."""
     try:
         marker = json.loads((out / MARKER).read_text(encoding="utf-8"))
@@ -130,7 +145,7 @@ def _finished(out: Path, parameters: dict) -> str:
         return ""
 
 
-def _write_all(out: Path, files: dict, marker: dict) -> None:
+def _write_all(out: Path, files: Mapping[str, bytes], marker: Mapping[str, Any]) -> None:
     """Each file at once and the marker last, so that an interrupted run is never taken for done."""
     sizes = {name: len(content) for name, content in files.items()}
     content = json.dumps({**marker, "files": sizes}, ensure_ascii=False, indent=1).encode()
@@ -138,15 +153,8 @@ def _write_all(out: Path, files: dict, marker: dict) -> None:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).unlink(missing_ok=True)
         for name, data in {**files, MARKER: content}.items():
-            with tempfile.NamedTemporaryFile(dir=out, delete=False) as file:
-                try:
-                    file.write(data)
-                    file.flush()
-                    os.fchmod(file.fileno(), 0o644)
-                    os.replace(file.name, out / name)
-                except BaseException:
-                    os.unlink(file.name)
-                    raise
+            with durable.replacing(out / name) as draft:
+                draft.write_bytes(data)
     except OSError as error:
         raise UserError(f"cannot write the emoji set to {out}: {error.strerror}") from error
 
@@ -156,15 +164,18 @@ def _key(code: str) -> str:
     return "-".join(part.zfill(4) for part in code.lower().split("-") if part != "fe0f")
 
 
-def _drawings(path: Path, package: Package) -> dict:
+def _drawings(path: Path, package: Package) -> dict[str, bytes]:
     """Key -> encoded picture."""
     folder = FOLDERS[package]
     found = read_members(path, lambda name: name.startswith(folder))
     return {_key(Path(name).stem): data for name, data in found.items()}
 
 
-def _common(names: dict, drawings, languages: list) -> list:
-    """(key, language -> (label, tags)) of the emoji that every package has, in Unicode's order."""
+def _common(
+    names: Mapping[str, bytes], drawings: Iterable[Mapping[str, bytes]], languages: Sequence[str]
+) -> list[_Emoji]:
+    """The emoji that every package has, in Unicode's order."""
+    drawings = list(drawings)
     tables = {
         language: {entry["hexcode"]: entry for entry in json.loads(names[f"{language}/data.json"])}
         for language in LANGUAGES
@@ -186,17 +197,28 @@ def _common(names: dict, drawings, languages: list) -> list:
     return [(key, texts) for _, key, texts in sorted(result, key=lambda item: item[0])]
 
 
-def _rows(emoji: list, drawings: dict, languages: list) -> Iterator[str]:
+def _rows(
+    emoji: Sequence[_Emoji],
+    drawings: Mapping[Package, Mapping[str, bytes]],
+    languages: Sequence[str],
+) -> Iterator[str]:
     """Rows of the official TSV, text, image id, base64, and the tags in a fourth column."""
     for key, texts in emoji:
         for package, images in drawings.items():
             image = images[key]
             if package is FLUENT:
                 image = _smaller(image)
-            image = base64.b64encode(image).decode()
+            encoded = base64.b64encode(image).decode()
             for language in languages:
                 label, tags = texts[language]
-                yield f"{label}\t{MAKERS[package]}/{key}\t{image}\t{TAG_SEPARATOR.join(tags)}\n"
+                yield f"{label}\t{MAKERS[package]}/{key}\t{encoded}\t{TAG_SEPARATOR.join(tags)}\n"
+
+
+def _texts(lines: Iterable[str]) -> Iterator[str]:
+    """Captions and tags of rows."""
+    for line in lines:
+        columns = line.rstrip("\n").split("\t")
+        yield from (columns[0], *columns[3].split(TAG_SEPARATOR))
 
 
 def _smaller(encoded: bytes) -> bytes:
@@ -211,7 +233,11 @@ def _smaller(encoded: bytes) -> bytes:
     return cv2.imencode(".png", np.rint(small).clip(0, 255).astype(np.uint8))[1].tobytes()
 
 
-def _attribution(paths: dict) -> str:
+def _is_about(name: str) -> bool:
+    return re.fullmatch(r"(LICENSE|README|package)(\.\w+)?", name) is not None
+
+
+def _attribution(paths: Mapping[Package, Path]) -> str:
     """Whose the drawings and words are, under which terms, in the packages' own words."""
     about = {
         GOOGLE: ("Noto Emoji drawings by Google, unchanged", r"Noto"),
@@ -225,13 +251,11 @@ def _attribution(paths: dict) -> str:
     parts = ["# Where the emoji set comes from, and its licences\n"]
     for package, path in paths.items():
         what, pattern = about[package]
-        texts = read_members(
-            path, lambda name: re.fullmatch(r"(LICENSE|README|package)(\.\w+)?", name)
-        )
-        texts = {name: data.decode("utf-8") for name, data in texts.items()}
+        about_it = read_members(path, _is_about)
+        texts = {name: data.decode("utf-8") for name, data in about_it.items()}
         manifest = json.loads(texts["package.json"])
         readme = texts["README.md"].splitlines() if pattern else []
-        quotes = [line for line in readme if re.search(pattern, line)]
+        quotes = [line for line in readme if pattern and re.search(pattern, line)]
         parts.append(f"## {package.name} {package.version}: {what}\n")
         parts.append(
             f"- author: {manifest['author']}\n- licence of the package: {manifest['license']}\n"

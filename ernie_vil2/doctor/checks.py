@@ -41,14 +41,15 @@ def same_start(trial: Trial) -> Row:
 def different_data(trial: Trial) -> Row:
     """The ranks' records are disjoint and together the global batch, by plan and as read."""
     trainer = trial.trainer
-    shares = distributed.all_gather_objects([trainer._order().indices(b).tolist() for b in (0, 1)])
+    order, alone = trainer.stream.order(), trial.stream_alone(trainer.plan).order()
+    shares = distributed.all_gather_objects([order.indices(b).tolist() for b in (0, 1)])
     trial.load_small()
     for batch in (0, 1):
         planned = [index for share in shares for index in share[batch]]
         if batch == 0 and len(set(planned)) < len(planned):  # a later one may meet the next epoch
             twice = len(planned) - len(set(planned))
             raise Failed(f"of a global batch's {len(planned)} records {twice} are read twice")
-        if planned != trial.order_alone(trainer.batch_size).indices(batch).tolist():
+        if planned != alone.indices(batch).tolist():
             raise Failed(f"the ranks' records are not those of global batch {batch}")
     own, whole = (
         [[_content(part) for part in batch] for batch in batches]
@@ -60,8 +61,8 @@ def different_data(trial: Trial) -> Row:
     for batch, expected in enumerate(whole):
         if expected != [content for own, _ in everyone for content in own[batch]]:
             raise Failed("what the ranks read is not what one process reads")
-    records = trial.rows * trial.world * trial.merge
-    text = f"global batches of {trainer.batch_size * trial.world} records are disjoint and whole"
+    records = trial.plan.records * trial.world
+    text = f"global batches of {trainer.stream.global_batch} records are disjoint and whole"
     return Row("pass", f"{text}; {records} records read as one process reads them")
 
 
@@ -87,14 +88,12 @@ def gradients(trial: Trial) -> Row:
     """Loss and gradients of the run's own step are those of one process."""
     need(trial.batches)
     trainer = trial.trainer
-    with trial.small_batches():
-        loss_alone, alone = trial.gradients_alone()
-        with trial.gradients_kept() as found:
-            # float16 may overflow at first, which lowers the loss scale
-            for _ in range(20 if trainer.scaler.is_enable() else 1):
-                losses = trial.step(trial.batches)
-                if math.isfinite(float(losses["gradient_norm"])):
-                    break
+    loss_alone, alone = trial.gradients_alone()
+    # float16 may overflow at first, which lowers the loss scale
+    for _ in range(20 if trial.stepper.scaler.is_enable() else 1):
+        losses, found = trial.small_step_kept()
+        if math.isfinite(float(losses["gradient_norm"])):
+            break
     loss = distributed.mean([float(losses["loss"])])[0]
     errors = {"loss": _relative(abs(loss - loss_alone), abs(loss_alone))}
     norms = {name: float(gradient.norm()) for name, gradient in alone.items()}
@@ -104,38 +103,36 @@ def gradients(trial: Trial) -> Row:
         # a gradient that is nearly zero, as of a bias before a softmax, is rounding noise; so is a
         # temperature's in part, as a small sum of large terms
         errors[name] = _relative(error, norms[name] + 0.1 * norm)
-    worst = max(errors, key=errors.get)
+    worst = max(errors, key=lambda name: errors[name])
     error, worst = max(distributed.all_gather_objects((errors[worst], worst)))
     precision = "gpu" if distributed.on_gpu() else "cpu"
     limit = _TOLERANCE[precision if trainer.config.AMP.level == "O0" else "half"]
     text = f"largest relative error {error:.1e} of {limit:g} allowed, in {worst}"
     if not error <= limit:
         raise Failed(text)
-    return Row("pass", f"{text}; {trial.rows} of {trainer.batch_size} records a process")
+    return Row("pass", f"{text}; {trial.plan.rows} of {trainer.plan.rows} records a process")
 
 
 def logit_scale(trial: Trial) -> Row:
     """Temperatures above their bound are brought back by a step, and go on learning."""
     need(trial.batches)
-    trainer = trial.trainer
-    highest = trainer.config.Loss.logit_scale["max"]
-    scales = {n: p for n, p in trainable(trainer.objective).items() if "temperature" in n}
-    with trial.small_batches(), trial.gradients_kept() as found:
-        for parameter in scales.values():
-            parameter.set_value(paddle.full_like(parameter, math.log(highest) + 1))
-        trial.step(trial.batches)
-        after = {name: math.exp(float(p)) for name, p in scales.items()}
-        start = time.perf_counter()
-        trial.step(trial.batches)
-        trial.small_step = slowest(time.perf_counter() - start)
+    highest = trial.trainer.config.Loss.logit_scale["max"]
+    scales = {n: p for n, p in trainable(trial.objective).items() if "temperature" in n}
+    for parameter in scales.values():
+        parameter.set_value(paddle.full_like(parameter, math.log(highest) + 1))
+    trial.small_step_kept()
+    after = {name: math.exp(float(p)) for name, p in scales.items()}
+    start = time.perf_counter()
+    _, found = trial.small_step_kept()
+    trial.small_step = slowest(time.perf_counter() - start)
     if not scales:
         raise Skipped("no temperature is learnable")
     free = [f"{name} is {x:.4g}" for name, x in after.items() if x > highest * (1 + 1e-5)]
     if free:
         raise Failed(f"set to {highest * math.e:.4g} and stepped, {free[0]}: max is {highest:g}")
-    if all(pair.temperature is not None for pair in trainer.objective.loss.pairs):
+    if all(pair.temperature is not None for pair in trial.objective.loss.pairs):
         scales.pop("model.temperature", None)  # no pair uses it
-    mine = scales.keys() & trainer.parallel.owned.keys()
+    mine = scales.keys() & trial.stepper.parallel.owned.keys()
     stuck = [n for n in mine if n not in found or float(found[n].abs().max()) == 0]
     if stuck:
         raise Failed(f"{stuck[0]} gets no gradient at its bound")
@@ -151,7 +148,7 @@ def checkpoint_round_trip(trial: Trial) -> Row:
     if not all(seen):
         raise Failed(f"rank {seen.index(False)} does not see output_dir, which all have to share")
     start = time.perf_counter()
-    trainer._save()
+    trainer.save()
     together(trainer.checkpoints.wait)
     seconds = slowest(time.perf_counter() - start)
     folder = distributed.all_gather_objects(trainer.checkpoints.last)[0]
@@ -162,10 +159,9 @@ def checkpoint_round_trip(trial: Trial) -> Row:
     if problems:
         raise Failed(problems[0])
     before = trial.state_digests()
-    with trial.small_batches():
-        trial.step(trial.batches)  # so that there is something to bring back
+    trial.step(trial.batches, trial.plan)  # so that there is something to bring back
     assert trial.state_digests() != before, "a step changes something"
-    together(lambda: trainer._restore(folder))
+    together(lambda: trainer.restore(folder))
     after = trial.state_digests()
     other = [n for n in {**before, **after} if before.get(n) != after.get(n)]
     if other:

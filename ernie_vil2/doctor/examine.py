@@ -56,9 +56,7 @@ def examine(config: Config) -> int:
         trainer = Trainer(Config({**config, **there}))
         trainer.watchdog.close()
         failed = _table(Trial(trainer))
-        trainer.checkpoints.close()
-        if trainer.run_log:
-            trainer.run_log.close()
+        trainer.close()
     finally:
         if distributed.is_main():
             shutil.rmtree(folder, ignore_errors=True)
@@ -125,8 +123,8 @@ def _outcome(check: Callable, trial: Trial, watchdog: Watchdog, note: Path) -> R
 
 def _first_error(notes: Iterable[Path], row: Row) -> Row:
     first = min(notes, key=lambda path: path.stat().st_mtime_ns, default=None)
-    first = first.read_text() if first else row.detail
-    return Row("FAIL", f"{first}; the processes are out of step, so this is the last check")
+    why = first.read_text() if first else row.detail
+    return Row("FAIL", f"{why}; the processes are out of step, so this is the last check")
 
 
 def _agreed(row: Row) -> Row:

@@ -16,6 +16,7 @@ from ernie_vil2 import distributed
 from ernie_vil2.doctor.checks import need, need_processes, slowest
 from ernie_vil2.doctor.trial import Failed, Row, Trial, together
 from ernie_vil2.training.build import trainable
+from ernie_vil2.training.plan import Plan
 
 _WARM_UP, _MEASURED = 2, 5  # repetitions of what is timed ...
 _LIMIT = 20.0  # ... or fewer, so that they take about so many seconds
@@ -26,12 +27,12 @@ _BUFFER = 2**26  # numbers that are reduced at a time
 def gather_speed(trial: Trial) -> Row:
     """Of the gather of a batch's embeddings, and of its backward."""
     need_processes(trial)
-    trainer = trial.trainer
-    shape = [trainer.batch_size, len(trainer.objective.loss.views), trainer.model.embed_dim]
+    plan, objective = trial.trainer.plan, trial.objective
+    shape = [plan.rows, len(objective.loss.views), objective.model.embed_dim]
     own, everyone = (paddle.zeros([n * shape[0], *shape[1:]]) for n in (1, trial.world))
     forward = _seconds(lambda: distributed.all_gather(own))
     backward = _seconds(lambda: distributed.reduce_scatter(everyone))
-    trial.gathers = trainer.merge * (forward + backward)
+    trial.gathers = plan.merge * (forward + backward)
     received = (trial.world - 1) * math.prod(shape) * 4
     times = f"{forward * 1e3:.1f} ms forward, {backward * 1e3:.1f} ms backward"
     text = f"{shape} float32 a process, {received / 1e6:.3g} MB received"
@@ -67,14 +68,15 @@ def reduction_speed(trial: Trial) -> Row:
 def data_speed(trial: Trial) -> Row:
     """Of reading and augmenting, with nothing else going on."""
     trainer, workers = trial.trainer, trial.trainer.config.DataLoader.Train.num_workers
-    rows = min(trainer.batch_size, 32)
+    rows = min(trainer.plan.rows, 32)
     warm_up = max(_WARM_UP, workers)  # they begin together, so their first batches come in a burst
     count = warm_up + max(_MEASURED, 2 * workers)
+    stream = trial.stream(Plan(rows, micro=rows, merge=1))
 
     def read() -> float:
         times = [time.perf_counter()]
-        with trial.batches_of(rows, None), contextlib.closing(trial.stream(count)) as stream:
-            for _ in stream:
+        with contextlib.closing(stream.batches(0, count)) as batches:
+            for _ in batches:
                 times.append(time.perf_counter())
                 if times[-1] - times[0] > _LIMIT:
                     break
@@ -82,7 +84,7 @@ def data_speed(trial: Trial) -> Row:
         return (len(times) - 1) * rows / (times[-1] - times[0])
 
     rate = min(distributed.all_gather_objects(together(read)))
-    trial.data = trainer.batch_size * trainer.merge / rate
+    trial.data = trainer.plan.records / rate
     text = f"{rate:,.0f} records/s a process, with {workers} workers each"
     return Row(f"{rate * trial.world:,.0f} pairs/s", text)
 
@@ -90,31 +92,29 @@ def data_speed(trial: Trial) -> Row:
 def step_speed(trial: Trial) -> Row:
     """Of steps whose data lies in memory; on a CPU with few records, where all take long."""
     need(trial.small_step)
-    trainer = trial.trainer
-    rows, merge = trainer.batch_size, trainer.merge
+    run, plan = trial.trainer.plan, trial.trainer.plan
     if not distributed.on_gpu():
-        affordable = int(trial.rows * trial.merge * _CPU_STEP / trial.small_step)
-        rows, merge = min(rows, max(trial.rows, affordable)), 1
+        affordable = int(trial.plan.records * _CPU_STEP / trial.small_step)
+        rows = min(run.rows, max(trial.plan.rows, affordable))
+        plan = Plan(rows, min(run.micro, rows), merge=1)
     marks = [0.0]
 
     def step() -> None:
-        trial.step(batches)
+        trial.step(batches, plan, mark)
         marks[0] = time.perf_counter() - marks[0]
 
     def mark() -> None:
         marks[0] = time.perf_counter()
 
-    micro = trainer.config.DataLoader.Train.micro_batch_size
-    with trial.batches_of(rows, micro, merge), trial.before_clipping(mark):
-        batches = trial.load()
-        seconds = _seconds(step)
-    share = rows * merge / (trainer.batch_size * trainer.merge)
+    batches = trial.load(plan)
+    seconds = _seconds(step)
+    share = plan.records / run.records
     fixed = slowest(marks[0])  # clipping and update take as long for any number of records
-    moving = trial.reduction + trial.gathers * merge / trainer.merge
+    moving = trial.reduction + trial.gathers * plan.merge / run.merge
     trial.computation = max(seconds - moving - fixed, 0.01 * seconds) / share + fixed
-    whole = f"; a step of the run has {trainer.batch_size * trainer.merge}" if share < 1 else ""
-    text = f"{seconds:.3g} s a step of {rows * merge} records a process{whole}"
-    return Row(f"{rows * merge * trial.world / seconds:,.1f} pairs/s", text)
+    whole = f"; a step of the run has {run.records}" if share < 1 else ""
+    text = f"{seconds:.3g} s a step of {plan.records} records a process{whole}"
+    return Row(f"{plan.records * trial.world / seconds:,.1f} pairs/s", text)
 
 
 def expected_speed(trial: Trial) -> Row:
@@ -126,12 +126,14 @@ def expected_speed(trial: Trial) -> Row:
     seconds = trial.computation + communication
     # a GPU computes while the host reads; on a CPU both share the cores
     seconds = max(seconds, trial.data) if distributed.on_gpu() else seconds + trial.data
-    rate = trainer.batch_size * trainer.merge * trial.world / seconds
+    rate = trainer.plan.records * trial.world / seconds
     each = ", ".join(f"{name} {part:.3g}" for name, part in parts.items())
-    epoch, run = (_duration(n * seconds) for n in (trainer.steps_per_epoch, trainer.total_steps))
+    bound = max(parts, key=lambda name: parts[name])
+    epoch = _duration(trainer.stream.steps_per_epoch * seconds)
+    run = _duration(trainer.total_steps * seconds)
     return Row(
         f"{rate:,.1f} pairs/s",
-        f"bound by {max(parts, key=parts.get)} (seconds a step: {each}); an epoch {epoch}, "
+        f"bound by {bound} (seconds a step: {each}); an epoch {epoch}, "
         f"all {trainer.total_steps} steps {run}, without evaluation",
     )
 

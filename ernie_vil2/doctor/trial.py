@@ -6,21 +6,21 @@ or `Skipped`; any other exception fails it too.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import paddle
 
 from ernie_vil2 import distributed
 from ernie_vil2.checkpoints import training_state
-from ernie_vil2.config.load import Config
-from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
 from ernie_vil2.training.build import trainable
 from ernie_vil2.training.objective import joined_identities
+from ernie_vil2.training.plan import Plan
+from ernie_vil2.training.stream import Stream
 from ernie_vil2.training.trainer import Trainer
 
 
@@ -40,17 +40,18 @@ class Skipped(Exception):
 class Trial:
     """A trainer that has not begun, and is of no use for training after this.
 
-    Checks of what is computed take a small global batch: `rows` records of each process, in
-    micro-batches of `part` where the run has them, and `merge` such batches a step.
+    Checks of what is computed take small global batches, those of `plan`: with micro-batches where
+    the run has them, and two of them a step where it merges any.
     """
 
     def __init__(self, trainer: Trainer):
         self.trainer, self.world = trainer, distributed.world_size()
-        full, micro = trainer.batch_size, trainer.config.DataLoader.Train.micro_batch_size
-        self.rows = self.part = min(full, max(2, 4 // self.world))
-        if micro and micro < full:
-            self.part = self.rows // 2 if self.rows % 2 == 0 else 1
-        self.merge = min(trainer.merge, 2)
+        self.objective, self.stepper = trainer.objective, trainer.stepper
+        run = trainer.plan
+        rows = micro = min(run.rows, max(2, 4 // self.world))
+        if run.micro < run.rows:
+            micro = rows // 2 if rows % 2 == 0 else 1
+        self.plan = Plan(rows, micro, min(run.merge, 2))
         self.batches: list = []  # those records as this rank reads them
         self.alone: list = []  # those of all ranks as one process would read them
         # Figures that checks leave for later ones: seconds of a small step; of the gathers and
@@ -58,93 +59,57 @@ class Trial:
         self.small_step = self.gathers = self.reduction = self.data = self.computation = 0.0
         self.checkpoint_bytes = 0
 
-    @contextlib.contextmanager
-    def batches_of(self, rows: int, micro: int | None, merge: int = 1):
-        """Inside, the trainer's batches have `rows` records, and `merge` of them make a step."""
-        trainer = self.trainer
-        before = trainer.config, trainer.batch_size, trainer.merge
-        loader = trainer.config.DataLoader
-        loader = {**loader, "Train": {**loader.Train, "micro_batch_size": micro}}
-        trainer.config = Config({**trainer.config, "DataLoader": loader})
-        trainer.batch_size, trainer.merge = rows, merge
-        try:
-            yield
-        finally:
-            trainer.config, trainer.batch_size, trainer.merge = before
-
-    def small_batches(self):
-        """Inside, the trainer takes batches like those that are checked."""
-        return self.batches_of(self.rows, self.part, self.merge)
-
     # -- data --------------------------------------------------------------------------------------
 
-    def order_alone(self, rows: int, batches: int = 0) -> GlobalBatches:
-        """The first global batches of `rows` records a process, as one process reads them."""
-        trainer = self.trainer
-        return GlobalBatches(
-            len(trainer.reader),
-            rows * self.world,
-            0,
-            1,
-            trainer.seed,
-            trainer.config.DataLoader.Train.shuffle,
-            0,
-            batches,
-            self.part,
-        )
+    def stream(self, plan: Plan) -> Stream:
+        """The run's data in batches of another plan."""
+        return replace(self.trainer.stream, plan=plan)
 
-    def stream(self, count: int, order: GlobalBatches | None = None) -> Iterator:
-        """The run's first `count` batches, or those of another order."""
-        return self.trainer._load(order or self.trainer._order(0, count))
+    def stream_alone(self, plan: Plan) -> Stream:
+        """The global batches of `plan` as one process reads them."""
+        whole = replace(plan, rows=plan.rows * self.world)
+        return replace(self.stream(whole), rank=0, world_size=1)
 
-    def load(self) -> list:
-        """The batches of one step."""
-        return together(lambda: list(self.stream(self.trainer.merge)))
+    def load(self, plan: Plan) -> list:
+        """The batches of one step of a plan."""
+        return _first_step(self.stream(plan))
 
     def load_small(self) -> None:
         """Read the records of the checks."""
-        with self.small_batches():
-            self.batches = self.load()
-            order = self.order_alone(self.rows, self.merge)
-            self.alone = together(lambda: list(self.stream(self.merge, order)))
+        self.batches = self.load(self.plan)
+        self.alone = _first_step(self.stream_alone(self.plan))
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def step(self, batches: list) -> dict:
-        """The trainer's step; its losses."""
-        losses, _ = self.trainer._train_step(batches)
-        self.trainer.step += 1
+    def step(
+        self, batches: list, plan: Plan, before_clipping: Callable[[], None] = lambda: None
+    ) -> dict:
+        """The run's step over the first batches of `plan`; its losses.
+
+        Args:
+            before_clipping: called when the step has its gradients.
+        """
+        trainer, stepper, stream = self.trainer, self.stepper, self.stream(plan)
+        seeds = [stream.dropout_seeds(number) for number in range(len(batches))]
+        losses = stepper.gradients(batches, seeds)
+        before_clipping()
+        losses["gradient_norm"] = norm = stepper.clip()
+        (loss,) = distributed.mean([float(losses["loss"])])
+        fault = trainer.faults.judge(loss, stepper.judged_norm(loss, norm))
+        stepper.skip() if fault else stepper.apply()
+        trainer.progress.step += 1
         return losses
 
-    @contextlib.contextmanager
-    def before_clipping(self, action: Callable[[], None]):
-        """Inside, each step calls `action` when it has its gradients."""
-        parallel = self.trainer.parallel
-        clip = parallel.clip_gradients
-
-        def act_and_clip(max_norm):
-            action()
-            return clip(max_norm)
-
-        parallel.clip_gradients = act_and_clip
-        try:
-            yield
-        finally:
-            del parallel.clip_gradients  # the instance's
-
-    @contextlib.contextmanager
-    def gradients_kept(self):
-        """Inside, what this gives holds the last step's owned gradients."""
+    def small_step_kept(self) -> tuple[dict, dict]:
+        """A step over `batches`; its losses, and the owned gradients before they were clipped."""
         kept = {}
 
         def keep() -> None:
-            kept.clear()
-            for name, parameter in self.trainer.parallel.owned.items():
+            for name, parameter in self.stepper.parallel.owned.items():
                 if parameter.grad is not None:
                     kept[name] = _float32(parameter.grad)
 
-        with self.before_clipping(keep):
-            yield kept
+        return self.step(self.batches, self.plan, keep), kept
 
     def gradients_alone(self) -> tuple[float, dict]:
         """Loss and owned gradients of a step over `alone`, by plain autograd and no collective.
@@ -152,37 +117,38 @@ class Trial:
         Each micro-batch has its turn to be differentiated, while the others' rows are constants, so
         one has a graph at a time. In sharding stage 3 the weights still come from their owners.
         """
-        trainer, objective = self.trainer, self.trainer.objective
-        trainer._train_mode()
-        total, gradients = 0.0, {}
+        stepper, objective = self.stepper, self.objective
+        stepper.train_mode()
+        total: float = 0.0
+        gradients: dict = {}
         for number, parts in enumerate(self.alone):
-            everyone = distributed.all_gather_objects(trainer._dropout_seeds(number))
-            seeds = [seed for seeds in everyone for seed in seeds]
+            own_seeds = self.stream(self.plan).dropout_seeds(number)
+            seeds = [seed for seeds in distributed.all_gather_objects(own_seeds) for seed in seeds]
             ids, valid = joined_identities(parts)
-            with paddle.amp.auto_cast(**trainer.amp):
+            with paddle.amp.auto_cast(**stepper.amp):
                 with paddle.no_grad():
                     constants = [self._embed(*pair) for pair in zip(parts, seeds)]
                 for turn, pair in enumerate(zip(parts, seeds)):
                     rows = [*constants[:turn], self._embed(*pair), *constants[turn + 1 :]]
                     loss = self._loss_alone(paddle.concat(rows), ids, valid, scalars=turn == 0)
-                    (loss / self.merge).backward()
+                    (loss / self.plan.merge).backward()
                     for name, parameter in trainable(objective).items():
-                        if name in trainer.parallel.owned and parameter.grad is not None:
+                        if name in stepper.parallel.owned and parameter.grad is not None:
                             gradients[name] = gradients.get(name, 0.0) + _float32(parameter.grad)
                         parameter.clear_gradient(False)
-            total += float(loss) / self.merge
+            total += float(loss) / self.plan.merge
         return total, gradients
 
     def _embed(self, part: Mapping, seed: int) -> paddle.Tensor:
         """Embeddings [m, V, D] of a micro-batch, float32."""
         paddle.seed(seed)
-        objective = self.trainer.objective
-        embeds = objective.embed(part["pixel_values"], part["input_ids"])
-        return paddle.stack([embeds[v].astype("float32") for v in objective.loss.views], axis=1)
+        embeds = self.objective.embed(part["pixel_values"], part["input_ids"])
+        views = self.objective.loss.views
+        return paddle.stack([embeds[view].astype("float32") for view in views], axis=1)
 
     def _loss_alone(self, rows, ids, valid, scalars: bool) -> paddle.Tensor:
         """The loss of rows [N, V, D]; `scalars`: scales and biases get their gradients."""
-        loss, model = self.trainer.objective.loss, self.trainer.model
+        loss, model = self.objective.loss, self.objective.model
         with paddle.amp.auto_cast(enable=False):
             scales, biases = loss.scales_and_biases(model.logit_scale)
             if not scalars:
@@ -197,18 +163,22 @@ class Trial:
 
     def weight_digests(self) -> dict[str, str]:
         """Name -> digest of all weights."""
-        with self.trainer.parallel.whole():
-            return _digests(self.trainer.objective.state_dict())
+        with self.stepper.parallel.whole():
+            return _digests(self.objective.state_dict())
 
     def state_digests(self) -> dict[str, str]:
         """Name -> digest of all that this process gets back from a checkpoint."""
-        trainer = self.trainer
-        tensors = training_state.optimizer_tensors(trainer.optimizer, trainer.objective)
-        if trainer.ema:
-            tensors.update({f"average.{n}": t for n, t in trainer.ema.average.items()})
-        other = {"schedule": trainer.scheduler.last_epoch, **trainer.scaler.state_dict()}
+        stepper = self.stepper
+        tensors = training_state.optimizer_tensors(stepper.optimizer, self.objective)
+        if stepper.ema:
+            tensors.update({f"average.{n}": t for n, t in stepper.ema.average.items()})
+        other = {"schedule": stepper.scheduler.last_epoch, **stepper.scaler.state_dict()}
         other = {name: str(value) for name, value in other.items()}
         return {**self.weight_digests(), **_digests(tensors), **other}
+
+
+def _first_step(stream: Stream) -> list:
+    return together(lambda: list(stream.batches(0, stream.plan.merge)))
 
 
 def _digests(tensors: Mapping) -> dict[str, str]:

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_vil2 import distributed
+from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.loader import one_thread
-from ernie_vil2.data.records import BadRecord
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
 
 class Row(NamedTuple):
-    """A record without its pixels. number: its place in the reader; image_id "": a text alone."""
+    """A record without its pixels.
+
+    Attributes:
+        number: its place in the reader.
+        image_id: "" for a text alone.
+        captions: strings.
+        text_ids: as in `Record`.
+    """
 
     number: int
     image_id: str
-    captions: tuple
-    text_ids: tuple  # as in `Record`
+    captions: tuple[str, ...]
+    text_ids: tuple[tuple[int, Any], ...]
 
 
 class Rows:
@@ -32,15 +39,18 @@ class Rows:
     A batch is a dict: "rows", a list of `Row`; "pixels", what `transform` makes of those of them
     that have an image, stacked; "bad", a list of BadRecord.
 
-    reader: a sequence of records. transform: from an image's bytes, or uint8 [H, W, 3], to an array
-    of always one shape. num_workers: processes, which end with the iterator; 0: this one reads.
-    timeout: seconds after which a silent worker is replaced; None: never.
+    Args:
+        reader: a sequence of records.
+        transform: from an image's bytes, or uint8 [H, W, 3], to an array of always one shape.
+        batch_size: records of a batch; the last one may have fewer.
+        num_workers: processes, which end with the iterator; 0: this one reads.
+        timeout: seconds after which a silent worker is replaced; None: never.
     """
 
     def __init__(
         self,
-        reader,
-        transform: Callable,
+        reader: Sequence[Record],
+        transform: Callable[[Any], np.ndarray],
         batch_size: int,
         num_workers: int = 0,
         timeout: float | None = None,
@@ -54,7 +64,7 @@ class Rows:
     def __len__(self) -> int:
         return -(-(self.last - self.first) // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Generator[dict[str, Any], None, None]:
         if not self.num_workers or not len(self):
             yield from map(self._batch, range(len(self)))
             return
@@ -63,20 +73,22 @@ class Rows:
             self._in_worker,
             len(self),
             min(self.num_workers, len(self)),
-            pixels + 64,  # a map of no bytes there is not
+            pixels + 64,  # shared memory of no bytes cannot be made
             threading.Event(),
             self.timeout,
         )
         with contextlib.closing(pool):
             yield from pool
 
-    def _in_worker(self, number: int) -> dict:
+    def _in_worker(self, number: int) -> dict[str, Any]:
         one_thread(number)
         return self._batch(number)
 
-    def _batch(self, number: int) -> dict:
+    def _batch(self, number: int) -> dict[str, Any]:
         first = self.first + number * self.batch_size
-        rows, pixels, bad = [], [], []
+        rows: list[Row] = []
+        pixels: list[np.ndarray] = []
+        bad: list[BadRecord] = []
         for place in range(first, min(first + self.batch_size, self.last)):
             try:
                 record = self.reader[place]
@@ -94,23 +106,25 @@ class Rows:
 def check_rows(rows: Rows) -> None:
     """Read and decode all rows, each rank its share.
 
-    Raises UserError, on every rank, for a bad row, and where no text stands with an image.
+    Raises:
+        UserError: on every rank, for a bad row, and where no text stands with an image.
     """
-    first_bad, pairs = None, False
+    first_bad: BadRecord | None = None
+    pairs = False
     with contextlib.closing(iter(rows)) as batches:
         for batch in batches:
             pairs = pairs or any(row.image_id and row.captions for row in batch["rows"])
             if batch["bad"]:
                 first_bad = batch["bad"][0]
                 break
-    first_bad, pairs = zip(*distributed.all_gather_objects((first_bad, pairs)))
-    refuse_bad(first_bad)
-    if not any(pairs):
+    of_ranks = distributed.all_gather_objects((first_bad, pairs))
+    refuse_bad([bad for bad, _ in of_ranks])
+    if not any(pairs for _, pairs in of_ranks):
         raise UserError("no text of DataLoader.Eval has an image: there is no pair to score")
 
 
-def refuse_bad(bad: Sequence) -> None:
-    """UserError for the first BadRecord of a sequence, whose other items are None."""
+def refuse_bad(bad: Sequence[BadRecord | None]) -> None:
+    """Raise UserError for the first BadRecord of a sequence, whose other items are None."""
     for error in filter(None, bad):
         raise UserError(
             f"{error}: an evaluation leaves nothing out; mend or remove it, or set "

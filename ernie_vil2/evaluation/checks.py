@@ -5,10 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any, Union
 
 import numpy as np
 
 from ernie_vil2.errors import UserError
+
+# For each query its right gallery rows: lists or arrays of them, or int [Q, P] for as many each.
+Positives = Union[Sequence[Sequence[int]], Sequence[np.ndarray], np.ndarray]
 
 
 def check_ks(ks: Sequence[int]) -> list[int]:
@@ -50,7 +54,7 @@ def check_embeddings(**pair: np.ndarray) -> list[np.ndarray]:
 
 
 def check_positives(
-    positives: Sequence[Sequence[int]], queries: int, candidates: int
+    positives: Positives, queries: int, candidates: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(query index, gallery index), int64 [pairs] each, in order, no pair twice, none without."""
     if len(positives) != queries:
@@ -76,7 +80,9 @@ def check_image_of_text(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(text, image), int64 [pairs] each, in order of texts, no pair twice.
 
-    image_of_text: for each text the row of its image, or a list of rows, which may be empty.
+    Args:
+        image_of_text: for each text the row of its image, or a list of rows, which may be empty.
+        texts, images: how many there are.
     """
     if len(image_of_text) != texts:
         raise UserError(
@@ -98,7 +104,7 @@ def check_image_of_text(
     return _distinct(np.repeat(np.arange(texts), count), columns, images)
 
 
-def _flat(lists: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def _flat(lists: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = np.fromiter(map(len, lists), np.int64, len(lists))
     return count, np.fromiter(map(operator.index, chain.from_iterable(lists)), np.int64)
 

@@ -3,57 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.data.records import Ledger, build_reader
-from ernie_vil2.data.transforms import eval_transform
+from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.batches import Rows, check_rows, refuse_bad
-from ernie_vil2.evaluation.examples import draw_examples
-from ernie_vil2.evaluation.retrieval import evaluate_retrieval
-
-log = logging.getLogger("ernie_vil2")
+from ernie_vil2.evaluation.batches import Rows, refuse_bad
 
 
 class Embeddings(NamedTuple):
     """A set's images and texts, each once, in the order of the set.
 
-    image_embeds float32 [N, D], text_embeds float32 [M, D], both L2-normalised; image_rows int64
-    [N], an image's record in the reader; text_ids [M], a text's id in its format, None where it
-    has none; images_of_text [M], lists of the images that a text belongs to, maybe empty;
-    bad_records, how many rows were left out.
+    Attributes:
+        image_ids: [N] strings.
+        image_rows: int64 [N], an image's record in the reader.
+        image_embeds: float32 [N, D], L2-normalised.
+        texts: [M] strings.
+        text_ids: [M], a text's id in its format, None where it has none.
+        text_embeds: float32 [M, D], L2-normalised.
+        images_of_text: [M] lists of the images that a text belongs to, maybe empty.
+        bad_records: how many rows were left out.
     """
 
-    image_ids: list
+    image_ids: list[str]
     image_rows: np.ndarray
     image_embeds: np.ndarray
-    texts: list
-    text_ids: list
+    texts: list[str]
+    text_ids: list[Any]
     text_embeds: np.ndarray
-    images_of_text: list
+    images_of_text: list[list[int]]
     bad_records: int
 
 
-class _Part:
-    """What one rank has read and embedded."""
+_Place = tuple[int, int]  # of a text in the set: (its row, which of the row's texts)
 
-    def __init__(self):
-        self.image_rows, self.images = {}, []  # image id -> row; arrays [n, D]
-        # A text's place in the set, its row and which of the row's, -> (text, id). A caption is a
-        # text of its own, though another may read alike, unless its format says which are one.
-        self.texts, self.text_embeds = {}, []
-        self.pairs = []  # (place of the text, image id)
-        self.bad = []  # BadRecord
+
+class Part:
+    """What one rank has read and embedded.
+
+    Attributes:
+        image_rows: image id -> its row.
+        images: embeddings of these, arrays [n, D].
+        texts: a text's place in the set -> (text, id). A caption is a text of its own, though
+            another may read alike, unless its format says which are one.
+        text_embeds: embeddings of these, arrays [n, D].
+        pairs: (place of a text, image id).
+        bad: what could not be read.
+        stopped: whether it was told to stop before the end.
+    """
+
+    def __init__(self) -> None:
+        self.image_rows: dict[str, int] = {}
+        self.images: list[np.ndarray] = []
+        self.texts: dict[_Place, tuple[str, Any]] = {}
+        self.text_embeds: list[np.ndarray] = []
+        self.pairs: list[tuple[_Place, str]] = []
+        self.bad: list[BadRecord] = []
         self.stopped = False
 
-    def add(self, batch: dict) -> np.ndarray:
+    def add(self, batch: dict[str, Any]) -> np.ndarray:
         """Note a batch of `Rows`; returns the pixels of its images that are new."""
         new, number = [], 0
         for row in batch["rows"]:
@@ -75,26 +87,33 @@ class _Part:
 
 
 def embed_records(
-    model,
-    reader,
-    transform,
-    tokenizer,
+    model: Any,
+    reader: Sequence[Record],
+    transform: Callable[[Any], np.ndarray],
+    tokenizer: Callable[..., np.ndarray],
     batch_size: int,
     num_workers: int = 0,
-    progress: Callable = lambda: None,
+    progress: Callable[[], object] = lambda: None,
     *,
     timeout: float | None = None,
-    skip: Callable | None = None,
+    skip: Callable[[BadRecord], object] | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Embeddings | None:
     """`Embeddings` of all records, complete on every rank; rows with equal ids are one image.
 
-    progress: called after each batch. num_workers, timeout: as in `Rows`. skip: called with the
-    BadRecord of each row that cannot be read; None: such a row is an error.
-    stopping: asked before each batch; where one rank's says True, all ranks get None.
-    Raises UserError for a bad row, on every rank.
+    Args:
+        model: what has `encode_image` and `encode_text`, as `DualEncoder`.
+        reader, transform, batch_size, num_workers, timeout: as in `Rows`.
+        tokenizer: texts -> int64 [N, L].
+        progress: called after each batch.
+        skip: called with the BadRecord of each row that cannot be read; None: such a row is an
+            error.
+        stopping: asked before each batch; where one rank's says True, all ranks get None.
+
+    Raises:
+        UserError: a bad row, on every rank.
     """
-    part = _Part()
+    part = Part()
     rows = Rows(reader, transform, batch_size, num_workers, timeout)
     with paddle.no_grad(), contextlib.closing(iter(rows)) as batches:
         while not (part.stopped or (part.bad and not skip)):
@@ -121,14 +140,21 @@ def embed_records(
     bad = [error for part in parts for error in part.bad]
     if skip is None:
         refuse_bad(bad)
-    for error in part.bad:
-        skip(error)
-    return _merge(parts)
+    else:
+        for error in part.bad:
+            skip(error)
+    return merge(parts)
 
 
-def _merge(parts: list) -> Embeddings:
-    """The ranks' parts as one; what stands on two ranks was embedded on both."""
-    images, texts, offset_image, offset_text = {}, {}, 0, 0
+def merge(parts: Sequence[Part]) -> Embeddings:
+    """The ranks' parts as one; what stands on two ranks was embedded on both.
+
+    Raises:
+        UserError: no image, or no text.
+    """
+    images: dict[str, tuple[int, int]] = {}  # image id -> (number of its embedding, row)
+    texts: dict[_Place, tuple[int, str, Any]] = {}  # -> (number of its embedding, text, id)
+    offset_image = offset_text = 0
     for part in parts:
         for place, (image_id, row) in enumerate(part.image_rows.items(), offset_image):
             images.setdefault(image_id, (place, row))
@@ -145,7 +171,7 @@ def _merge(parts: list) -> Embeddings:
         )
     number_of = {image_id: number for number, image_id in enumerate(images)}
     places = sorted(texts)
-    owned = {key: set() for key in places}
+    owned: dict[_Place, set[int]] = {key: set() for key in places}
     for key, image_id in (pair for part in parts for pair in part.pairs):
         owned[key].add(number_of[image_id])
     kept_images, kept_texts = [place for place, _ in images.values()], [texts[k][0] for k in places]
@@ -159,95 +185,3 @@ def _merge(parts: list) -> Embeddings:
         images_of_text=[sorted(owned[key]) for key in places],
         bad_records=sum(len(part.bad) for part in parts),
     )
-
-
-class Evaluator:
-    """Retrieval on the set of `DataLoader.Eval`; call it with a model in eval mode.
-
-    ledger: the file of the rows that are left out; by default `eval/bad_records.jsonl` of the run.
-    skip_bad: as `DataLoader.Eval.skip_bad`.
-    """
-
-    def __init__(self, config, tokenizer, ledger: Path | None = None, skip_bad: bool = False):
-        self.loader, self.metric = config.DataLoader.Eval, config.Metric
-        self.reader = build_reader(**self.loader.dataset).evaluation()
-        size, mean, std = (config.Transform[key] for key in ("size", "mean", "std"))
-        self.transform = eval_transform(size, mean, std)
-        self.tokenizer = tokenizer
-        self.seed = config.Global.seed
-        self.skip_bad = skip_bad or self.loader.skip_bad
-        self.ledger = Ledger(ledger or Path(config.Global.output_dir) / "eval/bad_records.jsonl")
-
-    def check(self) -> None:
-        """Read and decode the whole set, as `embed` will; UserError for a bad row.
-
-        It costs what an evaluation costs without its model; nothing if bad rows are skipped.
-        """
-        loader = self.loader
-        if self.skip_bad:
-            return
-        log.info("read the %d records of DataLoader.Eval once, to find bad ones", len(self.reader))
-        check_rows(
-            Rows(
-                self.reader,
-                self.transform,
-                loader.batch_size,
-                loader.num_workers,
-                loader.worker_timeout,
-            )
-        )
-
-    def embed(
-        self,
-        model,
-        progress: Callable = lambda: None,
-        stopping: Callable[[], bool] = lambda: False,
-    ) -> Embeddings | None:
-        """The whole set's embeddings, on every rank; `progress()` is called after each batch.
-
-        None on every rank as soon as `stopping()`, asked before each batch, is True on one.
-        Raises UserError for a bad row, unless `skip_bad`.
-        """
-        return embed_records(
-            model,
-            self.reader,
-            self.transform,
-            self.tokenizer,
-            self.loader.batch_size,
-            self.loader.num_workers,
-            progress,
-            timeout=self.loader.worker_timeout,
-            skip=self._skip if self.skip_bad else None,
-            stopping=stopping,
-        )
-
-    def _skip(self, error) -> None:
-        try:
-            self.ledger.add(error)
-        except UserError as failure:  # the disk is full, say
-            log.warning("%s; left out all the same: %s", failure, error)
-
-    def score(self, embeddings: Embeddings) -> dict:
-        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out."""
-        report = evaluate_retrieval(
-            embeddings.image_embeds,
-            embeddings.text_embeds,
-            embeddings.images_of_text,
-            ks=self.metric.ks,
-            bootstrap=self.metric.bootstrap,
-            seed=self.seed,
-            block=self.metric.block,
-            protocol=self.metric.protocol,
-        )
-        return {**report, "bad_records": embeddings.bad_records}
-
-    def examples(self, embeddings: Embeddings, count: int) -> list:
-        """`count` queries of both kinds for the report's page, with what was found for them."""
-        return draw_examples(
-            embeddings,
-            lambda image: self.reader[int(embeddings.image_rows[image])].image,
-            count,
-            self.seed,
-            self.metric.block,
-            self.metric.protocol,
-        )

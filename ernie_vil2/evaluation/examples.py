@@ -4,18 +4,52 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.report import ImageQuery, Result, TextQuery, write_text
+from ernie_vil2.evaluation.checks import Positives
+from ernie_vil2.evaluation.embed import Embeddings
+from ernie_vil2.evaluation.report import write_text
 from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
 
-if TYPE_CHECKING:  # which itself needs this module
-    from ernie_vil2.evaluation.embed import Embeddings
+
+@dataclass
+class Result:
+    """One gallery row that was found: `image` for a picture, else `label` is the caption itself."""
+
+    label: str
+    score: float
+    right: bool
+    image: bytes | None = None
+
+
+@dataclass
+class TextQuery:
+    """A text and the pictures found for it.
+
+    Attributes:
+        results: best first.
+        rank: of the first right one, 0 the best, from `rank_of_positives`; the page says it where
+            no right one is among `results`.
+    """
+
+    text: str
+    results: Sequence[Result]
+    rank: int | None = None
+
+
+@dataclass
+class ImageQuery:
+    """A picture, its file's bytes, and the texts found for it; `results` and `rank` as above."""
+
+    image: bytes
+    results: Sequence[Result]
+    rank: int | None = None
 
 
 def draw_examples(
@@ -26,25 +60,31 @@ def draw_examples(
     block: int = 1024,
     protocol: str = "strict",
     shown: int = 8,
-) -> list:
+) -> list[TextQuery | ImageQuery]:
     """`count` random texts with the images found for them, and images with the texts found.
 
-    picture: from the number of an image to its file's bytes. Only what has something right to find
-    is a query.
+    Only what has something right to find is a query.
+
+    Args:
+        picture: from the number of an image to its file's bytes.
+        count: queries of each kind, at most.
+        seed: of the draw.
+        block, protocol: as in `evaluate_retrieval`.
+        shown: the most that is shown of what was found.
     """
     rng = np.random.default_rng(seed)
     images_of_text = [set(images) for images in embeddings.images_of_text]
-    texts_of_image: dict[int, list] = {}
+    texts_of_image: dict[int, list[int]] = {}
     for text, images in enumerate(embeddings.images_of_text):
         for image in images:
             texts_of_image.setdefault(image, []).append(text)
 
-    def search(query, gallery, positives):
+    def search(query: np.ndarray, gallery: np.ndarray, positives: Positives) -> Iterator[Any]:
         """What is found for each query, its scores, and the rank of the first right one."""
         ranks = rank_of_positives(query, gallery, positives, block, PROTOCOLS[protocol])
         return zip(*top_k(query, gallery, shown, block), ranks.tolist())
 
-    def drawn(queries):
+    def drawn(queries: Iterable[int]) -> list[int]:
         return rng.permutation(sorted(queries))[:count].tolist()
 
     text_embeds, image_embeds = embeddings.text_embeds, embeddings.image_embeds
@@ -53,7 +93,7 @@ def draw_examples(
     if not texts or not images:
         return []
     found = search(text_embeds[texts], image_embeds, [embeddings.images_of_text[t] for t in texts])
-    queries: list = [
+    queries: list[TextQuery | ImageQuery] = [
         TextQuery(
             embeddings.texts[text],
             [
@@ -84,7 +124,17 @@ def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1
     evaluation_tr.py does: {"image_id": 7, "text_ids": [...]}. Of equal scores the set's first.
 
     Ids that are numbers are written as such; a text without an id has its place in the set, from 0.
-    Returns the second file's path. Raises UserError: two texts with one id.
+
+    Args:
+        path: of the first file.
+        k: how many are written of what was found.
+        block: as in `evaluate_retrieval`.
+
+    Returns:
+        The second file's path, `a.tr.jsonl` for `a.jsonl`.
+
+    Raises:
+        UserError: two texts with one id.
     """
     image_ids = [_number(image_id) for image_id in embeddings.image_ids]
     text_ids = [

@@ -16,6 +16,7 @@ import numpy as np
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.evaluation.chance import bootstrap_interval, random_recalls
 from ernie_vil2.evaluation.checks import (
+    Positives,
     check_embeddings,
     check_image_of_text,
     check_ks,
@@ -36,7 +37,7 @@ PROTOCOLS = {"strict": "against", "official": "for", "chinese_clip": "in order"}
 def recall_at_k(
     query: np.ndarray,
     gallery: np.ndarray,
-    positives: Sequence[Sequence[int]],
+    positives: Positives,
     ks: Sequence[int] = (1, 5, 10),
     block: int = 1024,
 ) -> dict[str, float]:
@@ -63,7 +64,7 @@ def recall_at_k(
 def rank_of_positives(
     query: np.ndarray,
     gallery: np.ndarray,
-    positives: Sequence[Sequence[int]],
+    positives: Positives,
     block: int = 1024,
     ties: str = "against",
 ) -> np.ndarray:
@@ -166,6 +167,7 @@ def evaluate_retrieval(
     pairs = {"image": images, "text": texts}
 
     def direction(source: str, target: str) -> dict:
+        positives: Positives
         if protocol == "official":
             queries, positives = pairs[source], np.arange(len(images))[:, None]
             alone = np.setdiff1d(np.arange(len(embeds[target])), pairs[target])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle.io import Subset
 
-from ernie_vil2.artefact.folder import Artefact, cosines
-from ernie_vil2.data.records import BadRecord, build_reader
-from ernie_vil2.data.transforms import ImageError
+from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.artefact.golden import cosines
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.image_file import ImageError
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
@@ -26,13 +30,20 @@ class Measure:
         records: how many of its rows, drawn at random, are embedded.
         min_cosine: the least that an embedding may have with fp32's.
         max_drop: the most that the mean recall (R@1, 5, 10, both directions) may fall, in 0..1.
+        seed: of the draw.
 
     Raises:
         UserError: a data set or record that cannot be read.
     """
 
     def __init__(
-        self, artefact: Artefact, dataset, records: int, min_cosine: float, max_drop: float, seed=0
+        self,
+        artefact: Artefact,
+        dataset: Mapping[str, Any],
+        records: int,
+        min_cosine: float,
+        max_drop: float,
+        seed: int = 0,
     ):
         reader = build_reader(**dataset)
         chosen = np.random.default_rng(seed).permutation(len(reader))[:records]
@@ -41,15 +52,18 @@ class Measure:
         self.exact = self._embed("fp32")
         self.recall = self._recall(self.exact)
 
-    def __call__(self, precision: str) -> dict:
+    def __call__(self, precision: str) -> dict[str, float]:
         """What `inference.yml` keeps of a precision.
 
-        Returns `{"image_cosine", "text_cosine"}`, the lowest over all records, `{"mean_recall",
-        "mean_recall_fp32"}` in 0..1, the number of `records` and `min_cosine`.
-        Raises UserError below a threshold.
+        Returns:
+            `image_cosine` and `text_cosine`, the lowest over all records; `mean_recall` and
+            `mean_recall_fp32`, in 0..1; the number of `records`; `min_cosine`.
+
+        Raises:
+            UserError: below a threshold.
         """
         embeddings = self._embed(precision)
-        found = {
+        found: dict[str, float] = {
             "image_cosine": _lowest(embeddings.image_embeds, self.exact.image_embeds),
             "text_cosine": _lowest(embeddings.text_embeds, self.exact.text_embeds),
             "mean_recall": self._recall(embeddings),
@@ -75,9 +89,11 @@ class Measure:
     def _embed(self, precision: str) -> Embeddings:
         # bytes and strings go through the artefact's own transform and tokenizer
         model = _AsModel(Predictor(self.artefact, precision, device(precision), verify=False))
-        return embed_records(
+        embeddings = embed_records(
             model, self.records, self.artefact.transform(), self.artefact.tokenizer(), 32
         )
+        assert embeddings is not None  # nothing stops it
+        return embeddings
 
     @staticmethod
     def _recall(embeddings: Embeddings) -> float:
@@ -87,15 +103,29 @@ class Measure:
         return report["mean_recall"]
 
 
-def calibration(artefact: Artefact, dataset, records: int, seed: int = 0) -> dict[str, list]:
-    """What the programs are fed for random records of a data set: {"image": batches, "text": ...}.
+def calibration(
+    artefact: Artefact, dataset: Mapping[str, Any], records: int, seed: int = 0
+) -> dict[str, list[np.ndarray]]:
+    """What the programs are fed for random records of a data set.
 
-    dataset: the node of `DataLoader.Train.dataset`. Each text is a batch, as long as it is; rows
-    that cannot be read are left out. Raises UserError if none can.
+    Each text is a batch, as long as it is; rows that cannot be read are left out.
+
+    Args:
+        artefact: with fp32's programs.
+        dataset: the node of `DataLoader.Train.dataset`.
+        records: how many of its rows are drawn.
+        seed: of the draw.
+
+    Returns:
+        {"image", "text"}: batches for each program.
+
+    Raises:
+        UserError: none of the rows can be read.
     """
     reader = build_reader(**dataset)
     transform, tokenizer = artefact.transform(), artefact.tokenizer()
-    images, texts = [], []
+    images: list[np.ndarray] = []
+    texts: list[np.ndarray] = []
     for row in np.random.default_rng(seed).permutation(len(reader))[:records]:
         with suppress(BadRecord, ImageError):
             record = reader[int(row)]

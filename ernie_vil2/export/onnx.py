@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -76,11 +78,11 @@ def _tidy(converted: bytes, tower: str) -> bytes:
     return model.SerializeToString()
 
 
-def _fold_products(onnx: ModuleType, graph) -> None:
+def _fold_products(onnx: ModuleType, graph: Any) -> None:
     """Constants of equal shape that are multiplied become one.
 
-    paddle2onnx lets the padding's word embedding be zero by a factor as large as the table, a
-    fifth of the text program's file.
+    paddle2onnx makes the padding's word embedding zero by a factor as large as the whole table,
+    which is a fifth of the text program's file.
     """
     constants = {node.output[0]: node for node in graph.node if node.op_type == "Constant"}
     readers = Counter(name for node in graph.node for name in node.input)
@@ -103,8 +105,8 @@ def _fold_products(onnx: ModuleType, graph) -> None:
 def check_onnx(folder: Path, artefact: Artefact, bound: float = 1e-5) -> dict[str, float]:
     """Run both ONNX programs on the artefact's golden images and texts.
 
-    Each goes through together, alone and, for texts, with more padding: what a shape changes
-    would show.
+    They go through together, one by one and, for texts, with more padding, so that a program that
+    depends on the shape of its input shows.
 
     Returns:
         {"image", "text"}: the largest difference from the trained model's embeddings.
@@ -135,10 +137,11 @@ def check_onnx(folder: Path, artefact: Artefact, bound: float = 1e-5) -> dict[st
     return differences
 
 
-def session(path: Path, threads: int = 0):
+def session(path: Path, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
     """The program of an ONNX file on the CPU, as a function from its input array to its output.
 
-    threads: 0 for one per core.
+    Args:
+        threads: 0 for one per core.
     """
     onnxruntime = _package("onnxruntime")
     options = onnxruntime.SessionOptions()

@@ -11,6 +11,7 @@ import functools
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import paddle
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -35,14 +36,15 @@ TYPE_CODES = {
 }
 
 
-def write_serving(folder) -> None:
+def write_serving(folder: str | os.PathLike) -> None:
     """Write `serving_server/{image,text}` and `serving_client/{image,text}` of an artefact.
 
     The programs and weights are hard links to those in `fp32/`, or copies where the disk cannot
     link. A program's input and output keep their names; the output's alias is `image_embeds` or
     `text_embeds`. A dimension of any size is left out of `shape`, as Paddle Serving does.
 
-    Raises UserError: no programs in the folder, or Paddle 3's, which Paddle Serving cannot read.
+    Raises:
+        UserError: no programs in the folder, or Paddle 3's, which Paddle Serving cannot read.
     """
     folder = Path(folder)
     for tower in TOWERS:
@@ -67,7 +69,7 @@ def write_serving(folder) -> None:
             _link(path, server / path.name)
 
 
-def _describe(path: Path, tower: str):
+def _describe(path: Path, tower: str) -> Any:
     """The `GeneralModelConfig` of a program."""
     paddle.enable_static()  # operators cannot be read without
     try:
@@ -87,7 +89,7 @@ def _describe(path: Path, tower: str):
     return config
 
 
-def _add(variables, kind: str, variable, alias: str | None = None) -> None:
+def _add(variables: Any, kind: str, variable: Any, alias: str | None = None) -> None:
     entry = variables.add()
     entry.name, entry.alias_name = variable.name, alias or variable.name
     entry.is_lod_tensor = variable.lod_level > 0
@@ -96,7 +98,7 @@ def _add(variables, kind: str, variable, alias: str | None = None) -> None:
 
 
 @functools.cache
-def _message_class():
+def _message_class() -> Any:
     """`GeneralModelConfig` of Paddle Serving's general_model_config.proto (proto2)."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ernie_vil2.artefact.folder import DESCRIPTION, GOLDEN, VOCABULARY
+from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, VOCABULARY
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
@@ -27,7 +27,9 @@ def find(save_dir: str | os.PathLike) -> Path:
     """The real path of a folder that an export may be written to, or replace.
 
     Of a link it is what the link points to. What a killed export left beside it is cleared away.
-    Raises UserError: a place that is something else than an export.
+
+    Raises:
+        UserError: a place that is something else than an export.
     """
     try:
         target = Path(save_dir).resolve()
@@ -42,10 +44,16 @@ def find(save_dir: str | os.PathLike) -> Path:
     return target
 
 
-def check(target: Path, name) -> None:
-    """Raises UserError if `target`, which the user calls `name`, cannot be replaced by an export.
+def check(target: Path, name: str | os.PathLike) -> None:
+    """Refuse a place that an export cannot replace.
 
-    Raises OSError where that cannot be told.
+    Args:
+        target: the real path.
+        name: what the user calls it.
+
+    Raises:
+        UserError: it holds something else.
+        OSError: what it holds cannot be read.
     """
     here = Path.cwd()
     if target == here or target in here.parents:
@@ -67,7 +75,8 @@ def check(target: Path, name) -> None:
 def draft(target: Path) -> Iterator[Path]:
     """A new folder beside `target`, which takes its place if the body ends well, and is gone else.
 
-    Raises UserError where it cannot be made or put there.
+    Raises:
+        UserError: it cannot be made or put there.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +161,6 @@ def _umask() -> int:
     return mask
 
 
-def _unusable(name, error: Exception) -> UserError:
+def _unusable(name: str | os.PathLike, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or error
     return UserError(f"--save-dir {str(name)[:200]} cannot be used ({reason}): name another folder")

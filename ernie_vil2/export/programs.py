@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,9 @@ from paddle import nn
 from paddle.static import InputSpec
 
 import ernie_vil2
-from ernie_vil2.artefact.description import PROMPTS, check_prompts
-from ernie_vil2.artefact.folder import GOLDEN, VOCABULARY, Artefact, Golden
+from ernie_vil2.artefact.description import GOLDEN, PROMPTS, VOCABULARY, check_prompts
+from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_transform
 from ernie_vil2.export.towers import ImageProgram, TextProgram
@@ -45,7 +47,7 @@ class PixelProgram(nn.Layer):
             values = values.reshape(1, 3, 1, 1).astype("float32")
             self.register_buffer(name, paddle.to_tensor(values))
 
-    def forward(self, pixel_values):
+    def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         # [B, S, S, 3] -> [B, 3, S, S]
         pixel_values = pixel_values.astype("float32").transpose([0, 3, 1, 2])
         return self.program(pixel_values * self.scale + self.shift)
@@ -54,7 +56,7 @@ class PixelProgram(nn.Layer):
 def export(
     model: DualEncoder,
     tokenizer: Tokenizer,
-    folder,
+    folder: str | os.PathLike,
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
     prompts: Sequence[str] = PROMPTS,

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -118,11 +119,13 @@ def _value(name: str) -> np.ndarray:
     return np.array(static.global_scope().find_var(name).get_tensor())
 
 
-def _calibrate(model: Path, executor, names: list, batches: Iterable[np.ndarray]) -> dict:
+def _calibrate(
+    model: Path, executor: Any, names: list[str], batches: Iterable[np.ndarray]
+) -> dict[str, float]:
     """For each variable of the fp32 program the |value| that becomes 127."""
     from paddle import static
 
-    samples: dict = {name: [] for name in names}
+    samples: dict[str, list[np.ndarray]] = {name: [] for name in names}
     rng = np.random.default_rng(0)
     with static.scope_guard(static.Scope()):
         program, feeds, _ = static.load_inference_model(str(model.with_suffix("")), executor)
@@ -155,7 +158,7 @@ def _threshold(values: np.ndarray) -> float:
     return float(_SHARES[int(np.argmin(errors))]) * largest
 
 
-def _set_int8(op, scale: float, weight: np.ndarray) -> None:
+def _set_int8(op: Any, scale: float, weight: np.ndarray) -> None:
     """Let an `fc` operator compute in int8 and give float32; weight: float32 [K, N]."""
     largest = np.maximum(np.abs(weight).max(0), np.finfo(np.float32).tiny)  # [K, N] -> [N]
     op._set_attr("mkldnn_data_type", "int8")
@@ -164,10 +167,10 @@ def _set_int8(op, scale: float, weight: np.ndarray) -> None:
     op._set_attr("force_fp32_output", True)
 
 
-def _insert_quantize(program, layers: list, scales: dict) -> None:
+def _insert_quantize(program: Any, layers: list, scales: dict[str, float]) -> None:
     """Put one `quantize` before the first of the `fc` operators that share an input."""
     block = program.global_block()
-    done: dict = {}
+    done: dict[str, str] = {}
     for op in layers:
         name = op.input("Input")[0]
         if name not in done:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
-from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 
 from ernie_vil2.models.dual_encoder import DualEncoder, project
-from ernie_vil2.models.image import VisionTransformer
+from ernie_vil2.models.image_backbone import VisionTransformer, is_quick_gelu
 from ernie_vil2.models.text import PAD_ID
 
 _QUICK_GELU = 1.702  # QuickGELU is x * sigmoid(1.702 * x)
@@ -24,15 +23,16 @@ class ImageProgram(nn.Layer):
 
     A backbone that is not a vision transformer of plain blocks runs as it is. The weights are the
     model's at the time of construction.
+
+    Attributes:
+        rewritten: whether the blocks are.
     """
 
     def __init__(self, model: DualEncoder):
         super().__init__()
         self.model = model
         backbone = model.image_tower.backbone
-        self.rewritten = isinstance(backbone, VisionTransformer) and all(
-            map(_is_plain, backbone.blocks)
-        )
+        self.rewritten = isinstance(backbone, VisionTransformer) and backbone.is_plain
         if self.rewritten:
             self.mlps = nn.LayerList([_mlp(block.mlp) for block in backbone.blocks])
             self.attend_first = _FirstTokenAttention(backbone.blocks[-1].attn)
@@ -44,7 +44,7 @@ class ImageProgram(nn.Layer):
         tower = self.model.image_tower
         blocks = iter(zip(tower.backbone.blocks, self.mlps))
 
-        def run_block(block, x):
+        def run_block(block: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
             """[B, N, C] -> [B, N, C], and of the last block [B, 1, C]."""
             _, mlp = next(blocks)
             if block is tower.backbone.blocks[-1]:
@@ -102,21 +102,13 @@ class _FirstTokenAttention(nn.Layer):
         return self.proj(shares.matmul(value).transpose([0, 2, 1, 3]).reshape([-1, 1, width]))
 
 
-def _is_plain(block: nn.Layer) -> bool:
-    return (
-        type(block) is foundation_vit.Block
-        and block.gamma_1 is None
-        and not hasattr(block.attn, "relative_position_bias_table")
-    )
-
-
 def _mlp(mlp: nn.Layer) -> nn.Layer:
     """`mlp`, with QuickGELU as swish, x * sigmoid(x), and its factor in the weights around it.
 
     Inference engines compute swish together with the linear layer before it; QuickGELU is three
     operators, which go over the widest tensor of a block.
     """
-    if not isinstance(mlp.act, foundation_vit.QuickGELU):
+    if not is_quick_gelu(mlp.act):
         return mlp
     before, after = mlp.fc1, mlp.fc2
     return nn.Sequential(

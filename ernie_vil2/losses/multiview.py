@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import paddle
 from paddle import nn
@@ -11,9 +11,10 @@ from paddle import nn
 from ernie_vil2 import distributed
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, SOURCES, VIEWS, Pair, Term
+from ernie_vil2.losses.pairs import Pair, PairLike, Term
 from ernie_vil2.losses.plain import plain_losses
-from ernie_vil2.losses.targets import Targets, looked_at
+from ernie_vil2.losses.targets import Ids, Targets, looked_at
+from ernie_vil2.views import DEFAULT_PAIRS, SOURCES, VIEWS
 
 
 def _temperature_name(pair: Pair) -> str:
@@ -27,25 +28,33 @@ def _bias_name(pair: Pair) -> str:
 class MultiViewContrastive(nn.Layer):
     """Sum over pairs of weight x loss between the pair's views, exact over all ranks.
 
-    The table in `targets.py` says which rows of all ranks are a row's positives and negatives. The
-    softmax loss is the symmetric cross-entropy; with several positives the row's loss is the mean
-    of their negative log-probabilities (L_out of Khosla et al. 2020, arXiv 2004.11362, equation 2),
-    which is InfoNCE for one. The sigmoid loss is SigLIP's (Zhai et al. 2023, arXiv 2303.15343,
-    section 3.1): the mean over rows of the sum over columns of -log sigmoid(z (scale a.b + bias)),
-    z = 1 for positives and -1 for negatives. It is symmetric, so a's rows against b's columns are
-    the whole of it, and of its accuracy.
+    The table in `targets.py` says which rows of all ranks are a row's positives and negatives.
 
-    pairs: what `Pair.parse` reads, or a mapping "a-b" -> weight; default the paper's four pairs.
-    multi_positive: the table in `targets.py` holds; without, a row's only positive is its record,
-        and its negatives are all others.
-    max_logit_scale: bound of learnable temperatures of pairs, applied by `clamp_temperatures`.
-    chunk: columns that are scored at a time, for memory linear in the global batch; None scores
-        all at once by plain autograd. The numbers agree to float32 rounding. 1024 is a good choice.
+    The softmax loss is the symmetric cross-entropy. With several positives the row's loss is the
+    mean of their negative log-probabilities (L_out of Khosla et al. 2020, arXiv 2004.11362,
+    equation 2); with one it is InfoNCE.
+
+    The sigmoid loss is SigLIP's (Zhai et al. 2023, arXiv 2303.15343, section 3.1): the mean over
+    rows of the sum over columns of -log sigmoid(z (scale a.b + bias)), z = 1 for positives and -1
+    for negatives. It is symmetric, so that a's rows against b's columns give all of the loss and
+    of its accuracy.
+
+    Args:
+        pairs: what `Pair.parse` reads, or a mapping "a-b" -> weight; by default the paper's four.
+        multi_positive: whether the table in `targets.py` holds; else a row's only positive is its
+            own record, and all other records are its negatives.
+        max_logit_scale: bound of the pairs' learnable temperatures, see `clamp_temperatures`.
+        chunk: columns that are scored at a time, for memory linear in the global batch; 1024 is a
+            good choice. None scores all at once by plain autograd. The numbers agree to float32
+            rounding.
+
+    Raises:
+        UserError: no pair has a weight above 0, a pair stands twice or is none, chunk is below 1.
     """
 
     def __init__(
         self,
-        pairs=DEFAULT_PAIRS,
+        pairs: Mapping[str, float] | Iterable[PairLike] = DEFAULT_PAIRS,
         multi_positive: bool = True,
         max_logit_scale: float = 100.0,
         chunk: int | None = None,
@@ -69,7 +78,7 @@ class MultiViewContrastive(nn.Layer):
         for pair in self.pairs:
             if pair.temperature and pair.learnable:
                 self._add_scalar(_temperature_name(pair), -math.log(pair.temperature))
-            if pair.sigmoid:
+            if pair.bias is not None:  # of a sigmoid
                 self._add_scalar(_bias_name(pair), pair.bias)
 
     def _add_scalar(self, name: str, value: float) -> None:
@@ -87,12 +96,16 @@ class MultiViewContrastive(nn.Layer):
         return getattr(self, _bias_name(pair)) if pair.sigmoid else paddle.zeros([1])
 
     def scales_and_biases(self, logit_scale: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Of each pair's logits, float32 [P] both; logit_scale: float32 [1], what pairs share."""
+        """Scale and bias of each pair's logits, float32 [P] both.
+
+        Args:
+            logit_scale: float32 [1], of the pairs without a temperature of their own.
+        """
         scales = paddle.concat([self._scale(pair, logit_scale) for pair in self.pairs])
         return scales, paddle.concat([self._bias(pair) for pair in self.pairs])
 
-    def used_ids(self, ids: Mapping | None, rows: int) -> dict[str, paddle.Tensor]:
-        """Of `ids`, as `forward` takes them, those that this loss looks at; checked."""
+    def used_ids(self, ids: Ids | None, rows: int) -> dict[str, paddle.Tensor]:
+        """Of `ids`, as `forward` takes them, those that this loss looks at; all are checked."""
         if ids is None:
             return {}
         if not isinstance(ids, Mapping):
@@ -125,20 +138,25 @@ class MultiViewContrastive(nn.Layer):
         self,
         embeds: dict[str, paddle.Tensor],
         logit_scale: paddle.Tensor | float,
-        ids: Mapping[str, paddle.Tensor] | None = None,
+        ids: Ids | None = None,
         valid: paddle.Tensor | None = None,
     ) -> dict[str, paddle.Tensor]:
         """Loss of this rank's rows against the rows of all ranks.
 
-        embeds: view -> [B, D], L2-normalised, this rank's rows (B equal on all ranks).
-        logit_scale: [1], or a number.
-        ids: of "image", "text", "caption" and "tags" those that are known -> int64 [B]; rows that
-            agree are the same image, the same drawn text. The names are equal on all ranks.
-        valid: bool [B]; a row that is False is neither anchor, positive nor negative.
-        Returns float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
-        "<a>-<b>/accuracy", the share of rows whose best positive beats all negatives. The mean of
-        "loss" over ranks is the loss of the global batch, and so are its gradients.
-        Raises UserError where a pair's view is missing, and for ids of another form.
+        Args:
+            embeds: view -> [B, D], L2-normalised, this rank's rows (B equal on all ranks).
+            logit_scale: [1], or a number.
+            ids: source ("image", "text", "caption", "tags") -> int64 [B], where known; rows that
+                agree are the same image, the same drawn text. All ranks have the same sources.
+            valid: bool [B]; a row that is False is neither anchor, positive nor negative.
+
+        Returns:
+            float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
+            "<a>-<b>/accuracy", the share of rows whose best positive beats all negatives. The mean
+            of "loss" over ranks is the loss of the global batch, and so are its gradients.
+
+        Raises:
+            UserError: a pair's view is missing, or ids are of another form.
         """
         missing = [view for view in self.views if view not in embeds]
         if missing:

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Union
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.limits import PAIR_LOSSES, PAIR_LOSSES_WITH_BIAS, PAIR_NUMBERS
+from ernie_vil2.views import SOURCE_OF, VIEWS
 
-# text1 and text2 stand for the caption or the tag sentence, whichever was drawn.
-VIEWS = ("image1", "image2", "text1", "text2", "caption1", "caption2", "tags1", "tags2")
-
-DEFAULT_PAIRS = (("image1", "image2"), ("text1", "text2"), ("image1", "text1"), ("image2", "text2"))
-
-IMAGE, TEXTS = "image", ("text", "caption", "tags")
-SOURCES = (IMAGE, *TEXTS)  # what a view may show
-
-LOSSES = ("softmax", "sigmoid")
+# A pair as a user may write it: "a-b", (a, b, weight, ...) or {views: [a, b], weight: ..., ...}.
+PairLike = Union[str, Iterable[Any], Mapping[str, Any]]
 
 _SIGLIP_BIAS = -10.0
-
-
-def source(view: str) -> str:
-    """What a view shows: two views of one source differ by augmentation or dropout alone."""
-    return view.rstrip("12")
 
 
 class Pair(NamedTuple):
     """Two views whose embeddings of one record attract each other.
 
-    temperature: None shares the model's logit scale; a number is this pair's own, fixed unless
-    `learnable`.
-    loss: "softmax" for InfoNCE both ways, "sigmoid" for SigLIP's.
-    bias: what the sigmoid's learnable bias starts from, None for SigLIP's -10.
+    Attributes:
+        temperature: None shares the model's logit scale; a number is this pair's own.
+        learnable: whether a temperature of its own is learnt; else it is fixed.
+        loss: "softmax" for InfoNCE both ways, "sigmoid" for SigLIP's.
+        bias: what the sigmoid's learnable bias starts from; None stands for SigLIP's -10.
     """
 
     a: str
@@ -52,12 +42,12 @@ class Pair(NamedTuple):
         return self.loss == "sigmoid"
 
     @classmethod
-    def parse(cls, pair: str | Iterable | Mapping) -> Pair:
+    def parse(cls, given: PairLike) -> Pair:
         """Read `{views: [a, b], weight, ...}`, `(a, b, weight, ...)` or `"a-b"`.
 
-        Raises UserError for what is no pair, an unknown view, and values out of range.
+        Raises:
+            UserError: this is no pair, a view is unknown, or a value is out of range.
         """
-        given = pair
         try:
             if isinstance(given, Mapping):
                 options = dict(given)
@@ -68,37 +58,44 @@ class Pair(NamedTuple):
             raise UserError(
                 f"{given!r} is no pair ({error}): give {{views: [a, b], weight: 1.0}}"
             ) from error
-        for view in pair[:2]:
+        pair._check()
+        return pair._replace(bias=_SIGLIP_BIAS) if pair.sigmoid and pair.bias is None else pair
+
+    def _check(self) -> None:
+        """Raise UserError unless views, numbers and loss are such as `limits.py` allows."""
+        for view in self[:2]:
             if view not in VIEWS:
                 raise UserError(f'no view is named "{view}"{did_you_mean(view, VIEWS)}')
-        if pair.a == pair.b:
-            raise UserError(f"pair {pair.name} has one view twice: name two different ones")
-        if not (pair.weight >= 0 and math.isfinite(pair.weight)):
-            raise UserError(f"pair {pair.name} has weight {pair.weight}: give a number from 0")
-        if pair.temperature is not None and not pair.temperature > 0:
+        if self.a == self.b:
+            raise UserError(f"pair {self.name} has one view twice: name two different ones")
+        if not PAIR_NUMBERS["weight"].allows(self.weight):
+            raise UserError(f"pair {self.name} has weight {self.weight}: give a number from 0")
+        temperature = PAIR_NUMBERS["temperature"]
+        if self.temperature is not None and not temperature.allows(self.temperature):
             raise UserError(
-                f"pair {pair.name} has temperature {pair.temperature}: give one above 0"
+                f"pair {self.name} has temperature {self.temperature}: give one above 0"
             )
-        if pair.loss not in LOSSES:
+        if self.loss not in PAIR_LOSSES:
             raise UserError(
-                f'pair {pair.name} has loss "{pair.loss}"{did_you_mean(pair.loss, LOSSES)}'
+                f'pair {self.name} has loss "{self.loss}"{did_you_mean(self.loss, PAIR_LOSSES)}'
             )
-        if pair.bias is None:
-            return pair._replace(bias=_SIGLIP_BIAS) if pair.sigmoid else pair
-        if not pair.sigmoid:
+        if self.bias is None:
+            return
+        if self.loss not in PAIR_LOSSES_WITH_BIAS:
             raise UserError(
-                f"pair {pair.name} has bias {pair.bias}, which softmax cancels: "
+                f"pair {self.name} has bias {self.bias}, which softmax cancels: "
                 "leave it out, or give loss: sigmoid"
             )
-        if not math.isfinite(pair.bias):
-            raise UserError(f"pair {pair.name} has bias {pair.bias}: give a finite number")
-        return pair
+        if not PAIR_NUMBERS["bias"].allows(self.bias):
+            raise UserError(f"pair {self.name} has bias {self.bias}: give a finite number")
 
 
 class Term(NamedTuple):
     """A pair as the loss functions take it.
 
-    a, b: positions of its views in [B, V, D]; sources: what they show.
+    Attributes:
+        a, b: positions of its views in [B, V, D].
+        sources: what the two views show.
     """
 
     a: int
@@ -108,6 +105,6 @@ class Term(NamedTuple):
 
     @classmethod
     def of(cls, pair: Pair, views: Sequence[str]) -> Term:
-        """views: names of the V views of [B, V, D]."""
-        sources = source(pair.a), source(pair.b)
+        """The term of `pair`, given the names of the V views of [B, V, D]."""
+        sources = SOURCE_OF[pair.a], SOURCE_OF[pair.b]
         return cls(views.index(pair.a), views.index(pair.b), sources, pair.sigmoid)

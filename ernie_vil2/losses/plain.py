@@ -22,9 +22,16 @@ def plain_losses(
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Loss and accuracy of each pair, for this rank's rows against the columns of all ranks.
 
-    rows, columns: float32 [B, V, D] and [N, V, D], L2-normalised.
-    scales, biases: float32 [P], of the logits of each term; softmax pays biases no heed.
-    Returns two float32 [P]; the mean of the first over ranks is the loss of the global batch.
+    Args:
+        rows: float32 [B, V, D], L2-normalised.
+        columns: float32 [N, V, D], likewise.
+        scales, biases: float32 [P], of the logits of each term; the softmax ignores its bias.
+        targets: which columns are positives and negatives of each row.
+        terms: the P pairs.
+
+    Returns:
+        Losses and accuracies, float32 [P] both. The mean of the losses over ranks is the loss of
+        the global batch.
     """
     row_views, column_views = rows.unbind(1), columns.unbind(1)
     rules = [targets.rule(term.sources) for term in terms]
@@ -32,12 +39,13 @@ def plain_losses(
     losses, accuracies = [], []
     for p, (a, b, _, sigmoid) in enumerate(terms):
         whole = by_rule[rules[p]]
-        # A scalar times [B, D] would have its gradient added up one number at a time; so B scalars.
+        # B scalars and not one: the gradient of one scalar times [B, D] would be added up one
+        # number at a time.
         scale = scales[p].reshape([1, 1]).expand([rows.shape[0], 1])
         queries, keys = scale * row_views[a], column_views[b]
         if sigmoid:
-            # As one more number of each row, since the gradient of an addition to [B, N] would add
-            # B x N numbers up one by one, with an error of 1 % at N = 32,768.
+            # The bias as one more number of each row: the gradient of an addition to [B, N] would
+            # add B x N numbers one by one, with an error of 1 % at N = 32,768.
             bias = biases[p].reshape([1, 1]).expand([queries.shape[0], 1])
             queries = paddle.concat([queries, bias], axis=1)
             keys = paddle.concat([keys, paddle.ones([keys.shape[0], 1])], axis=1)

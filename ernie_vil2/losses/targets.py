@@ -10,33 +10,39 @@ A pair of views is judged by what the two show: the image, or a text that was dr
 | text, text     | text1-text2    | same text                  | another text of the same image |
 | two sources    | caption1-tags1 | same text of either source | other texts of the same image  |
 
-All else is a negative, and a record is always its own positive. In a source that has no ids no two
+All else is a negative, and a record is always its own positive. In a source without ids no two
 records agree.
 
-The rule behind it: two views are positives where some record of the batch shows just these two. A
-picture and the caption that another record also has are such a pair. Two pictures with one caption
-are not (alt-texts and lists of tags repeat all the time), but they may well show the same things,
-so they are no safe negatives either: what is left out stands in no softmax's denominator, in no
-sigmoid's sum, and does not count for the accuracy.
+The rule behind the table: two views are positives where some record of the batch shows just these
+two. An image and a caption that another record has too are such a pair. Two images with one caption
+are not, since alt-texts and lists of tags repeat all the time. But they may well show the same
+things, so they are no safe negatives either, and are left out: of the softmax's denominator, of the
+sigmoid's sum and of the accuracy.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.losses.pairs import IMAGE, TEXTS
+from ernie_vil2.views import IMAGE, SOURCES, TEXTS
+
+Ids = Mapping[str, paddle.Tensor]  # source -> int64 [B]
+Entries = tuple[paddle.Tensor, paddle.Tensor]  # of a block: rows, places in it; int64 [P]
 
 _RECORD = "record"  # a source in which a record agrees with itself alone
 
 
 class Rule(NamedTuple):
-    """A line of the table: agreeing in a source of the first kind is positive, else of the second
-    left out. Of two kinds of pairs that differ by sources without ids the rules are equal.
+    """A line of the table. Two kinds of pairs have equal rules if only sources without ids differ.
+
+    Attributes:
+        positive: rows that agree in one of these sources are positives.
+        left_out: rows that do not, but agree in one of these, are left out.
     """
 
     positive: tuple[str, ...]
@@ -45,6 +51,7 @@ class Rule(NamedTuple):
 
 def _rule(sources: tuple[str, str], known: Iterable[str]) -> Rule:
     positive = (_RECORD, *dict.fromkeys(sources))
+    left_out: tuple[str, ...]
     if set(sources) == {IMAGE}:
         left_out = TEXTS
     elif IMAGE in sources:
@@ -56,32 +63,45 @@ def _rule(sources: tuple[str, str], known: Iterable[str]) -> Rule:
 
 def looked_at(sources: tuple[str, str]) -> set[str]:
     """The sources whose ids a pair of these two needs."""
-    return set().union(*_rule(sources, (IMAGE, *TEXTS)))
+    return set().union(*_rule(sources, SOURCES))
 
 
 class Targets:
     """The relation of B local rows to the N = WB columns of all ranks, without a B x N mask.
 
-    ids, column_ids: source -> int64 [B], [N], the same sources in both.
-    valid, column_valid: bool [B], [N]; what is False is neither anchor, positive nor negative.
-    first: the column that is row 0's record; the other rows' follow.
+    Args:
+        ids, column_ids: source -> int64 [B], [N], the same sources in both.
+        valid, column_valid: bool [B], [N]; what is False is neither anchor, positive nor negative.
+        first: the column that is row 0's record; the other rows' follow.
+
+    Attributes:
+        row_weight: float32 [B]; with it the mean over ranks of sums over rows is the mean over the
+            valid rows of all ranks.
     """
 
-    def __init__(self, ids: Mapping, valid, column_ids: Mapping, column_valid, first: int = 0):
+    def __init__(
+        self,
+        ids: Ids,
+        valid: paddle.Tensor,
+        column_ids: Ids,
+        column_valid: paddle.Tensor,
+        first: int = 0,
+    ):
         rows, count = valid.shape[0], column_valid.shape[0]
         records = paddle.arange(count)
         self._rows = {_RECORD: records[first : first + rows], **ids}
         self._columns = {_RECORD: records, **column_ids}
         self.column_valid = column_valid
-        # The mean over the valid rows of all ranks is the mean over ranks of these weighted sums.
         total = column_valid.astype("float32").sum().clip(min=1.0)
         self.row_weight = valid.astype("float32") * (count / rows / total)  # [B]
 
     @classmethod
-    def gather(cls, ids: Mapping, rows: int, valid: paddle.Tensor | None) -> Targets:
+    def gather(cls, ids: Ids, rows: int, valid: paddle.Tensor | None) -> Targets:
         """Of this rank's `rows` records and those of all ranks, in one collective.
 
-        ids: source -> int64 [B], maybe of none. valid None: all are valid.
+        Args:
+            ids: source -> int64 [B]; may be empty.
+            valid: bool [B], None where all are.
         """
         if valid is None:
             valid = paddle.ones([rows], dtype="bool")
@@ -91,13 +111,15 @@ class Targets:
         return cls(ids, valid, column_ids, column_valid, distributed.rank() * rows)
 
     def rule(self, sources: tuple[str, str]) -> Rule:
-        """That of a pair of views of these two sources, given which ids are known."""
+        """The rule for views of these two sources, given which ids are known."""
         return _rule(sources, self._rows)
 
     def masks(self, rule: Rule) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """The positives, bool [B, N], and the positives and negatives, [B, N] or [N] for each row.
+        """Which columns are positives of a row, and which it sees at all; valid columns alone.
 
-        Both of valid columns alone.
+        Returns:
+            The positives, bool [B, N]; the positives and negatives, bool [B, N], or [N] where they
+            are the same for each row.
         """
         positive = self._agree(rule.positive, self._columns)
         if not rule.left_out:
@@ -105,11 +127,15 @@ class Targets:
         left_out = self._agree(rule.left_out, self._columns) & ~positive
         return positive & self.column_valid, self.column_valid & ~left_out
 
-    def entries(self, columns: paddle.Tensor, rules: Iterable[Rule]) -> dict[Rule, list[tuple]]:
-        """Rule -> [positives, left out] of the block [B, C] of `columns`, int64 [C].
+    def entries(self, columns: paddle.Tensor, rules: Collection[Rule]) -> dict[Rule, list[Entries]]:
+        """The positives, and what is left out, of some columns only.
 
-        Each is (row, place in the flattened block), int64 [P] both, P the number of such entries.
-        Valid or not: who asks leaves out columns that are not.
+        Args:
+            columns: int64 [C]; the caller passes valid ones alone.
+
+        Returns:
+            Rule -> [positives, left out] of the block [B, C], each as (row, place in the flattened
+            block), int64 [P] both, where P is the number of such entries.
         """
         sources = dict.fromkeys(s for rule in rules for each in rule for s in each)
         ids = {source: self._columns[source].gather(columns) for source in sources}
@@ -126,7 +152,7 @@ class Targets:
             found[rule] = [_picked(row, place, each) for each in which]
         return found
 
-    def _agree(self, sources: Iterable[str], ids: Mapping) -> paddle.Tensor:
+    def _agree(self, sources: Iterable[str], ids: Ids) -> paddle.Tensor:
         """bool [B, C]: rows and columns that agree in any of `sources`; ids: source -> [C]."""
         return _any(self._rows[source].unsqueeze(1) == ids[source] for source in sources)
 
@@ -135,8 +161,8 @@ def _any(masks: Iterable[paddle.Tensor]) -> paddle.Tensor:
     return functools.reduce(paddle.logical_or, masks)
 
 
-def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> tuple:
-    """Those entries of which `which` is True."""
+def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> Entries:
+    """The entries for which `which` is True."""
     index = which.nonzero().flatten()
     if index.shape[0] == place.shape[0]:
         return row, place
@@ -144,5 +170,5 @@ def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> t
 
 
 def _is_empty(entries: paddle.Tensor) -> bool:
-    """Whether to do without: paddle 2.6 has no index_add of nothing, a GPU no empty grid."""
+    """Whether there are none: paddle 2.6 has no index_add of nothing, and a GPU no empty grid."""
     return entries.shape[0] == 0

@@ -10,9 +10,15 @@ BUCKET = 4  # tokens; text lengths are rounded up to a multiple of it
 
 
 def by_length(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, int]]:
-    """For int64 [N, L], padded with 0: indices of at most `rows` texts, and their width.
+    """Groups of texts of like length, the shortest first.
 
-    All N indices come once, the shortest texts first; `ids[indices, :width]` holds them whole.
+    Args:
+        ids: int64 [N, L], padded with 0.
+        rows: most texts of a group.
+
+    Returns:
+        Of each group the indices of its texts, and their width: `ids[indices, :width]` holds them
+        whole. All N indices come once.
     """
     lengths = np.max((ids != 0) * np.arange(1, ids.shape[1] + 1), axis=1, initial=1)
     widths = np.minimum(-(-lengths // BUCKET) * BUCKET, ids.shape[1])

@@ -1,8 +1,8 @@
 """Predictors in the children of a `fork`.
 
-A child has no thread but the one that forked: none that would decode, and none that would give a
-program back that it was running. So a fork waits until no program runs, and the child's predictors
-get threads of their own.
+A child has only the thread that forked: no thread that decodes, and none that would release a
+program's lock. So a fork waits until no program runs, and the child's predictors get threads of
+their own.
 """
 
 from __future__ import annotations

@@ -15,8 +15,10 @@ def _malloc_trim():
 
 
 def trim() -> None:
-    """Give back what the C library keeps of freed memory: decoders take it in blocks that it keeps
-    for ever. Takes milliseconds."""
+    """Give back what the C library keeps of freed memory, which takes milliseconds.
+
+    Decoders ask for blocks of a size that it would keep for ever.
+    """
     function = _malloc_trim()
     if function is not None:
         function(0)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
-import re
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ernie_vil2 import processor, runtime
-from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
-from ernie_vil2.data.transforms import ImageError, rgb_pixels
+from ernie_vil2 import runtime
+from ernie_vil2.artefact.folder import TOWERS, Artefact
+from ernie_vil2.artefact.golden import check_golden
+from ernie_vil2.data.decode import rgb_pixels
+from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import fork
 from ernie_vil2.serving.buckets import by_length
-
-# Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
-BF16_OPERATORS = {
-    *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
-    *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
-}
+from ernie_vil2.serving.program import Program
 
 
 class Predictor:
     """The two programs of an artefact.
 
-    Threads may share it: each program runs one batch at a time, on all its own threads. So may the
-    children of a `fork`, but on a GPU, which does not survive one.
+    Threads may share it: each program runs one batch at a time, on all its own threads. The
+    children of a `fork` may share it too, except on a GPU, whose state they cannot use.
 
     Args:
         folder: that tools/export.py wrote.
@@ -45,7 +37,10 @@ class Predictor:
         tensorrt: let TensorRT run what it can, on a GPU.
         verify: compare with the artefact's golden vectors now.
 
-    Attributes: `artefact`, `embed_dim`, `logit_scale`.
+    Attributes:
+        artefact: the folder, opened.
+        embed_dim: numbers of an embedding.
+        logit_scale: the model's factor on cosines.
 
     Raises:
         UserError: no such artefact or precision, a device that is not there, other embeddings
@@ -70,7 +65,7 @@ class Predictor:
         options = precision, device, self._threads, tensorrt
         self.start_pool()
         found = self._pool.map(lambda tower: self.artefact.program(tower, precision), TOWERS)
-        self._programs = {tower: _Program(*files, *options) for tower, files in zip(TOWERS, found)}
+        self._programs = {tower: Program(*files, *options) for tower, files in zip(TOWERS, found)}
         fork.protect(self)
         if verify:
             self.verify()
@@ -78,10 +73,13 @@ class Predictor:
     def encode_image(self, images: Sequence) -> np.ndarray:
         """float32 [N, D], L2-normalised.
 
-        images: each the bytes of an encoded file, a path to one, a file object open for reading
-        bytes, a picture of Pillow, or RGB pixels uint8 [H, W, 3].
-        Raises UserError for one image that is not in a list, and ImageError, which names the item,
-        for one that is no image.
+        Args:
+            images: each the bytes of an encoded file, a path to one, a file object open for reading
+                bytes, a picture of Pillow, or RGB pixels uint8 [H, W, 3].
+
+        Raises:
+            UserError: one image that is not in a list.
+            ImageError: an item, which it names, is no image.
         """
         single = isinstance(images, _ONE) or (isinstance(images, np.ndarray) and images.ndim < 4)
         if single or hasattr(images, "read"):
@@ -96,7 +94,10 @@ class Predictor:
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [N, D], L2-normalised; a text is cut to the artefact's `max_len` tokens.
 
-        Raises UserError for one string that is not in a list, and for what is no string.
+        A text without a token gets an embedding too, the same for all of them.
+
+        Raises:
+            UserError: one string that is not in a list, or what is no string.
         """
         if isinstance(texts, (str, bytes)):
             raise UserError(f"texts is one {type(texts).__name__}: expected a list, as in [text]")
@@ -113,7 +114,9 @@ class Predictor:
         """int64 [N, L], padded with 0 -> float32 [N, D].
 
         Texts of like length run together, so that a short one does not pay for a long one's width.
-        Raises UserError for ids that the text tower has no rows for.
+
+        Raises:
+            UserError: ids that the text tower has no rows for.
         """
         ids = self._checked(ids)
         embeds = np.empty([len(ids), self.embed_dim], np.float32)
@@ -124,8 +127,9 @@ class Predictor:
     def verify(self) -> dict[str, float]:
         """{"image", "text"}: the largest difference from the training model's golden vectors.
 
-        Raises UserError if fp32 is off by more than 1e-5, or another precision has a lower cosine
-        than the exporter allowed it.
+        Raises:
+            UserError: fp32 is off by more than 1e-5, or another precision has a lower cosine than
+                the exporter allowed it.
         """
         golden = self.artefact.golden()
         found = {
@@ -139,8 +143,9 @@ class Predictor:
         return {tower: check_golden(where, tower, *both, least) for tower, both in found.items()}
 
     def _checked(self, ids: np.ndarray) -> np.ndarray:
-        """ids, without padding beyond the last position: outside its tables Paddle reads anything,
-        or ends the process.
+        """The ids, without padding beyond the last position.
+
+        Outside its tables Paddle reads anything, or ends the process.
         """
         rows, positions = self.artefact.vocab_size, self.artefact.max_positions
         if ids.ndim != 2 or ids.dtype != np.int64:
@@ -192,119 +197,6 @@ def _open(image) -> bytes | np.ndarray:
             "[H, W, 3]"
         )
     return image
-
-
-class _Program:
-    """One tower on one device: an array in, an array out, for one thread at a time."""
-
-    def __init__(self, program, weights, precision, device, threads, tensorrt):
-        runtime.prepare()  # before Paddle
-        import paddle
-        from paddle import inference
-
-        config = inference.Config(str(program), str(weights))
-        config.disable_glog_info()
-        # 3.3.1 looks for a pass that it lacks
-        config.enable_memory_optim(paddle.__version__ < "3")
-        if device == "cpu":
-            _use_cpu(config, precision, threads)
-        else:
-            _use_gpu(config, precision, device, tensorrt)
-        try:
-            # bfloat16's passes print whatever they are told
-            with _last_words(quiet=precision == "bf16"):
-                self._predictor = inference.create_predictor(config)
-        except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} "
-                f"({reason}): export or copy the model again"
-            ) from error
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
-        self.lock = threading.RLock()  # a signal handler may fork
-        self._gpu_of = None if device == "cpu" else os.getpid()
-
-    def __call__(self, array: np.ndarray) -> np.ndarray:
-        if self._gpu_of not in (None, os.getpid()):
-            raise UserError("a model on a GPU does not survive a fork: load it in the child")
-        with self.lock:
-            self._input.copy_from_cpu(np.ascontiguousarray(array))
-            self._predictor.run()
-            return self._output.copy_to_cpu()
-
-
-def _use_cpu(config, precision: str, threads: int) -> None:
-    import paddle
-
-    if precision == "fp16":
-        raise UserError("precision fp16 on cpu: expected a GPU; use fp32, bf16 or int8 here")
-    has = processor.flags()
-    processor.check(precision, has)
-    config.disable_gpu()
-    config.set_cpu_math_library_num_threads(threads)
-    config.enable_mkldnn()
-    # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
-    config.set_mkldnn_cache_capacity(0)
-    for name in processor.unsafe_passes(precision, has, paddle.__version__):
-        config.delete_pass(name)
-    if precision == "bf16":
-        config.enable_mkldnn_bfloat16()
-        config.set_bfloat16_op(BF16_OPERATORS)
-    if precision == "int8":
-        config.switch_ir_optim(False)  # the exporter had it done
-
-
-def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
-    import paddle
-    from paddle import inference
-
-    match = re.fullmatch(r"gpu(?::([0-9]+))?", device)
-    if not match:
-        raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
-    number = int(match[1] or 0)
-    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    if number >= count:
-        raise UserError(f"device {device}: this Paddle sees {count} GPUs; use device cpu")
-    if precision not in ("fp32", "fp16"):
-        raise UserError(f"precision {precision} on {device}: expected fp32 or fp16 on a GPU")
-    half = precision == "fp16"
-    types = inference.PrecisionType
-    # MiB of memory to begin with
-    config.enable_use_gpu(256, number, types.Half if half else types.Float32)
-    if tensorrt:
-        if inference.get_trt_compile_version() == (0, 0, 0):
-            raise UserError("tensorrt: this Paddle was built without TensorRT; leave it off")
-        config.enable_tensorrt_engine(
-            workspace_size=1 << 30,
-            max_batch_size=1,  # of static shapes only
-            min_subgraph_size=3,
-            precision_mode=types.Half if half else types.Float32,
-            use_static=False,
-            use_calib_mode=False,
-        )
-        config.enable_tuned_tensorrt_dynamic_shape()  # ranges are taken from what runs
-
-
-@contextmanager
-def _last_words(quiet: bool) -> Iterator[None]:
-    """On standard error Python says which signal ended the process where, if one does.
-
-    quiet: and nobody else says anything there.
-    """
-    sys.stderr.flush()
-    kept, enabled = os.dup(2), faulthandler.is_enabled()
-    faulthandler.enable(kept)
-    if quiet:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        faulthandler.enable(2) if enabled else faulthandler.disable()
-        os.close(kept)
 
 
 def _slices(length: int, size: int) -> Iterator[slice]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
+import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 import paddle
 from paddle import nn
 
 from ernie_vil2 import distributed
+from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
 from ernie_vil2.training import optim
+from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.objective import Objective
 from ernie_vil2.weights.vocabulary import check_max_len, check_vocabulary
 
@@ -44,17 +49,10 @@ def trainable(layer: nn.Layer) -> dict[str, paddle.Tensor]:
     return {name: p for name, p in layer.named_parameters() if not p.stop_gradient}
 
 
-def local_batch_size(config: Config) -> int:
-    """Records per process; UserError where a global batch cannot be shared out evenly."""
-    loader, world = config.DataLoader.Train, distributed.world_size()
-    if loader.global_batch_size is None:
-        return loader.batch_size
-    if loader.global_batch_size % world:
-        raise UserError(
-            f"DataLoader.Train.global_batch_size is {loader.global_batch_size}, which {world} "
-            f"processes cannot share out evenly: expected a multiple of {world}"
-        )
-    return loader.global_batch_size // world
+def count_steps(config: Config, steps_per_epoch: float) -> int:
+    """Of the whole run."""
+    total = math.ceil(config.Global.epochs * steps_per_epoch)
+    return min(total, config.Global.max_steps or total)
 
 
 def batch_norms(objective: Objective) -> dict[str, nn.Layer]:
@@ -126,3 +124,29 @@ def build_optimizer(config: Config, objective: Objective, owned: Mapping, schedu
     log.info(optim.format_groups(groups, parameters))
     half = config.AMP.level == "O2"
     return optim.build_optimizer(config.Optimizer, groups, owned, scheduler, half)
+
+
+def build_ema(config: Config, owned: Mapping) -> EMA | None:
+    """The average of those of the model's parameters that this process owns, if any is wanted."""
+    if not config.EMA.decay:
+        return None
+    prefix = "model."
+    model = {n[len(prefix) :]: p for n, p in owned.items() if n.startswith(prefix)}
+    return EMA(model, config.EMA.decay)
+
+
+def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
+    """The writer of output_dir/checkpoints."""
+    # equal on all ranks, other for each start
+    token = distributed.all_gather_objects(secrets.token_hex(4))[0]
+    return CheckpointWriter(
+        Path(config.Global.output_dir) / "checkpoints",
+        config,
+        vocab_file,
+        keep=config.Global.keep_checkpoints,
+        keep_every=config.Global.keep_every,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        token=token,
+        sharded=config.Distributed.sharding is not None,
+    )

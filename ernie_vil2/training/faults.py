@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import deque
 from pathlib import Path
 from statistics import median
 
 from ernie_vil2.files.durable import append
+
+log = logging.getLogger("ernie_vil2")
 
 _WINDOW = 100  # losses whose median a spike is measured by
 _ENOUGH = 20  # of them, before that is done
@@ -61,6 +64,22 @@ class Faults:
         """Start counting anew after a rollback."""
         self.rollbacks += 1
         self.in_a_row = 0
+
+    def diverged(self, step: int, checkpoint: Path | None) -> Diverged:
+        """What to raise where there is no way on after this step."""
+        why = f"after {self.rollbacks} rollbacks" if checkpoint else "without a checkpoint"
+        return Diverged(
+            f"{self.in_a_row} steps in a row failed up to step {step}, {why}: see {self.path}; "
+            "lower LRScheduler.learning_rate, or check the data"
+        )
+
+    def record(self, **event) -> None:
+        """Warn of a skipped step, "step" and "reason" of `event`, and write all of it down."""
+        log.warning("step %d is skipped: %s; %s", event["step"], event["reason"], self.path)
+        try:
+            self.write(**event)
+        except OSError as error:  # the disk is full, say
+            log.warning("not written (%s): %s", error, event)
 
     def write(self, **event) -> None:
         """Add a line to the file; JSON has null for NaN and infinity. Raises OSError."""

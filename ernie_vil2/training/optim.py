@@ -1,8 +1,7 @@
-"""Parameter groups, optimizer, learning-rate schedule and the moving average of weights."""
+"""Parameter groups, optimizer and learning-rate schedule."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -67,7 +66,7 @@ def parameter_groups(
                 f"Optimizer.groups: {rule['match']!r} is no regular expression ({error})"
             ) from error
         compiled.append((pattern, rule.get("weight_decay"), rule.get("lr_scale", 1.0)))
-    groups: dict = {}
+    groups: dict[tuple[float, float], list] = {}
     for name in names:
         first = next((rule for rule in compiled if rule[0].search(name)), None)
         if first is None:
@@ -120,41 +119,3 @@ def format_groups(groups: list[Group], parameters: Mapping) -> str:
             f"{numbers:>12,}  {shown}"
         )
     return "\n".join(lines)
-
-
-class EMA:
-    """Exponential moving average of a model's parameters, in float32.
-
-    The decay is warmed up as (1 + n) / (10 + n) after n updates, so that early averages forget the
-    random start (as TensorFlow's ExponentialMovingAverage with num_updates).
-    """
-
-    def __init__(self, parameters: Mapping, decay: float):
-        self.parameters, self.decay, self.updates = parameters, decay, 0
-        self.average = {
-            name: p.detach().astype("float32").clone() for name, p in parameters.items()
-        }
-
-    @paddle.no_grad()
-    def update(self) -> None:
-        """Take the parameters' present values in."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, p in self.parameters.items():
-            average = self.average[name]
-            paddle.assign(average * decay + p.astype("float32") * (1 - decay), average)
-
-    @contextlib.contextmanager
-    def applied(self):
-        """Inside, the model's parameters hold the averages."""
-        own = {name: p.detach().clone() for name, p in self.parameters.items()}
-        try:
-            self._set(self.average)
-            yield
-        finally:
-            self._set(own)
-
-    @paddle.no_grad()
-    def _set(self, values: Mapping) -> None:
-        for name, p in self.parameters.items():
-            paddle.assign(values[name].astype(p.dtype), p)

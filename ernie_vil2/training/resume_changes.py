@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from ernie_vil2.config.load import load_config
-from ernie_vil2.config.schema import join, show
+from ernie_vil2.config.load import Config, load_config
+from ernie_vil2.config.messages import join, show
 from ernie_vil2.errors import UserError
 
 # Keys that say where and how often, on what machine, and nothing of what is learned.
@@ -37,7 +37,7 @@ _FOLLOWS = {
 }
 
 
-def changes(checkpoint: Path, config: Mapping) -> list[str]:
+def changes(checkpoint: Path, config: Config) -> list[str]:
     """A line for each key that was another when `checkpoint` was written; none where it is old."""
     path = checkpoint / "config.yaml"
     try:

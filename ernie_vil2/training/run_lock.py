@@ -48,18 +48,20 @@ class RunLock:
         Where the file system knows no locks there is a warning, and the run goes on without.
         """
         self.output.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.output / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = file = os.open(
+            self.output / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
+        )
         try:
             deadline, told = time.monotonic() + self.wait, False
-            while not self._try():
-                holder = self._holder()
+            while not self._try(file):
+                holder = self._holder(file)
                 if not holder.get("leaving") or time.monotonic() > deadline:
                     raise UserError(self._refusal(holder))
                 if not told:
                     log.warning("waiting for %s, which leaves %s", _name(holder), self.output)
                 told = True
                 time.sleep(0.2)
-            self._write(leaving=False)
+            self._write(file, leaving=False)
         except BaseException:
             self.release()
             raise
@@ -68,7 +70,7 @@ class RunLock:
         """Let one who waits know that this run is about to end. May be called by a signal."""
         if self._file is not None and os.getpid() == self._process:  # not in a forked worker
             with contextlib.suppress(OSError):
-                self._write(leaving=True)
+                self._write(self._file, leaving=True)
 
     def release(self) -> None:
         """Give the lock back."""
@@ -76,9 +78,9 @@ class RunLock:
             os.close(self._file)
             self._file = None
 
-    def _try(self) -> bool:
+    def _try(self, file: int) -> bool:
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: another has it
             return False
         except OSError as error:
@@ -89,7 +91,7 @@ class RunLock:
             )
         return True
 
-    def _write(self, leaving: bool) -> None:
+    def _write(self, file: int, leaving: bool) -> None:
         content = {
             "process": self._process,
             "host": socket.gethostname(),
@@ -97,12 +99,12 @@ class RunLock:
             "leaving": leaving,
         }
         with naming(self.output):
-            os.pwrite(self._file, json.dumps(content).ljust(_SIZE - 1).encode() + b"\n", 0)
+            os.pwrite(file, json.dumps(content).ljust(_SIZE - 1).encode() + b"\n", 0)
 
-    def _holder(self) -> dict:
+    def _holder(self, file: int) -> dict:
         """What the run that has the lock says of itself."""
         try:
-            content = json.loads(os.pread(self._file, _SIZE, 0))
+            content = json.loads(os.pread(file, _SIZE, 0))
         except (OSError, ValueError):  # it is just about to say it
             return {}
         return content if isinstance(content, dict) else {}

@@ -1,5 +1,7 @@
 """What a run writes down: train.log, metrics.jsonl, VisualDL, its configuration and versions."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib.metadata
 import json
@@ -16,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ernie_vil2 import distributed
+from ernie_vil2.config.load import Config
 from ernie_vil2.files.durable import append, replaced
 
 log = logging.getLogger("ernie_vil2")
@@ -143,13 +147,32 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
 
-class RunLog:
+class SilentLog:
+    """What the other ranks have in place of a `RunLog`: it writes nothing."""
+
+    def scalars(self, step: int, values: Mapping) -> None:
+        """One line in metrics.jsonl and one point a curve in VisualDL."""
+
+    def histograms(self, step: int, parameters: Mapping) -> None:
+        """A histogram of every parameter."""
+
+    def picture(self, name: str, pixels: np.ndarray) -> None:
+        """Show uint8 [H, W, 3] at step 0."""
+
+    def text(self, name: str, value: str) -> None:
+        """Show `value` at step 0."""
+
+    def close(self) -> None:
+        """Write no more."""
+
+
+class RunLog(SilentLog):
     """The main rank's files in `output`; a later run with the same output appends.
 
     A full disk costs what is to be written, whole, with a warning, and not the run.
     """
 
-    def __init__(self, output: Path, config):
+    def __init__(self, output: Path, config: Config):
         output.mkdir(parents=True, exist_ok=True)
         with replaced(output / "config.yaml") as draft:
             config.dump(draft)
@@ -159,7 +182,6 @@ class RunLog:
         self.metrics = _open(output / "metrics.jsonl")
 
     def scalars(self, step: int, values: Mapping) -> None:
-        """One line in metrics.jsonl and one point a curve in VisualDL."""
         line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
         with _warned(f"the metrics of step {step}"):
             append(self.metrics, line.encode())
@@ -167,19 +189,16 @@ class RunLog:
                 self.visual.add_scalar(name, value, step)
 
     def histograms(self, step: int, parameters: Mapping) -> None:
-        """A histogram of every parameter."""
         with _warned(f"the histograms of step {step}"):
             for name, parameter in parameters.items():
                 values = parameter.astype("float32").numpy().ravel()
                 self.visual.add_histogram(name, values, step, buckets=50)
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
-        """Show uint8 [H, W, 3] at step 0."""
         with _warned(name):
             self.visual.add_image(name, np.ascontiguousarray(pixels), 0)
 
     def text(self, name: str, value: str) -> None:
-        """Show `value` at step 0."""
         with _warned(name):
             self.visual.add_text(name, value, 0)
 
@@ -196,40 +215,6 @@ def _warned(what: str):
         log.warning("not written: %s (%s)", what, error)
 
 
-class Meter:
-    """Means of losses, speed and the share of time spent waiting for data, between two reports."""
-
-    def __init__(self):
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums, self.steps, self.pairs = {}, 0, 0
-        self.waited, self.since = 0.0, time.perf_counter()
-
-    def timed(self, batches):
-        """Pass `batches` on, taking the time that each `next` blocks."""
-        iterator = iter(batches)
-        while True:
-            start = time.perf_counter()
-            batch = next(iterator, None)
-            self.waited += time.perf_counter() - start
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, losses: Mapping, pairs: int) -> None:
-        """Take one step in; the losses stay on the device, so that it is not waited for."""
-        for name, value in losses.items():
-            value = value.detach()
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
-        self.pairs += pairs
-
-    def collect(self) -> dict:
-        """This process's means since the last call: losses, pairs_per_second, data_wait (0..1)."""
-        values = {name: float(total) / self.steps for name, total in self.sums.items()}
-        elapsed = time.perf_counter() - self.since
-        values["pairs_per_second"] = self.pairs / elapsed
-        values["data_wait"] = min(1.0, self.waited / elapsed)
-        self._reset()
-        return values
+def open_run_log(output: Path, config: Config) -> SilentLog:
+    """The run's log on the main rank, a silent one on all others."""
+    return RunLog(output, config) if distributed.is_main() else SilentLog()

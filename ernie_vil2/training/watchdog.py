@@ -34,11 +34,13 @@ class Watchdog:
     them release Python's global lock. Time during which the whole process was stopped (Ctrl-Z,
     SIGSTOP, a suspended machine) does not count, so a process that is continued goes on.
 
-    limit: seconds; None or 0 watches nothing.
-    rank: named in the message.
-    key: the configuration key of `limit`, named in the message.
-    first: seconds that the phase before the first `beat` may take; 3 times `limit` by default,
-    since it holds start-up. The last phase is ended by `close`, or by leaving the `with` block.
+    Args:
+        limit: seconds; None or 0 watches nothing.
+        rank: named in the message.
+        key: the configuration key of `limit`, named in the message.
+        first: seconds that the phase before the first `beat` may take; 3 times `limit` by default,
+            since it holds start-up. The last phase is ended by `close`, or by leaving the `with`
+            block.
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Watchdog:
         key: str = "Distributed.hang_timeout",
         first: float | None = None,
     ):
-        self.limit, self.rank, self.key = limit, rank, key
+        self.limit = limit or 0.0
+        self.rank, self.key = rank, key
         self._closed = threading.Event()
         if limit:
             self.beat("start-up", first or 3 * limit)

@@ -11,7 +11,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import replacing
 from ernie_vil2.files.pdparams import write_pdparams
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.image import VisionTransformer
+from ernie_vil2.models.image_backbone import VisionTransformer
 from ernie_vil2.weights import names
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.config.schema import show, wrong
+from ernie_vil2.config.messages import show, wrong
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.text import PAD_ID

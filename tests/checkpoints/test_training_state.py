@@ -15,7 +15,7 @@ from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import load_config
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.safetensors import LazyTensors, snapshot
-from ernie_vil2.training.optim import EMA
+from ernie_vil2.training.ema import EMA
 
 
 class Objective(paddle.nn.Layer):

@@ -178,7 +178,7 @@ def test_a_last_checkpoint_that_is_refused_is_told_with_what_is_lost(new_writer)
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, monkeypatch, stopped):
     if stopped:
-        monkeypatch.setattr(Trainer, "_train_step", stopped_at_once(Trainer._train_step))
+        monkeypatch.setattr(Trainer, "step", stopped_at_once(Trainer.step))
     train_steps = Trainer.train
 
     def in_a_limit(self):  # which comes later than the look at a run's start
@@ -192,12 +192,12 @@ def test_a_run_without_its_last_checkpoint_is_not_done(tmp_path, monkeypatch, st
     assert "done:" not in log and "goes on from here" not in log
 
 
-def stopped_at_once(train_step):
-    def step(self, batches):
-        self._stop(signal.SIGTERM, None)
-        return train_step(self, batches)
+def stopped_at_once(step):
+    def stopped_step(self, batches):
+        signal.raise_signal(signal.SIGTERM)
+        return step(self, batches)
 
-    return step
+    return stopped_step
 
 
 def test_a_vocabulary_that_went_away(new_writer, tmp_path, logged):

@@ -1,158 +1,22 @@
-"""tools/prepare_data.py: the emoji set from the real packages, and vocabularies."""
+"""tools/prepare_data.py: its arguments, and vocabularies from every kind of file."""
 
-import base64
-import hashlib
-import importlib.util
-import io
 import json
 import subprocess
 import sys
-import tarfile
 import time
-from collections import Counter
-from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from ernie_vil2 import cli
 from ernie_vil2.data import vocab
-from ernie_vil2.data.records import build_reader
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.demo import emoji, npm
-from ernie_vil2.errors import UserError
 from tests.support.paths import ROOT
+from tools.prepare_data import main
 
 TOOL = ROOT / "tools" / "prepare_data.py"
-CACHE = ROOT / "data" / ".cache"
-PACKAGES = (*emoji.FOLDERS, emoji.NAMES)
-# 158 MB to download, once
-needs_packages = (
-    (lambda test: test)
-    if all((CACHE / package.filename).is_file() for package in PACKAGES)
-    else pytest.mark.slow
-)
-LIMIT = 20
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("prepare_data", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture(scope="module")
-def emoji_set(main, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("prepared") / "emoji"
-    assert cli.run(main, ["emoji", "--out", str(out), "--limit", str(LIMIT)]) == 0
-    return out
-
-
-def decode(record) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(record.image, np.uint8), cv2.IMREAD_UNCHANGED)
-
-
-@needs_packages
-def test_emoji_rows(emoji_set):
-    train = list(build_reader("tsv", path=str(emoji_set / "train.tsv")))
-    test = list(build_reader("tsv", path=str(emoji_set / "test.tsv")))
-    assert len(train) == LIMIT * 2 * 2 and len(test) == LIMIT * 2
-    assert [r.id for r in train[:4]] == ["google/1f600"] * 2 + ["twitter/1f600"] * 2
-    assert [r.captions for r in test[:2]] == [("嘿嘿",), ("grinning face",)]
-    assert "笑脸" in test[0].tags and "smile" in test[1].tags
-    makers = Counter(r.id.split("/")[0] for r in train + test)
-    assert makers == {"google": LIMIT * 2, "twitter": LIMIT * 2, "fluent": LIMIT * 2}
-    # the same names in both splits, in the same order
-    assert [r.captions for r in test] == [r.captions for r in train if "google" in r.id]
-    for record in train:
-        assert record.tags and decode(record).shape[:2] == (64, 64)
-    for record in test:
-        picture = decode(record)
-        assert picture.shape == (72, 72, 4) and picture.dtype == np.uint8
-        alpha = picture[..., 3]
-        assert alpha[0, 0] == 0 and alpha[36, 36] == 255
-    # a grinning face is yellow (BGR), whoever draws it, and its edge is not darkened by the outside
-    for record in (train[0], train[2], test[0]):
-        blue, green, red = decode(record)[20:44, 20:44, :3].mean(axis=(0, 1))
-        assert red > green > blue and red > 180 and blue < 140
-    edge = decode(test[0])
-    edge = edge[(edge[..., 3] > 20) & (edge[..., 3] < 200)]
-    assert edge[:, 2].mean() > 180
-
-
-@needs_packages
-def test_emoji_vocabulary_knows_every_word(emoji_set):
-    tokens = (emoji_set / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    assert tuple(tokens[:5]) == vocab.SPECIAL_TOKENS and len(set(tokens)) == len(tokens)
-    texts = []
-    for record in build_reader("tsv", path=str(emoji_set / "train.tsv")):
-        texts += [*record.captions, *record.tags]
-    texts += ["该图片包含：高兴，笑", "The picture contains smile, face"]
-    ids = Tokenizer(str(emoji_set / "vocab.txt"), max_len=48)(texts)
-    assert (ids[:, 0] == tokens.index("[CLS]")).all()
-    assert not (ids == tokens.index("[UNK]")).any()
-    # all words fit, so each is one token: no piece was needed
-    used = {tokens[i] for i in np.unique(ids)}
-    assert not [token for token in used if token.startswith("##")] and "grinning" in used
-
-
-@needs_packages
-def test_emoji_attribution(emoji_set):
-    text = (emoji_set / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    for package in PACKAGES:
-        assert f"{package.name} {package.version}" in text
-    for said in ("Noto Emoji", "Apache License 2.0", "Twemoji", "Creative Commons Attribution 4.0"):
-        assert said in text
-    assert "Microsoft" in text and "Miles Johnson" in text and text.count("Permission is") == 3
-
-
-@needs_packages
-def test_emoji_is_made_once(main, emoji_set, tmp_path, capsys):
-    def times():
-        return {path.name: path.stat().st_mtime_ns for path in emoji_set.glob("*.*")}
-
-    command = ["emoji", "--out", str(emoji_set), "--limit", str(LIMIT)]
-    before = times()
-    # what is there needs neither packages nor network
-    assert cli.run(main, [*command, "--packages", str(tmp_path)]) == 0
-    assert times() == before
-    output = capsys.readouterr().out
-    assert output.count("\n") == 1 and f"{LIMIT} emoji" in output and "train.tsv" in output
-    # another set, or a damaged one, is not taken for it
-    for arguments in (["--limit", "5"], ["--limit", str(LIMIT), "--languages", "en"]):
-        other = ["emoji", "--out", str(emoji_set), *arguments, "--packages", str(tmp_path)]
-        assert cli.run(main, other) == 2
-        assert "npm pack" in capsys.readouterr().err
-    (emoji_set / "vocab.txt").write_text("")
-    assert cli.run(main, [*command, "--packages", str(tmp_path)]) == 2
-
-
-@needs_packages
-def test_a_damaged_package_is_refused(main, tmp_path, capsys):
-    for package in PACKAGES:
-        (tmp_path / package.filename).write_bytes(b"not the tarball")
-    command = ["emoji", "--out", str(tmp_path / "out"), "--packages", str(tmp_path)]
-    assert cli.run(main, command) == 2
-    assert "is not the published" in capsys.readouterr().err
-
-
-def test_no_network_is_one_line(main, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(npm, "ATTEMPTS", 1)
-    # nothing listens there, for npm or for the pip that would bring it
-    for variable in ("npm_config_registry", "PIP_INDEX_URL"):
-        monkeypatch.setenv(variable, "http://127.0.0.1:9/")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    out, cache = tmp_path / "out", tmp_path / "cache"
-    assert cli.run(main, ["emoji", "--out", str(out), "--cache", str(cache)]) == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
-    assert "check the network" in line and "--packages" in line
-    assert not out.exists() and not list(cache.iterdir())
-
-
-def test_wrong_arguments(main, tmp_path, capsys):
+def test_wrong_arguments(tmp_path, capsys):
     out = str(tmp_path / "out")
     assert cli.run(main, ["emoji", "--out", out, "--languages", "eng"]) == 2
     assert 'did you mean "en"' in capsys.readouterr().err
@@ -171,34 +35,7 @@ def test_help_is_quick(tmp_path):
     assert "--packages" in done.stdout and time.monotonic() - start < 1
 
 
-def test_only_wanted_regular_files_are_read_from_a_tarball(tmp_path):
-    path = tmp_path / "hostile-1.0.0.tgz"
-    with tarfile.open(path, "w:gz") as tar:
-
-        def add(name, content=b"", **fields):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            for field, value in fields.items():
-                setattr(member, field, value)
-            tar.addfile(member, io.BytesIO(content))
-
-        add("package/img/a.png", b"good")
-        add("package/img/link.png", type=tarfile.SYMTYPE, linkname="/etc/passwd")
-        add("package/img/hard.png", type=tarfile.LNKTYPE, linkname="../../secret")
-        add("package/img", type=tarfile.DIRTYPE)
-        add("package/../../evil.png", b"evil")
-        add("/etc/evil.png", b"evil")
-        add("package/other.txt", b"unwanted")
-        add("package/img/huge.png", b"\0" * (npm.MAX_MEMBER_BYTES + 1))
-    assert npm.read_members(path, lambda n: n.startswith("img/")) == {"img/a.png": b"good"}
-    integrity = "sha512-" + base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-    package = npm.Package("hostile", "1.0.0", integrity)
-    # what is in the cache is not downloaded again
-    assert npm.fetch(package, tmp_path) == npm.check_given(package, tmp_path) == path
-    assert npm.Package("@a/b-c", "2.0.0", "").filename == "a-b-c-2.0.0.tgz"
-
-
-def test_vocab_from_text_and_tsv(main, tmp_path, capsys):
+def test_vocab_from_text_and_tsv(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("Walking talking walking\n一只猫 walks\n", encoding="utf-8")
     (tmp_path / "b.tsv").write_text("the dog\tid\tzzzz\truns|跑\n" * 3, encoding="utf-8")
     inputs = [str(tmp_path / name) for name in ("a.txt", "b.tsv")]
@@ -228,17 +65,8 @@ def test_vocab_from_text_and_tsv(main, tmp_path, capsys):
     assert "raise --size" in capsys.readouterr().err
 
 
-def test_vocab_endings_that_many_words_share():
-    texts = ["baking making taking waking raking bake"]
-    assert {"##aking", "##king", "##ing"} <= set(vocab.build_vocab(texts, 100))
-    assert "##aking" not in vocab.build_vocab(["baking making"], 100)
-    assert vocab.build_vocab(texts, 100) == vocab.build_vocab(texts, 100)
-    with pytest.raises(UserError, match="no word"):
-        vocab.build_vocab(["\n"], 100)
-
-
 @pytest.fixture
-def tokens_of(main, tmp_path):
+def tokens_of(tmp_path):
     """Makes a vocabulary of these files and options, and returns its tokens."""
 
     def make(*arguments):
@@ -303,7 +131,7 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         ("noname", b"words", "expected .tsv, .jsonl, .json, or .txt"),
     ],
 )
-def test_vocab_refuses_what_it_cannot_read(main, tmp_path, capsys, name, content, said):
+def test_vocab_refuses_what_it_cannot_read(tmp_path, capsys, name, content, said):
     (tmp_path / name).write_bytes(content)
     out = tmp_path / "vocab.out"
     assert cli.run(main, ["vocab", "--out", str(out), "--input", str(tmp_path / name)]) == 2
@@ -319,7 +147,7 @@ def test_vocab_leaves_bad_rows_out_and_says_so(tokens_of, tmp_path, logged):
     assert "1 of 3 rows are no records" in logged.text and "a.tsv:2" in logged.text
 
 
-def test_vocab_does_not_replace_its_own_input(main, tmp_path, capsys):
+def test_vocab_does_not_replace_its_own_input(tmp_path, capsys):
     path = tmp_path / "texts.txt"
     path.write_text("words")
     (tmp_path / "link.txt").symlink_to(path)

@@ -15,9 +15,10 @@ import paddle
 import pytest
 
 from ernie_vil2.config.load import load_config
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.records import Ledger, build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker, key

@@ -12,7 +12,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import cli, processor
-from ernie_vil2.artefact.folder import cosines
+from ernie_vil2.artefact.golden import cosines
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 from tests.support.paths import ROOT
@@ -97,7 +97,7 @@ def by_http(folder, images, pixels, ids):
 
 
 def by_paddle_serving(folder, images, pixels, ids):
-    from tests.serving.paddle_serving.test_process import PYTHON, Service, encoded
+    from tests.support.paddle_serving import PYTHON, Service, encoded
 
     if not PYTHON.exists():
         pytest.skip("no .venv-serving: bash tools/serving_env.sh makes it")

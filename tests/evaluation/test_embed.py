@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from ernie_vil2.data.records import build_reader
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.embed import _merge, _Part, embed_records
+from ernie_vil2.evaluation.embed import Part, embed_records, merge
 from ernie_vil2.models.dual_encoder import build_model
 from tests.support.scripts.distributed_step import ARCH
 from tests.support.shapes import draw
@@ -59,9 +59,9 @@ def test_rows_with_one_id_are_one_image(embed, workers):
     np.testing.assert_allclose(np.linalg.norm(result.image_embeds, axis=1), 1, atol=1e-5)
 
 
-def part(embedded: dict, texts: dict, pairs: list, width=2) -> _Part:
+def part(embedded: dict, texts: dict, pairs: list, width=2) -> Part:
     """image id -> (row, what it is embedded to), place of a text -> the text, pairs."""
-    part = _Part()
+    part = Part()
     part.image_rows = {image_id: row for image_id, (row, _) in embedded.items()}
     part.images = [np.float32([embed]) for _, embed in embedded.values()]
     part.texts = {place: (text, None) for place, text in texts.items()}
@@ -76,7 +76,7 @@ def test_parts_of_two_ranks_share_an_image_and_a_text():
     second = part(
         {"b": (1, b), "a": (2, a)}, {(5, 0): "y", (2, 0): "z"}, [((5, 0), "b"), ((2, 0), "a")]
     )
-    result = _merge([first, second])
+    result = merge([first, second])
     assert result.image_ids == ["a", "b"]
     assert result.image_embeds.tolist() == [a, b]
     assert result.image_rows.tolist() == [0, 1]

@@ -8,7 +8,8 @@ import paddle
 import pytest
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.losses.multiview import DEFAULT_PAIRS, MultiViewContrastive
+from ernie_vil2.losses.multiview import MultiViewContrastive
+from ernie_vil2.views import DEFAULT_PAIRS
 from tests.support import reference
 from tests.support.reference import unit_rows
 

@@ -194,8 +194,8 @@ def test_a_signal_that_ends_the_process_is_said(tiny_artefact, precision):
     """Though bfloat16's passes are silenced."""
     code = (
         "import os, signal; from paddle import inference; "
-        "from ernie_vil2.serving import predictor; "
-        "predictor.processor.check = lambda *_: None; "
+        "from ernie_vil2.serving import predictor, program; "
+        "program.processor.check = lambda *_: None; "
         "inference.create_predictor = lambda _: os.kill(os.getpid(), signal.SIGILL); "
         f"artefact = predictor.Artefact.open({str(tiny_artefact)!r}); "
         f"artefact.precisions[{precision!r}] = {{}}; predictor.Predictor(artefact, {precision!r})"

@@ -29,7 +29,7 @@ import visualdl  # noqa: F401  # what a run imports later
 from ernie_vil2 import cli
 from ernie_vil2.checkpoints import store
 from ernie_vil2.checkpoints import writer as checkpoint_writer
-from ernie_vil2.training.optim import EMA
+from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.runlog import RunLog
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
@@ -38,7 +38,7 @@ from tools import train
 # Where a run may die: before each of these calls, on whatever thread.
 POINTS = [
     *((os, n) for n in ("fsync", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")),
-    *((Trainer, n) for n in ("_train_step", "_report", "_save", "_evaluate", "_restore")),
+    *((Trainer, n) for n in ("step", "report", "save", "evaluate", "restore")),
     (checkpoint_writer, "_write_tensors"),
     (RunLog, "scalars"),
     (EMA, "update"),
@@ -53,8 +53,8 @@ PHASES = {
         (checkpoint_writer.CheckpointWriter._settle, "rotating"),
         (store.amend, "amending"),
         (Trainer.__init__, "starting"),
-        (Trainer._train_step, "stepping"),
-        (Trainer._evaluate, "evaluating"),
+        (Trainer.step, "stepping"),
+        (Trainer.evaluate, "evaluating"),
     )
 }
 
@@ -282,14 +282,14 @@ def _phase() -> str:
 
 def _note_records(path: Path, started: Path) -> None:
     """Write down which records each step gets."""
-    train_step = Trainer._train_step
+    take_step = Trainer.step
 
     def noting(self, batches):
         indices = [[int(i) for micro in batch for i in micro["index"]] for batch in batches]
         with open(path, "a") as file:
-            file.write(json.dumps([self.step + 1, indices]) + "\n")
+            file.write(json.dumps([self.progress.step + 1, indices]) + "\n")
         if not started.exists():
             started.touch()
-        return train_step(self, batches)
+        return take_step(self, batches)
 
-    Trainer._train_step = noting
+    Trainer.step = noting

@@ -10,7 +10,6 @@ from ernie_vil2.config.load import load_config
 from ernie_vil2.distributed.replicated import clip_gradients
 from ernie_vil2.errors import UserError
 from ernie_vil2.training.optim import (
-    EMA,
     build_optimizer,
     build_scheduler,
     format_groups,
@@ -136,18 +135,3 @@ def test_optimizers_honour_groups_and_clipping(name, formula):
         expected = formula(start[key], [g[key] for g in history], lr, decay)
         np.testing.assert_allclose(parameters[key].numpy(), expected, atol=1e-6)
     assert len(format_groups(groups, parameters).splitlines()) == 4
-
-
-def test_ema_follows_and_is_applied_for_a_while():
-    p = paddle.create_parameter([2], "float32")
-    p.set_value(paddle.to_tensor([0.0, 0.0]))
-    ema, expected = EMA({"p": p}, decay=0.5), 0.0
-    for n in range(1, 6):
-        p.set_value(paddle.to_tensor([float(n), 0.0]))
-        ema.update()
-        decay = min(0.5, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay) * n
-    with ema.applied():
-        assert float(p[0]) == pytest.approx(expected, rel=1e-6)
-    assert float(p[0]) == 5.0
-    assert not p.stop_gradient

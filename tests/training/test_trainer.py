@@ -17,7 +17,6 @@ import ernie_vil2
 from ernie_vil2 import cli
 from ernie_vil2.config.load import load_config
 from ernie_vil2.files.safetensors import read_safetensors
-from ernie_vil2.training.trainer import _stop_signals
 from tests.support.paths import ROOT, SCRIPTS
 from tests.support.shapes import write_run
 from tools import eval as eval_tool
@@ -365,15 +364,6 @@ def test_a_signal_saves_and_leaves(tmp_path, number):
     assert saved == stopped_at
     train(config, f"Global.max_steps={saved + 1}", "Global.epochs=100000", resume="auto")
     assert max(metrics(out)) == saved + 1
-
-
-def test_nohup_is_respected():
-    assert signal.SIGHUP in _stop_signals()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert signal.SIGHUP not in _stop_signals()
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_short_run_ends_with_an_evaluation_and_has_a_best(tmp_path):

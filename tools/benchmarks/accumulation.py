@@ -21,8 +21,9 @@ from ernie_vil2.distributed.replicated import Replicated
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.training.objective import Objective, backward, joined_identities
+from ernie_vil2.views import DEFAULT_IMAGE_VIEWS, DEFAULT_TEXT_VIEWS
 
-VIEWS = (["image1", "image2"], ["text1", "text2"])
+VIEWS = (list(DEFAULT_IMAGE_VIEWS), list(DEFAULT_TEXT_VIEWS))
 VOCABULARY = 1000
 TOKENS = 24
 _LARGEST_COMPARED = 32  # local batch; gradients of larger ones would say nothing new

@@ -14,11 +14,12 @@ import paddle
 import paddle.nn.functional as F
 
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, Pair, Term
+from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
+from ernie_vil2.views import DEFAULT_IMAGE_VIEWS, DEFAULT_PAIRS, DEFAULT_TEXT_VIEWS
 
-VIEWS = ("image1", "image2", "text1", "text2")
+VIEWS = (*DEFAULT_IMAGE_VIEWS, *DEFAULT_TEXT_VIEWS)
 PAIRS = [(VIEWS.index(a), VIEWS.index(b)) for a, b in DEFAULT_PAIRS]
 
 

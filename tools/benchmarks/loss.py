@@ -19,9 +19,10 @@ from benchmarks.float64 import contrast
 from benchmarks.formulations import VIEWS, data_parallel_gradient, formulations
 
 from ernie_vil2.losses.chunked import chunked_losses
-from ernie_vil2.losses.pairs import DEFAULT_PAIRS, Pair, Term
+from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
+from ernie_vil2.views import DEFAULT_PAIRS
 
 LOGIT_SCALE = 1 / 0.07
 SIGMOID_BIAS = -10.0

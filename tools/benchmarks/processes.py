@@ -213,32 +213,30 @@ def steps_of(trainer) -> dict[str, np.ndarray]:
     """Numbers of the first step, over all ranks; the least time, and the most bytes of a rank."""
     from ernie_vil2 import distributed
 
-    parallel, clip = trainer.parallel, trainer.parallel.clip_gradients
+    stepper, parallel = trainer.stepper, trainer.stepper.parallel
     record = Embeddings(trainer.objective.loss)
     found, held, times = {}, {}, []
+    clip = stepper.clip
 
-    def keep_and_clip(max_norm):
-        if trainer.step == 0:
+    def keep_and_clip():
+        if trainer.progress.step == 0:
             gradients = {n: p.grad for n, p in parallel.owned.items() if p.grad is not None}
             for name, gradient in dict(parallel.gather(gradients)).items():
                 found[f"gradient/{name}"] = np.array(gradient)
-        held.update(parallel.memory(trainer.optimizer))  # those of the last step stay
-        return clip(max_norm)
+        held.update(parallel.memory(stepper.optimizer))  # those of the last step stay
+        return clip()
 
-    parallel.clip_gradients = keep_and_clip
-    for batches in trainer._batches_by_step():
+    stepper.clip = keep_and_clip
+    for step, batches in enumerate(trainer.batches(), start=1):
         start = time.perf_counter()
-        losses, _ = trainer._train_step(batches)
+        losses, _ = trainer.step(batches)
         times.append(time.perf_counter() - start)
-        if trainer.step == 0:
+        if step == 1:
             found["loss"] = np.array(distributed.mean([float(losses["loss"])])[0])
             found.update(record.gather())
-        trainer.step += 1
-        trainer.batch += trainer.merge
-        if trainer.step == STEPS:
+        if step == STEPS:
             break
-    trainer.watchdog.close()
-    trainer.checkpoints.close()
+    trainer.close()
     most = distributed.all_gather_objects(held)
     found.update({f"{kind}_bytes": np.array(max(each[kind] for each in most)) for kind in held})
     found["seconds"] = np.array(min(times))

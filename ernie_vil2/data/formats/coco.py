@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.formats import index, rows
-from ernie_vil2.data.formats.readers import JoinedReader, Reader, Text, text_id
+from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.formats import rows
+from ernie_vil2.data.formats.index import Write, cached
+from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
+from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.formats.spans import Spans, json_arrays
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
 
 
-def coco_text(spans: index.Spans, row: int) -> Text:
+def coco_text(spans: Spans, row: int) -> Text:
     """One of COCO's "annotations"."""
     source, text = rows.element(spans, row, "annotations:")
     caption = rows.text(text.get("caption"), '"caption"', source)
@@ -20,8 +25,8 @@ def coco_text(spans: index.Spans, row: int) -> Text:
     return Text(source, caption, image_ids, text_id(text.get("id")))
 
 
-def karpathy_captions(image: dict, source: str, at_least: int = 1) -> tuple:
-    """Those of one of Karpathy's "images"."""
+def karpathy_captions(image: dict[str, Any], source: str, at_least: int = 1) -> tuple[str, ...]:
+    """The captions of one of Karpathy's "images"."""
     sentences = image.get("sentences")
     if not isinstance(sentences, list):
         raise BadRecord(source, '"sentences" is no list')
@@ -32,9 +37,9 @@ def karpathy_captions(image: dict, source: str, at_least: int = 1) -> tuple:
 class CocoReader(JoinedReader):
     """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
 
-    def __init__(self, annotations: str, root: str, images: index.Spans, texts: index.Spans):
-        self._root, self._images, self._texts = root, images, texts
-        self._join([annotations], "coco")
+    def __init__(self, annotations: str, root: str, images: Spans, texts: Spans):
+        self._root = root
+        super().__init__(images, texts, [annotations], "coco")
 
     def _image_id(self, row: int) -> str:
         source, image = rows.element(self._images, row)
@@ -44,7 +49,7 @@ class CocoReader(JoinedReader):
     def _text_row(self, row: int) -> Text:
         return coco_text(self._texts, row)
 
-    def _image(self, row: int) -> tuple:
+    def _image(self, row: int) -> tuple[str, str, bytes]:
         source, image = rows.element(self._images, row)
         data = rows.read_image(self._root, image["file_name"], source)
         return source, self._image_id(row), data
@@ -56,25 +61,27 @@ class KarpathyReader(Reader):
     The id is "cocoid", else "imgid", else the path.
     """
 
-    def __init__(self, annotations: str, root: str, images: index.Spans, splits: Sequence):
+    def __init__(self, annotations: str, root: str, images: Spans, splits: Sequence[str]):
         self._root, self._images, self._splits = root, images, list(splits)
-        self._path, self._rows = annotations, None
+        self._path = annotations
+        self._rows: Numbers | None = None
         if len(self._selected()) == 0 and len(images):
-            seen = {self._split(row) for row in range(len(images))} - {None}
+            splits_seen = map(self._split, range(len(images)))
+            seen = {split for split in splits_seen if split is not None}
             raise UserError(
                 f"{annotations} has no image of split {', '.join(self._splits)}"
                 f"{did_you_mean(self._splits[0], seen)}"
             )
 
     def _split(self, row: int) -> str | None:
-        """None where the row is bad: it then belongs to every split, to be heard of."""
+        """None where the row is bad: it then belongs to every split, so that each reports it."""
         try:
             split = rows.element(self._images, row)[1].get("split")
         except BadRecord:
             return None
         return split if isinstance(split, str) else None
 
-    def _build(self, write) -> None:
+    def _build(self, write: Write) -> None:
         wanted = {None, *self._splits}
         selected = (
             row
@@ -83,13 +90,14 @@ class KarpathyReader(Reader):
         )
         write("rows", np.fromiter(selected, np.int64))
 
-    def _selected(self) -> np.ndarray:
+    def _selected(self) -> Numbers:
+        """The rows of the wanted splits."""
         if self._rows is None:
             kind = "\0".join(["karpathy", *self._splits])
-            self._rows = index.cached([self._path], kind, self._build)["rows"]
+            self._rows = cached([self._path], kind, self._build)["rows"]
         return self._rows
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None}
 
     def __len__(self) -> int:
@@ -103,7 +111,7 @@ class KarpathyReader(Reader):
         if image.get("filepath"):
             path = rows.text(image["filepath"], '"filepath"', source) + "/" + path
         image_id = next((image[key] for key in ("cocoid", "imgid") if key in image), path)
-        captions = karpathy_captions(image, source, self._least_captions)
+        captions = karpathy_captions(image, source, self.least_captions)
         return Record(
             id=rows.identity(image_id, "id", source),
             image=rows.read_image(self._root, path, source),
@@ -113,22 +121,26 @@ class KarpathyReader(Reader):
         )
 
 
-def coco_arrays(path: str) -> list:
+def coco_arrays(path: str) -> list[Spans]:
     """[images, annotations] as Spans; Karpathy's files have no annotations."""
-    return index.json_arrays(path, "images", "annotations")
+    return json_arrays(path, "images", "annotations")
 
 
-def coco_reader(annotations: str, root: str, split: str | Sequence | None = None) -> Reader:
+def coco_reader(annotations: str, root: str, split: str | Sequence[str] | None = None) -> Reader:
     """COCO captions or Karpathy's `dataset_*.json`: a record per image, with all its captions.
 
-    annotations: the JSON file. root: the folder of the images. split: of Karpathy's files, the
-    split or splits to read, e.g. "test" or ["train", "restval"]; None reads all.
+    Args:
+        annotations: the JSON file.
+        root: the folder of the images.
+        split: of Karpathy's files, the split or splits to read, e.g. "test" or ["train",
+            "restval"]; None reads all.
     """
     path, folder = rows.file(annotations), rows.folder(root)
     splits = [split] if isinstance(split, str) else list(split or [])
     images, texts = coco_arrays(path)
     if len(texts) and splits:
         raise UserError(f"{path} holds COCO captions, which have no splits: leave split out")
+    reader: Reader
     if len(texts):
         reader = CocoReader(path, folder, images, texts)
     else:

@@ -1,4 +1,4 @@
-"""Where the rows of a file lie, so that any row of any size is read alone.
+"""An index of a file: where its rows lie, so that any row of any size is read alone.
 
 An index is built in one streaming pass and kept as a file of int64 numbers, beside the data or,
 where that cannot be written, in the user's cache folder. It is memory-mapped, and built again when
@@ -17,27 +17,32 @@ import logging
 import os
 import tempfile
 import time
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from ernie_vil2.data.formats.json_scan import BOM, json_elements
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
 _FORMAT = 2
 _HEADER_BYTES = 4096
 _BLOCK = 1 << 20
-MAX_ROW_BYTES = 3 << 29  # a picture of MAX_IMAGE_BYTES in base64, and some text
-_LOUD_BYTES = 1 << 30  # a file above this takes long enough to be announced
+_LOUD_BYTES = 1 << 30  # the index of a larger file takes so long that it is announced
 _SAMPLES, _SAMPLE_BYTES = 16, 4096  # of a file; one of up to 64 KiB is looked at whole
 _DRAFT = ".draft"
-_ABANDONED = 60.0  # seconds after which a draft that nobody holds is nobody's
-_verified: set = set()  # index files whose checksum this process has seen to be right
+_ABANDONED = 60.0  # seconds after which a draft that no process holds open is removed
+_verified: set[tuple[str, int, int, int]] = set()  # index files that this process has found whole
+
+State = list[Any]  # of a file: size, time, hash; a list, as JSON gives it back
+Arrays = dict[str, Numbers]
+Write = Callable[[str, ArrayLike], None]  # name, numbers
+Build = Callable[[Write], None]
 
 
-def _state(path: str) -> list:
+def _state(path: str) -> State:
     """What changes when a file does: its size, its time, and a hash of samples of its content."""
     try:
         with open(path, "rb", buffering=0) as file:
@@ -51,10 +56,10 @@ def _state(path: str) -> list:
     return [stat.st_size, stat.st_mtime_ns, digest.hexdigest()]
 
 
-def _places(paths: Sequence, kind: str) -> list:
+def _places(paths: Sequence[str], kind: str) -> list[str]:
     """Where the index may lie, the best place first."""
 
-    def name(parts) -> str:
+    def name(parts: Sequence[str]) -> str:
         digest = hashlib.blake2b("\0".join([kind, *parts]).encode(errors="surrogateescape"))
         return f".{os.path.basename(paths[0])[:100]}.{digest.hexdigest()[:16]}.index"
 
@@ -65,7 +70,7 @@ def _places(paths: Sequence, kind: str) -> list:
     return [os.path.join(folder, beside), os.path.join(home, "ernie_vil2", private)]
 
 
-def _mapped(place: str, states: list):
+def _mapped(place: str, states: list[State]) -> Arrays | None:
     """The arrays kept at `place`, or None where they are missing, damaged or of other files."""
     try:
         with open(place, "rb") as file:
@@ -75,7 +80,7 @@ def _mapped(place: str, states: list):
         total = sum(header["lengths"].values())
         if os.path.getsize(place) != _HEADER_BYTES + 8 * total or not _is_whole(place, header):
             return None
-        numbers = np.zeros(0, np.int64)
+        numbers: Numbers = np.zeros(0, np.int64)
         if total:
             numbers = np.memmap(place, np.int64, "r", offset=_HEADER_BYTES, shape=(total,))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -87,7 +92,7 @@ def _mapped(place: str, states: list):
     return arrays
 
 
-def _is_whole(place: str, header: dict) -> bool:
+def _is_whole(place: str, header: Mapping[str, Any]) -> bool:
     """Whether the numbers are those that were written; looked at once by a process."""
     stat = os.stat(place)
     version = (place, stat.st_ino, stat.st_size, stat.st_mtime_ns)
@@ -103,13 +108,18 @@ def _is_whole(place: str, header: dict) -> bool:
     return True
 
 
-def cached(paths: Sequence, kind: str, build: Callable) -> dict:
+def cached(paths: Sequence[str], kind: str, build: Build) -> Arrays:
     """Named int64 arrays made from `paths`, memory-mapped from their index file.
 
-    build(write) is called where there is no valid index; it calls write(name, int64 array), as
-    often as it likes, all for one name before the next. kind: what tells this index from others
-    of the same files. Several processes may build at once: each index appears whole. Raises
-    UserError where a file cannot be read or no index can be written.
+    Several processes may build at once: each index appears whole.
+
+    Args:
+        kind: what tells this index from others of the same files.
+        build: called as build(write) where there is no valid index; it calls write(name, int64
+            array) as often as it likes, all for one name before the next.
+
+    Raises:
+        UserError: a file cannot be read, or no index can be written.
     """
     states = [_state(path) for path in paths]
     places = _places(paths, kind)
@@ -139,7 +149,7 @@ def cached(paths: Sequence, kind: str, build: Callable) -> dict:
 
 
 @contextlib.contextmanager
-def _draft(place: str):
+def _draft(place: str) -> Iterator[BinaryIO]:
     """A file to write that takes its place at the end, whole, or else leaves nothing.
 
     Its name begins with a dot as the index's own does, so that no "folder/*" takes it for data if
@@ -169,169 +179,21 @@ def _remove_abandoned_drafts(place: str) -> None:
                 os.unlink(path)
 
 
-def _write(file, states: list, build: Callable) -> None:
-    lengths, digest = {}, hashlib.blake2b(digest_size=16)
+def _write(file: BinaryIO, states: list[State], build: Build) -> None:
+    lengths: dict[str, int] = {}
+    digest = hashlib.blake2b(digest_size=16)
     file.write(b" " * _HEADER_BYTES)
 
-    def write(name: str, numbers) -> None:
+    def write(name: str, numbers: ArrayLike) -> None:
         assert name not in lengths or name == next(reversed(lengths)), name
-        numbers = np.ascontiguousarray(numbers, np.int64)
-        lengths[name] = lengths.get(name, 0) + numbers.size
-        digest.update(numbers)
-        file.write(numbers)
+        content = np.ascontiguousarray(numbers, np.int64)
+        lengths[name] = lengths.get(name, 0) + content.size
+        digest.update(content.data)
+        file.write(content.data)
 
     build(write)
     header = {"format": _FORMAT, "states": states, "lengths": lengths}
-    header = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
-    assert len(header) < _HEADER_BYTES
+    encoded = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
+    assert len(encoded) < _HEADER_BYTES
     file.seek(0)
-    file.write(header.ljust(_HEADER_BYTES))
-
-
-class Spans:
-    """Byte ranges of one file, read on demand. Picklable; safe after fork and in threads.
-
-    Where they lie is the array `name`, starts and ends in turn, of `cached([path], kind, build)`.
-    fence: the byte that stands between two ranges and in none, where that is so; it tells when the
-    file is another than that of the index in a way that no sample has shown.
-    """
-
-    def __init__(self, path: str, kind: str, build: Callable, name: str, fence: bytes = b""):
-        self.path, self._kind, self._build, self._name = path, kind, build, name
-        self._fence = fence
-        self._file, self._spans = None, None
-        self._open()
-
-    def _open(self) -> None:
-        self._spans = cached([self.path], self._kind, self._build)[self._name].reshape(-1, 2)
-        # unbuffered, and read by pread: no position is shared with a forked process
-        self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115
-
-    def __del__(self):
-        if getattr(self, "_file", None):
-            self._file.close()
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_file": None, "_spans": None}
-
-    def __len__(self) -> int:
-        if self._spans is None:
-            self._open()
-        return len(self._spans)
-
-    def read(self, row: int, limit: int | None = None) -> bytes:
-        """The bytes of a row from 0, or the first `limit` of them. Raises OSError."""
-        if self._spans is None:
-            self._open()
-        start, end = map(int, self._spans[row])
-        wanted = end - start if limit is None else min(end - start, limit)
-        if wanted > MAX_ROW_BYTES:
-            raise OSError(f"a row of {wanted} bytes, at most {MAX_ROW_BYTES} are read")
-        before = len(self._fence) * (row > 0)
-        behind = len(self._fence) * (wanted == end - start)
-        data = os.pread(self._file.fileno(), before + wanted + behind, start - before)
-        if len(data) < before + wanted:
-            raise OSError("the file is shorter than when it was opened")
-        found = data[before : before + wanted]
-        fences = data[:before] + data[before + wanted :]
-        if self._fence and (self._fence in found or fences.strip(self._fence)):
-            raise OSError("the file is not the one that was indexed: start again")
-        return found
-
-
-def lines(path: str) -> Spans:
-    """The lines of a file, without their line feeds and the file's byte order mark."""
-    return Spans(path, "lines", _Lines(path), "spans", b"\n")
-
-
-class _Lines:
-    def __init__(self, path: str):
-        self.path = path
-
-    def __call__(self, write: Callable) -> None:
-        with _opened(self.path) as file:
-            start = len(BOM) if file.read(len(BOM)) == BOM else 0
-            file.seek(start)
-            position = start
-            for block in iter(lambda: file.read(_BLOCK), b""):
-                ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10) + position
-                if ends.size:
-                    starts = np.concatenate([[start], ends[:-1] + 1])
-                    write("spans", np.stack([starts, ends], axis=1))
-                    start = int(ends[-1]) + 1
-                position += len(block)
-            write("spans", [start, position] if position > start else [])
-
-
-def json_arrays(path: str, *names: str) -> list:
-    """The elements of the named arrays in a JSON file's outermost object, one Spans for each.
-
-    An array that is missing counts as empty. Raises UserError where the file is no JSON object.
-    """
-    build = _JsonArrays(path, names)
-    return [Spans(path, "json " + " ".join(names), build, name) for name in names]
-
-
-class _JsonArrays:
-    def __init__(self, path: str, names: Sequence):
-        self.path, self.names = path, names
-
-    def __call__(self, write: Callable) -> None:
-        spans = {name: array("q") for name in self.names}
-        with _opened(self.path) as file:
-            try:
-                for key, start, end in json_elements(file):
-                    if key in spans:
-                        spans[key].extend((start, end))
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{self.path} is no JSON object of arrays: {error}") from error
-        for name, numbers in spans.items():
-            write(name, np.frombuffer(numbers, np.int64) if numbers else [])
-
-
-def _opened(path: str):
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-
-
-def join(image_ids: Iterable, text_ids: Iterable) -> dict:
-    """Which texts belong to which image.
-
-    image_ids: (row, id), in order of row; text_ids: (row, ids of its images). Holds numbers only.
-    Returns "images" int64 [N], rows of the images with text; "starts" int64 [N + 1] and "texts":
-    the text rows of image n are texts[starts[n] : starts[n + 1]]; "every_image", rows of all images
-    but repeated ones; "unknown", rows of the texts that name an image which is not there; and
-    "counts": images without text, repeated images, texts of unknown images.
-    """
-    keys, rows = array("q"), array("q")
-    for row, image_id in image_ids:
-        keys.append(_key(image_id))
-        rows.append(row)
-    wanted, texts = array("q"), array("q")
-    for row, ids in text_ids:
-        for image_id in dict.fromkeys(ids):
-            wanted.append(_key(image_id))
-            texts.append(row)
-    keys, rows = np.array(keys, np.int64), np.array(rows, np.int64)
-    wanted, texts = np.array(wanted, np.int64), np.array(texts, np.int64)
-    keys, first = np.unique(keys, return_index=True)  # of a repeated image, the first row
-    found = np.isin(wanted, keys)
-    pair_rows = rows[first[np.searchsorted(keys, wanted[found])]]
-    order = np.argsort(pair_rows, kind="stable")
-    images, starts = np.unique(pair_rows[order], return_index=True)
-    unknown = np.unique(texts[~found])
-    return {
-        "images": images,
-        "starts": np.append(starts, len(order)),
-        "texts": texts[found][order],
-        "every_image": np.sort(rows[first]),
-        "unknown": unknown,
-        "counts": np.array([len(keys) - len(images), len(rows) - len(keys), len(unknown)]),
-    }
-
-
-def _key(name: str) -> int:
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
+    file.write(encoded.ljust(_HEADER_BYTES))

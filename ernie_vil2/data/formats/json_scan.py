@@ -1,18 +1,23 @@
 """Where the elements of a JSON file's arrays lie, found without holding the file in memory."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
-_MAX_ELEMENT = 1 << 26  # bytes; a syntax error must not make us read on for ever
+_MAX_ELEMENT = 1 << 26  # bytes; a syntax error must not let us read on for ever
 
 
-def json_elements(file: BinaryIO) -> Iterator:
+def json_elements(file: BinaryIO) -> Iterator[tuple[Any, int, int]]:
     """(key, start, end) of each element of each array directly in the file's outermost object.
 
-    start, end: bytes in the file. Raises ValueError where the file is no JSON object.
+    start, end: bytes in the file.
+
+    Raises:
+        ValueError: the file is no JSON object.
     """
     return _Scanner(file).elements()
 
@@ -21,16 +26,16 @@ class _Scanner:
     """A JSON object read element by element, whatever its size.
 
     Bytes are taken for Latin-1, so that a place in the text is a place in the file: only where
-    elements begin and end is used, and JSON's own signs are the same in Latin-1 as in UTF-8.
+    elements begin and end is used, and JSON's own characters are the same in Latin-1 as in UTF-8.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
         bom = file.read(len(BOM)) == BOM
         file.seek(len(BOM) if bom else 0)
         self._text, self._base, self._at, self._ended = "", file.tell(), 0, False
-        # Python refuses to make an int of more than 4,300 digits, and here none is needed: whoever
-        # asks for the row learns that it cannot be read.
+        # Python refuses to make an int of more than 4,300 digits, and here none is needed: that the
+        # row cannot be read is told when it is asked for.
         self._decode = json.JSONDecoder(parse_int=str).raw_decode
 
     def _more(self) -> None:
@@ -41,7 +46,7 @@ class _Scanner:
         self._text += block.decode("latin-1")
 
     def _next(self) -> str:
-        """The next sign that is no white space, not yet taken; '' at the end."""
+        """The next character that is not white space, left in its place; '' at the end."""
         while True:
             while self._at < len(self._text):
                 if self._text[self._at] not in " \t\r\n":
@@ -59,23 +64,23 @@ class _Scanner:
         self._at += 1
         return sign
 
-    def _value(self) -> tuple:
+    def _value(self) -> tuple[Any, int, int]:
+        """The next value, and the bytes of the file where it begins and ends."""
         self._next()
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
                 # a number at the end of the text may go on in the next block
                 if end < len(self._text) or self._ended:
-                    span = self._base + self._at, self._base + end
-                    self._at = end
-                    return value, *span
+                    start, self._at = self._at, end
+                    return value, self._base + start, self._base + end
             except json.JSONDecodeError as error:
                 if self._ended or len(self._text) - self._at > _MAX_ELEMENT:
                     place = self._base + self._at
                     raise ValueError(f"{error.msg} in what begins at byte {place}") from error
             self._more()
 
-    def elements(self) -> Iterator:
+    def elements(self) -> Iterator[tuple[Any, int, int]]:
         """(key, start, end) of each element of each array directly in the object."""
         self._take("{")
         sign = ","
@@ -89,7 +94,8 @@ class _Scanner:
                 if self._next() == "]":
                     sign = self._take("]")
                 while sign != "]":
-                    yield key, *self._value()[1:]
+                    _, start, end = self._value()
+                    yield key, start, end
                     sign = self._take(",]")
             else:
                 self._value()

@@ -4,14 +4,17 @@
 raises UserError.
 """
 
+from __future__ import annotations
+
 import base64
 import glob
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import Any
 
-from ernie_vil2.data.formats.index import Spans
+from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
@@ -20,7 +23,7 @@ _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _FROM_URLSAFE = bytes.maketrans(b"-_", b"+/")
 
 
-def line(spans: Spans, row: int, *limit: int) -> tuple:
+def line(spans: Spans, row: int, *limit: int) -> tuple[str, bytes]:
     """(source, bytes) of a row from 0, neither blank nor with NUL; its first `limit` bytes."""
     source = f"{spans.path}:{row + 1}"
     data = _read(spans, row, source, *limit).rstrip(b"\r")
@@ -31,7 +34,7 @@ def line(spans: Spans, row: int, *limit: int) -> tuple:
     return source, data
 
 
-def element(spans: Spans, row: int, prefix: str = "") -> tuple:
+def element(spans: Spans, row: int, prefix: str = "") -> tuple[str, dict[str, Any]]:
     """(source, dict) of an element of a JSON array; `prefix` tells two arrays of one file apart."""
     source = f"{spans.path}:{prefix}{row + 1}"
     return source, json_object(_read(spans, row, source), source)
@@ -47,13 +50,15 @@ def _read(spans: Spans, row: int, source: str, *limit: int) -> bytes:
 
 
 def decode(data: bytes, source: str) -> str:
+    """Text from UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRecord(source, f"invalid UTF-8: {error.reason}") from error
 
 
-def json_object(data: bytes, source: str) -> dict:
+def json_object(data: bytes, source: str) -> dict[str, Any]:
+    """A dict from JSON in UTF-8."""
     try:
         value = json.loads(decode(data, source))
     except BadRecord:
@@ -65,7 +70,7 @@ def json_object(data: bytes, source: str) -> dict:
     return value
 
 
-def text(value, what: str, source: str) -> str:
+def text(value: Any, what: str, source: str) -> str:
     """A string with something in it, without the white space around it."""
     if not isinstance(value, str):
         raise BadRecord(source, f"{what} is {'missing' if value is None else 'no string'}")
@@ -82,7 +87,8 @@ def _has_surrogate(value: str) -> bool:
     return not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value)
 
 
-def texts(value, what: str, source: str, at_least: int = 0) -> tuple:
+def texts(value: Any, what: str, source: str, at_least: int = 0) -> tuple[str, ...]:
+    """A list of strings, each with something in it."""
     if not isinstance(value, list):
         raise BadRecord(source, f"{what} is no list")
     if len(value) < at_least:
@@ -90,7 +96,7 @@ def texts(value, what: str, source: str, at_least: int = 0) -> tuple:
     return tuple(text(item, what, source) for item in value)
 
 
-def identity(value, what: str, source: str) -> str:
+def identity(value: Any, what: str, source: str) -> str:
     """An id, which JSON may give as a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -135,7 +141,7 @@ def read_image(root: str, path: str, source: str) -> bytes:
     return data
 
 
-def files(path) -> list:
+def files(path: Any) -> list[str]:
     """The files that a path, a pattern or a list of these names, patterns in alphabetical order."""
     if isinstance(path, Sequence) and not isinstance(path, str):
         found = [name for item in path for name in files(item)]
@@ -150,7 +156,8 @@ def files(path) -> list:
     return [file(path)]
 
 
-def file(path) -> str:
+def file(path: Any) -> str:
+    """The path of a file that is there."""
     if not isinstance(path, (str, os.PathLike)):
         raise UserError(f"{path!r} is no path of a data file")
     path = os.fspath(path)
@@ -161,13 +168,14 @@ def file(path) -> str:
     raise UserError(f"data file {path} does not exist: tools/prepare_data.py makes the demo set")
 
 
-def folder(path) -> str:
+def folder(path: Any) -> str:
     """The absolute path of a folder, without links."""
     if not isinstance(path, (str, os.PathLike)) or not os.path.isdir(path):
         raise UserError(f"image folder {path} does not exist")
     return os.path.realpath(path)
 
 
-def refuse_empty(reader: Sequence, what: str) -> None:
+def refuse_empty(reader: Sized, what: str) -> None:
+    """Raise UserError for a data set without a row; `what` names it."""
     if len(reader) == 0:
         raise UserError(f"{what} holds no record: the data set is empty")

@@ -6,14 +6,18 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from ernie_vil2.data.formats import coco, index, rows
-from ernie_vil2.data.formats import readers as formats
+from ernie_vil2.data.formats import chinese_clip, coco, rows
+from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.spans import lines
+from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
 _BLOCK = 1 << 20  # characters of prose at a time
 _TRIED = 1000  # rows, after which a file without a single record counts as having none
+# how many rows a file has, and the texts of one, where a row that is no record raises BadRecord
+_Rows = tuple[int, Callable[[int], tuple[str, ...]]]
 
 
 def read_texts(path: str) -> Iterator[str]:
@@ -21,8 +25,10 @@ def read_texts(path: str) -> Iterator[str]:
 
     By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
     texts; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows that are
-    no records are left out and counted in a warning. Raises UserError for what is no such file, and
-    where it holds no record at all.
+    no records are left out and counted in a warning.
+
+    Raises:
+        UserError: it is no such file, or holds no record at all.
     """
     path = rows.file(path)
     suffix = os.path.splitext(path)[1].lower()
@@ -36,9 +42,10 @@ def read_texts(path: str) -> Iterator[str]:
     return _of_rows(path, *_READERS[suffix](path))
 
 
-def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple]) -> Iterator[str]:
+def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) -> Iterator[str]:
     """The texts of `count` rows, where texts_of(row) raises BadRecord if it is none."""
-    bad, first = 0, None
+    bad = 0
+    first: BadRecord | None = None
     for row in range(count):
         try:
             yield from texts_of(row)
@@ -52,22 +59,23 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple]) -> Iterato
         log.warning("%s: %d of %d rows are no records: %s", path, bad, count, first)
 
 
-def _tsv(path: str) -> tuple:
-    reader = formats.TsvReader(path)
+def _tsv(path: str) -> _Rows:
+    reader = TsvReader(path)
     return len(reader), reader.texts
 
 
-def _jsonl(path: str) -> tuple:
-    spans = index.lines(path)
+def _jsonl(path: str) -> _Rows:
+    spans = lines(path)
     for row in range(min(len(spans), _TRIED)):
         try:
-            keys = rows.json_object(*reversed(rows.line(spans, row)))
+            source, line = rows.line(spans, row)
+            keys = rows.json_object(line, source)
         except BadRecord:
             continue
         if "image_ids" in keys:
-            return len(spans), lambda row: (formats.chinese_clip_text(spans, row).text,)
+            return len(spans), lambda row: (chinese_clip.chinese_clip_text(spans, row).text,)
         if "image" in keys:
-            reader = formats.FolderReader(os.path.dirname(path) or ".", path)
+            reader = FolderReader(os.path.dirname(path) or ".", path)
             return len(reader), reader.texts
         break
     raise UserError(
@@ -76,7 +84,7 @@ def _jsonl(path: str) -> tuple:
     )
 
 
-def _json(path: str) -> tuple:
+def _json(path: str) -> _Rows:
     images, annotations = coco.coco_arrays(path)
     if len(annotations):
         return len(annotations), lambda row: (coco.coco_text(annotations, row).text,)
@@ -86,7 +94,7 @@ def _json(path: str) -> tuple:
             "Karpathy's splits"
         )
 
-    def captions(row: int) -> tuple:
+    def captions(row: int) -> tuple[str, ...]:
         source, image = rows.element(images, row)
         return coco.karpathy_captions(image, source)
 

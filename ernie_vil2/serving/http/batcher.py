@@ -51,7 +51,9 @@ class Batcher:
         max_queue: most items admitted at a time: in preparation, waiting or computed.
         on_batch: called after each batch with (kind, items, seconds).
 
-    Attributes: `ready` (loaded, and at work), `error` (what `load` raised, or None).
+    Attributes:
+        ready: the model is loaded, and at work.
+        error: what `load` raised, or None.
     """
 
     def __init__(
@@ -85,7 +87,11 @@ class Batcher:
         self._thread.start()
 
     def close(self, timeout: float | None = None) -> bool:
-        """Take nothing more, finish what is queued; whether the worker ended within `timeout`."""
+        """Take nothing more, and finish what is queued.
+
+        Returns:
+            Whether the worker ended within `timeout` seconds.
+        """
         with self._changed:
             self._closing = True
             self.ready = False
@@ -113,7 +119,8 @@ class Batcher:
     def admit(self, items: int) -> Iterator[None]:
         """Room for so many items, from before they are prepared until their results are used.
 
-        Raises QueueFull.
+        Raises:
+            QueueFull: there is none.
         """
         with self._changed:
             if self._admitted + items > self.max_queue:
@@ -128,8 +135,11 @@ class Batcher:
     def submit(self, kind: str, items: Sequence) -> Future:
         """A future of the items' results, in order.
 
-        To cancel it drops what is not yet computed. It fails with the function's error if one of
-        its batches did, and with RuntimeError after `close`.
+        Cancelling it drops what is not yet computed. It fails with the function's error if one of
+        its batches did.
+
+        Raises:
+            RuntimeError: the batcher is not yet at work, or was closed.
         """
         job = _Job(kind, list(items))
         if not job.items:
@@ -141,7 +151,12 @@ class Batcher:
             self._queues[kind].append(job)
             self._waiting[kind] += len(job.items)
             self._changed.notify()
-        job.future.add_done_callback(lambda future: future.cancelled() and self._drop(job))
+
+        def drop_if_cancelled(future: Future) -> None:
+            if future.cancelled():
+                self._drop(job)
+
+        job.future.add_done_callback(drop_if_cancelled)
         return job.future
 
     # -- The worker --------------------------------------------------------------------------------

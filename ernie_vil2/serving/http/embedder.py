@@ -12,20 +12,26 @@ import numpy as np
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import Artefact
-from ernie_vil2.serving.http.batcher import Batcher
-from ernie_vil2.serving.http.inputs import prepare_image, prepare_texts
+from ernie_vil2.serving.http.batcher import Batcher, Compute
 from ernie_vil2.serving.http.metrics import Metrics
-from ernie_vil2.serving.web.errors import ItemError
+from ernie_vil2.serving.items import ItemError, prepare_image, prepare_text
 from ernie_vil2.serving.web.limits import Limits
 
 Row = np.ndarray  # float32 [D], L2-normalised
 
 
 class Embedder:
-    """Tokenises and decodes in a few threads, so that the event loop stays free, and lets the
-    batcher's thread run the model.
+    """Tokenises and decodes in a few threads, and lets the batcher's thread run the model.
 
-    load: gives the Predictor; called in the batcher's thread. max_batch: its batch size.
+    So the event loop stays free.
+
+    Args:
+        artefact: whose tokenizer and transform prepare the items.
+        load: gives the Predictor; called in the batcher's thread.
+        limits: of an item.
+        metrics: where batches and refused items are counted.
+        max_batch: images of a run of the model; four times as many texts.
+        max_wait, max_queue: as in `Batcher`.
     """
 
     def __init__(
@@ -61,21 +67,34 @@ class Embedder:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def in_pool(self, kind: str, function: Callable, *args):
-        """kind: "image" for what may take long, "text" for the rest."""
+        """`function(*args)` in a thread; kind: "image" for what may take long, "text" else."""
         return await asyncio.get_running_loop().run_in_executor(self._pools[kind], function, *args)
 
-    async def texts(self, texts: list[str]) -> list[Row | ItemError]:
-        prepared = await self.in_pool("text", prepare_texts, texts, self._tokenizer, self.limits)
-        return await self._embed("text", prepared)
+    async def prepare_texts(self, texts: list[str]) -> list[np.ndarray | ItemError]:
+        """Of each text its token ids, or why there are none."""
 
-    async def images(self, images: list[str | bytes]) -> list[Row | ItemError]:
-        """images: encoded files, or base64 of them."""
-        prepared = await asyncio.gather(
+        def prepare() -> list[np.ndarray | ItemError]:
+            return [prepare_text(text, self._tokenizer, self.limits) for text in texts]
+
+        return await self.in_pool("text", prepare)
+
+    async def prepare_images(self, images: list[str | bytes]) -> list[np.ndarray | ItemError]:
+        """Of each image, a file or base64 of one, what the model takes, or why there is nothing."""
+        return await asyncio.gather(
             *(
                 self.in_pool("image", prepare_image, image, self._transform, self.limits)
                 for image in images
             )
         )
+
+    async def texts(self, texts: list[str]) -> list[Row | ItemError]:
+        """Of each text its embedding, or why there is none."""
+        prepared = await self.prepare_texts(texts)
+        return await self._embed("text", prepared)
+
+    async def images(self, images: list[str | bytes]) -> list[Row | ItemError]:
+        """Of each image, a file or base64 of one, its embedding, or why there is none."""
+        prepared = await self.prepare_images(images)
         return await self._embed("image", prepared)
 
     async def _embed(self, kind: str, prepared: list[np.ndarray | ItemError]) -> list:
@@ -87,7 +106,7 @@ class Embedder:
         return [item if isinstance(item, ItemError) else next(rows) for item in prepared]
 
 
-def _load(load: Callable) -> Mapping[str, Callable[[list], np.ndarray]]:
+def _load(load: Callable) -> Mapping[str, Compute]:
     predictor = load()
 
     def finite(embed: Callable, items: list) -> list[Row]:

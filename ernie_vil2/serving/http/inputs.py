@@ -1,22 +1,17 @@
-"""From a request's body to texts and images: JSON and multipart forms, checked item by item."""
+"""From a request's body, JSON or a multipart form, to its fields, checked but for their items."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from email.message import Message
 
-import numpy as np
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import ImageError, TooManyPixels, decode_image
-from ernie_vil2.serving import memory
-from ernie_vil2.serving.web.errors import ApiError, ItemError
+from ernie_vil2.serving.web.errors import ApiError
 from ernie_vil2.serving.web.limits import Limits
 
 JSON, FORM = "application/json", "multipart/form-data"
@@ -24,11 +19,12 @@ _PART_HEADERS = 8192  # bytes of all headers of a part of a form
 
 
 async def read_fields(
-    request: Request, chunks: AsyncIterator[bytes], kinds: tuple[str, ...]
+    request: Request, chunks: AsyncGenerator[bytes, None], kinds: tuple[str, ...]
 ) -> bytearray | dict:
     """The body as JSON text not yet parsed, or as a form's fields: name -> list of str or bytes.
 
-    Raises ApiError 400, 415.
+    Raises:
+        ApiError: 400 no form, 415 another content type than `kinds`.
     """
     header = Message()
     header["content-type"] = request.headers.get("content-type", "")
@@ -45,14 +41,14 @@ async def read_fields(
     return body
 
 
-async def _read_form(request: Request, chunks: AsyncIterator[bytes]) -> dict:
+async def _read_form(request: Request, chunks: AsyncGenerator[bytes, None]) -> dict:
     parser = _Form(request.headers, chunks)
     try:
         form = await parser.parse()
         fields: dict[str, list] = {}
         for name, value in form.multi_items():
-            value = value.file.read() if isinstance(value, UploadFile) else value
-            fields.setdefault(name, []).append(value)
+            content = value.file.read() if isinstance(value, UploadFile) else value
+            fields.setdefault(name, []).append(content)
         return fields
     except (MultiPartException, FormParserError) as error:
         text = " ".join(str(getattr(error, "message", error)).split())
@@ -97,7 +93,11 @@ class _Form(MultiPartParser):
 
 
 def validate(model: type[BaseModel], fields: bytearray | dict, limits: Limits) -> BaseModel:
-    """The request, its form checked. Raises ApiError 400 (no JSON), 422 (another form)."""
+    """The request as `model` has it.
+
+    Raises:
+        ApiError: 400 no JSON, 422 other fields or types than the model's.
+    """
     try:
         if isinstance(fields, dict):
             return model.model_validate(_unlisted(model, fields))
@@ -128,57 +128,3 @@ def _unlisted(model: type[BaseModel], fields: dict) -> dict:
         else values
         for name, values in fields.items()
     }
-
-
-# -- Items -----------------------------------------------------------------------------------------
-
-
-def check_text(text: str, limits: Limits) -> None:
-    """Raises ItemError."""
-    if len(text) > limits.text_chars:
-        message = f"{len(text)} characters, at most {limits.text_chars} are read"
-        raise ItemError("text_too_long", message)
-    if "\0" in text:
-        raise ItemError("bad_text", f"a NUL character at {text.index(chr(0))}")
-
-
-def prepare_texts(
-    texts: list[str], tokenizer: Tokenizer, limits: Limits
-) -> list[np.ndarray | ItemError]:
-    """Of each text its token ids, int64 [max_len], or why there are none."""
-    prepared: list[np.ndarray | ItemError] = []
-    for text in texts:
-        try:
-            check_text(text, limits)
-            ids = tokenizer([text])[0]
-            if np.count_nonzero(ids != tokenizer.pad_id) <= 2:  # [CLS] and [SEP]
-                raise ItemError("empty_text", "no token in the text")
-            prepared.append(ids)
-        except ItemError as error:
-            prepared.append(error)
-    return prepared
-
-
-def prepare_image(
-    image: str | bytes, transform: Callable[[np.ndarray], np.ndarray], limits: Limits
-) -> np.ndarray | ItemError:
-    """What the image program takes for one image (bytes, or base64 of them), or why there is
-    nothing."""
-    size = 0
-    try:
-        if isinstance(image, str):
-            image = base64.b64decode(image, validate=True)
-        pixels = decode_image(image, max_pixels=limits.pixels, seconds=limits.decode_seconds)
-        size = pixels.nbytes
-        prepared = np.ascontiguousarray(transform(pixels))
-        del pixels
-        return prepared
-    except TooManyPixels as error:
-        return ItemError("too_many_pixels", str(error))
-    except ImageError as error:
-        return ItemError("bad_image", str(error))
-    except ValueError:  # binascii.Error, or characters that are not ASCII
-        return ItemError("bad_base64", "not base64 (RFC 4648, section 4, no data: prefix)")
-    finally:
-        if size > memory.LARGE:
-            memory.trim()

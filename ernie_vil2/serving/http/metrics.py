@@ -47,8 +47,10 @@ class Metrics:
 
 
 class Measured:
-    """ASGI middleware: counts and times every request by its route, not by its path, which a
-    client chooses."""
+    """ASGI middleware that counts and times every request.
+
+    By its route, not by its path, which a client chooses.
+    """
 
     def __init__(self, app, metrics: Metrics):
         self.app = app

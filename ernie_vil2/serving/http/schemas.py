@@ -1,8 +1,8 @@
 """What the HTTP server takes and gives: pydantic models and their examples."""
 
-from typing import Annotated, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
 # A 16 x 16 PNG, so that the examples of the documentation can be sent as they stand.
 EXAMPLE_IMAGE = (
@@ -16,6 +16,13 @@ Encoding = Annotated[
 ]
 
 
+# bytes: a file of a multipart form, which JSON cannot hold
+Image = Annotated[
+    Union[str, bytes],
+    WithJsonSchema({"type": "string", "description": "an encoded image as base64 (RFC 4648, 4)"}),
+]
+
+
 # -- Requests --------------------------------------------------------------------------------------
 
 
@@ -23,54 +30,67 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-# bytes: a file of a multipart form, which JSON cannot hold
-_Image = Annotated[
-    Union[str, bytes],
-    WithJsonSchema({"type": "string", "description": "an encoded image as base64 (RFC 4648, 4)"}),
-]
+class TextsRequest(_Request):
+    texts: list[str]
+    encoding: Encoding = "float"
+
+
+class ImagesRequest(_Request):
+    images: list[Image]
+    encoding: Encoding = "float"
+
+
+class SimilarityRequest(_Request):
+    texts: list[str]
+    images: list[Image]
+
+
+class ClassifyRequest(_Request):
+    images: list[Image]
+    labels: list[str]
+    templates: Optional[list[str]] = None
 
 
 class Requests:
-    """The request models for given limits, which OpenAPI then states.
+    """The request models, each with lists of at most `max_items`, which OpenAPI then states.
 
-    Attributes, each a class: `Texts`, `Images`, `Similarity`, `Classify`.
+    Attributes:
+        Texts, Images, Similarity, Classify: the classes.
     """
 
     def __init__(self, max_items: int):
-        def some(item, examples: list, **more):
-            return Annotated[
-                list[item], Field(min_length=1, max_length=max_items, examples=[examples], **more)
-            ]
-
-        Texts = some(str, ["一只猫", "a photo of a dog"])
-        Images = some(_Image, [EXAMPLE_IMAGE])
-        Labels = some(str, ["猫", "狗"])
-        Templates = some(
-            str,
+        self._max_items = max_items
+        texts = self._some(list[str], ["一只猫", "a photo of a dog"])
+        images = self._some(list[Image], [EXAMPLE_IMAGE])
+        labels = self._some(list[str], ["猫", "狗"])
+        templates = self._some(
+            list[str],
             ["一张{}的图片", "a photo of {}"],
             description="prompts with {} for the label; default: the exported model's. At most "
             f"{max_items} images and prompts, labels times templates, in all",
         )
+        self.Texts = _with(TextsRequest, texts=(texts, ...))
+        self.Images = _with(ImagesRequest, images=(images, ...))
+        self.Similarity = _with(SimilarityRequest, texts=(texts, ...), images=(images, ...))
+        self.Classify = _with(
+            ClassifyRequest,
+            images=(images, ...),
+            labels=(labels, ...),
+            templates=(Optional[templates], None),
+        )
 
-        class TextsRequest(_Request):
-            texts: Texts
-            encoding: Encoding = "float"
+    def _some(self, kind: Any, example: list, **more: Any) -> Any:
+        """The type of a list: not empty, and not too long."""
+        bounds = Field(min_length=1, max_length=self._max_items, examples=[example], **more)
+        return Annotated[kind, bounds]
 
-        class ImagesRequest(_Request):
-            images: Images
-            encoding: Encoding = "float"
 
-        class SimilarityRequest(_Request):
-            texts: Texts
-            images: Images
+_Model = TypeVar("_Model", bound=_Request)
 
-        class ClassifyRequest(_Request):
-            images: Images
-            labels: Labels
-            templates: Optional[Templates] = None
 
-        self.Texts, self.Images = TextsRequest, ImagesRequest
-        self.Similarity, self.Classify = SimilarityRequest, ClassifyRequest
+def _with(model: type[_Model], **fields: Any) -> type[_Model]:
+    """A model of the same name with other types of some fields."""
+    return create_model(model.__name__, __base__=model, **fields)
 
 
 # -- Answers ---------------------------------------------------------------------------------------

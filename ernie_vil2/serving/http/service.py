@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from pydantic import BaseModel
 from pydantic_core import to_json
@@ -14,19 +15,29 @@ from starlette.responses import Response
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.serving.http.batcher import QueueFull
 from ernie_vil2.serving.http.embedder import Embedder
+from ernie_vil2.serving.http.endpoints import Answer
 from ernie_vil2.serving.http.inputs import FORM, JSON, read_fields, validate
 from ernie_vil2.serving.http.metrics import Metrics
-from ernie_vil2.serving.web.errors import ApiError, ItemError
-from ernie_vil2.serving.web.limits import ApiKeys, Bodies, Limits, client_gone
+from ernie_vil2.serving.items import ItemError
+from ernie_vil2.serving.web.errors import ApiError, draining
+from ernie_vil2.serving.web.limits import ApiKeys, Bodies, Limits, client_gone, disconnected
+
+_Body = TypeVar("_Body", bound=BaseModel)
 
 
 class Service:
     """An application's state: model, limits, and whether requests are taken.
 
-    load: gives the Predictor of `artefact`; called in a thread of its own, once the application
-    has started. The other arguments are `Embedder`'s.
+    Args:
+        artefact: the exported model.
+        load: gives the Predictor of `artefact`; called in a thread of its own, once the
+            application has started.
+        limits: of items, of requests, and of their time.
+        keys: that clients must show.
+        batching: `max_batch`, `max_wait` and `max_queue` of `Embedder`.
 
-    Attributes: `draining`: set it to refuse new requests.
+    Attributes:
+        draining: set it to refuse new requests.
     """
 
     def __init__(
@@ -66,10 +77,9 @@ class Service:
         return self.batcher.error
 
     def check_ready(self) -> None:
-        """Raises ApiError 503."""
+        """Raises ApiError 503: the model is being loaded, or the server ends."""
         if self.draining:
-            headers = {"Connection": "close", "Retry-After": "1"}
-            raise ApiError(503, "draining", "the server is shutting down", headers=headers)
+            raise draining("server")
         if not self.batcher.ready:
             message = "the model is being loaded"
             raise ApiError(503, "loading", message, headers={"Retry-After": "1"})
@@ -77,14 +87,17 @@ class Service:
     async def answer(
         self,
         request: Request,
-        model: type[BaseModel],
-        count: Callable[[BaseModel], int],
-        work: Callable[[BaseModel], Awaitable[tuple[dict, list]]],
+        model: type[_Body],
+        count: Callable[[_Body], int],
+        work: Callable[[_Body], Awaitable[Answer]],
     ) -> Response:
         """Read, check, admit and do one request, within its time.
 
-        count: how many items it puts into the queue; work: gives the answer and, of each item,
-        its embedding or ItemError.
+        Args:
+            request: whose body is not yet read.
+            model: of the body.
+            count: how many items a body puts into the queue.
+            work: gives the answer to a body.
         """
         self.check_ready()
         with_images = "images" in model.model_fields
@@ -94,7 +107,13 @@ class Service:
             fields = await read_fields(request, chunks, kinds)
             return await self._within_time(request, self._do(model, fields, count, work))
 
-    async def _do(self, model, fields, count, work) -> Response:
+    async def _do(
+        self,
+        model: type[_Body],
+        fields: bytearray | dict,
+        count: Callable[[_Body], int],
+        work: Callable[[_Body], Awaitable[Answer]],
+    ) -> Response:
         kind = "image" if "images" in model.model_fields else "text"
         parsed = await self.embedder.in_pool(kind, validate, model, fields, self.limits)
         del fields
@@ -109,14 +128,15 @@ class Service:
             headers = {"Retry-After": str(min(60, math.ceil(full.retry_after)))}
             raise ApiError(429, "queue_full", str(full), headers=headers) from None
         status = 200
-        if all(isinstance(outcome, ItemError) for outcome in outcomes):
-            status, answer = 422, {"error": outcomes[0].at(0), **answer}
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ItemError)]
+        if len(errors) == len(outcomes):
+            status, answer = 422, {"error": errors[0].at(0), **answer}
         content = await self.embedder.in_pool("text", to_json, answer)
         return Response(content, status, media_type=JSON)
 
     async def _within_time(self, request: Request, work: Awaitable[Response]) -> Response:
         """`work`'s result; it is cancelled when its time is up or the client has gone."""
-        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(request))
+        task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected(request))
         try:
             done, _ = await asyncio.wait(
                 {task, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED
@@ -131,8 +151,3 @@ class Service:
             task.cancel()
             gone.cancel()
             await asyncio.wait({task, gone})  # its place in the queue is free again
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
 from starlette.applications import Starlette
@@ -22,13 +23,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE, kind
+from ernie_vil2.serving.items import json_kind
+from ernie_vil2.serving.paddle_serving.request import BAD_REQUEST, TOO_LARGE
 from ernie_vil2.serving.paddle_serving.service import NAME, EmbeddingService
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Busy, Gone
 from ernie_vil2.serving.web import limits as http
 from ernie_vil2.serving.web.connections import ConnectionLimits, fit_open_files
-from ernie_vil2.serving.web.errors import ApiError
+from ernie_vil2.serving.web.errors import ApiError, draining
 from ernie_vil2.serving.web.server import make_server
 
 PATH = f"/{NAME}/prediction"
@@ -40,9 +42,12 @@ _STUCK = 4  # times `limits.seconds`: as long nothing may be done while there is
 
 
 def connection_limits(limits: Limits) -> tuple[ConnectionLimits, int]:
-    """Of HTTP, and how many connections gRPC may have; fewer of both where `ulimit -n` is small.
+    """The limits of HTTP, and how many connections gRPC may have.
 
-    Raises UserError.
+    Fewer of both where few files may be open (`ulimit -n`).
+
+    Raises:
+        UserError: too few.
     """
     wanted = limits.connections + _RPC_CONNECTIONS
     found = fit_open_files(
@@ -58,15 +63,28 @@ def connection_limits(limits: Limits) -> tuple[ConnectionLimits, int]:
 
 
 class Front:
-    """Serves `service` on a listening socket, in a thread of its own: `start`, then `drain`."""
+    """Serves `service` on a listening socket, in a thread of its own: `start`, then `drain`.
 
-    ready, failure = True, None  # for the server: the model was loaded and verified before
+    Attributes:
+        draining: set it to refuse new requests.
+        in_flight: requests being answered.
+        in_work: of these, the ones whose body has arrived.
+    """
 
-    def __init__(self, listener: socket.socket, service: EmbeddingService, connections):
-        self.listener, self.service, self.limits = listener, service, service.limits
+    ready = True  # for the server: the model was loaded and verified before
+    failure: BaseException | None = None
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        service: EmbeddingService,
+        connections: ConnectionLimits,
+        drain_seconds: float,
+    ):
+        self.service, self.limits = service, service.limits
         self.draining = False
         self.in_flight = 0
-        self.in_work = 0  # of these, the ones whose body has arrived
+        self.in_work = 0
         self.pool = ThreadPoolExecutor(2 * service.turns.most, "request")
         self.parsing = threading.BoundedSemaphore(_PARSED_AT_ONCE)
         self.bodies = http.Bodies(
@@ -76,14 +94,10 @@ class Front:
                 body_seconds=self.limits.seconds,
             )
         )
-        self.connections = connections
-        self.server = None
+        self.server = make_server(self.app(), self, connections, drain_seconds, error=_error_json)
+        self.thread = threading.Thread(target=self.server.run, args=([listener],), name="http")
 
-    def start(self, drain_seconds: float) -> None:
-        self.server = make_server(
-            self.app(), self, self.connections, drain_seconds, error=_error_json
-        )
-        self.thread = threading.Thread(target=self.server.run, args=([self.listener],), name="http")
+    def start(self) -> None:
         self.thread.start()
 
     def drain(self) -> None:
@@ -92,6 +106,12 @@ class Front:
         self.thread.join()
 
     def app(self) -> Starlette:
+        # each is given the kind of error that it stands for
+        refusals: dict[Any, Any] = {
+            ApiError: _refused,
+            HTTPException: _no_page,
+            Exception: _failed,
+        }
         return Starlette(
             routes=[
                 Route("/healthz", self.healthz),
@@ -99,7 +119,7 @@ class Front:
                 # the last part of the path is free in Paddle Serving
                 Route(f"/{NAME}/{{method:path}}", self.predict, methods=["POST"]),
             ],
-            exception_handlers={ApiError: _refused, HTTPException: _no_page, Exception: _failed},
+            exception_handlers=refusals,
         )
 
     async def healthz(self, request: Request) -> Response:
@@ -114,10 +134,9 @@ class Front:
         return _json({"status": "ready"})
 
     def check_ready(self) -> None:
-        """Raises ApiError 503."""
+        """Raises ApiError 503: the service ends."""
         if self.draining:
-            headers = {"Connection": "close", "Retry-After": "1"}
-            raise ApiError(503, "draining", "the service is shutting down", headers=headers)
+            raise draining("service")
 
     async def predict(self, request: Request) -> Response:
         self.check_ready()
@@ -133,12 +152,12 @@ class Front:
             self.in_flight -= 1
 
     def check_length(self, request: Request) -> None:
-        """Raises ApiError 411, 413."""
+        """Raises ApiError: 411 no Content-Length, 413 above the limit."""
         length, most = request.headers.get("content-length"), self.limits.body_mb << 20
         if length is None:
             headers = {"Connection": "close"}
             raise ApiError(411, "no_length", "a Content-Length is needed", headers=headers)
-        if int(length) > most:  # h11 has seen to it that it is a number of few digits
+        if int(length) > most:  # h11 has checked that it is a number of few digits
             message = f"a body of {length} bytes, at most {most}: send less"
             raise ApiError(413, "body_too_large", message)
 
@@ -188,7 +207,7 @@ def _parse(body: bytearray, limits: Limits) -> messages.Request:
     except (ValueError, RecursionError) as error:
         raise bad(f"the body is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict):
-        raise bad(f'the body is {kind(content)}: expected an object with "key" and "value"')
+        raise bad(f'the body is {json_kind(content)}: expected an object with "key" and "value"')
     for name in ("key", "value"):
         strings = content.get(name)
         if not isinstance(strings, list) or not all(isinstance(text, str) for text in strings):
@@ -203,8 +222,7 @@ def _parse(body: bytearray, limits: Limits) -> messages.Request:
 
 
 async def _set_when_gone(request: Request, gone: threading.Event) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await http.disconnected(request)
     gone.set()
 
 

@@ -29,38 +29,38 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 def watch(
-    folder, settings, host: str, http_port: int, rpc_port: int, log_dir, verify: bool = False
+    folder: str | os.PathLike,
+    settings: str | os.PathLike,
+    host: str,
+    http_port: int,
+    rpc_port: int,
+    log_dir: str | os.PathLike,
+    verify: bool = False,
 ) -> int:
-    """Run the service until SIGTERM or SIGINT, or until it is ready; returns the exit code.
+    """Run the service until SIGTERM or SIGINT.
 
-    Raises UserError: what kept it from starting, in one line.
+    Args:
+        folder: the exported model.
+        settings: a YAML file; see settings.py.
+        host, http_port, rpc_port: where to listen.
+        log_dir: of Paddle Serving's logs and of output.log.
+        verify: end once it is ready, and so its embeddings are the trained model's.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: what kept it from starting, in one line.
     """
     if http_port == rpc_port:
         raise UserError(f"HTTP and gRPC are both to listen on port {http_port}: expected two ports")
     for port in (http_port, rpc_port):
         _check_port(host, port)
-    log_dir = Path(log_dir).resolve()
-    log_dir.mkdir(parents=True, exist_ok=True)
-    output = log_dir / "output.log"
-    arguments = [str(Path(folder).resolve()), str(Path(settings).resolve()), host]
-    environment = {
-        **os.environ,
-        "SERVING_LOG_PATH": str(log_dir),
-        "SERVING_HOME": str(log_dir),
-        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # for Paddle Serving's old modules
-        # each connection has a thread, and each heap that they share keeps what it once needed
-        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    with open(output, "wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __name__, *arguments, str(http_port), str(rpc_port)],
-            stdin=subprocess.PIPE,  # its end tells the child that we are gone
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
+    logs = Path(log_dir).resolve()
+    logs.mkdir(parents=True, exist_ok=True)
+    output = logs / "output.log"
+    places = [str(Path(path).resolve()) for path in (folder, settings)]
+    child = _start([*places, host, str(http_port), str(rpc_port)], output)
     stopping = threading.Event()
 
     def stop(*_):
@@ -70,11 +70,12 @@ def watch(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
+        assert child.stdout is not None  # a pipe
         line = child.stdout.readline()  # one, when it is ready or cannot start
         message = json.loads(line) if line else {}
         if "ready" in message:
             print(message["ready"], flush=True)
-            if verify:  # that is what it does before
+            if verify:  # it has compared before it was ready
                 stop()
         child.wait()
     finally:
@@ -89,6 +90,28 @@ def watch(
     print(f"error: the service stopped ({how}): {' '.join(last)}", file=sys.stderr)
     print(f"see {output}", file=sys.stderr)
     return 1
+
+
+def _start(arguments: list[str], output: Path) -> subprocess.Popen:
+    """The service's process, which writes to `output` and its logs beside it."""
+    environment = {
+        **os.environ,
+        "SERVING_LOG_PATH": str(output.parent),
+        "SERVING_HOME": str(output.parent),
+        "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python",  # for Paddle Serving's old modules
+        # each connection has a thread, and each heap that they share keeps what it once needed
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    with open(output, "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", __name__, *arguments],
+            stdin=subprocess.PIPE,  # its end tells the child that we are gone
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def _check_port(host: str, port: int) -> None:
@@ -114,7 +137,7 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     artefact = Artefact.open(folder)
-    settings, limits = load_settings(settings, artefact.folder, rpc_port)
+    paddles, limits = load_settings(settings, artefact.folder, rpc_port)
     try:
         from ernie_vil2.serving.paddle_serving import rpc
         from ernie_vil2.serving.paddle_serving.front import PATH, Front, connection_limits
@@ -125,21 +148,26 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
             f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"
         ) from None
     _quieten()
-    service = EmbeddingService(artefact, settings, limits)
+    service = EmbeddingService(artefact, paddles, limits)
     connections, rpc_connections = connection_limits(limits)
     where = f"[{host}]:{rpc_port}" if ":" in host else f"{host}:{rpc_port}"
     rpc_server = rpc.start(
         where, service.answer, limits, most=2 * service.turns.most, connections=rpc_connections
     )
-    front = Front(listen(host, http_port), service, connections)
-    front.start(DRAIN_SECONDS)
+    front = Front(listen(host, http_port), service, connections, DRAIN_SECONDS)
+    front.start()
     line = f"ready: http://{where.rpartition(':')[0]}:{http_port}{PATH}, gRPC at {where}"
     report.write(json.dumps({"ready": line}) + "\n")
     report.flush()
 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+
+    def stop_when_left() -> None:
+        sys.stdin.read()  # ends when the process that watches has gone
+        stop.set()
+
+    threading.Thread(target=stop_when_left, daemon=True).start()
     children = len(multiprocessing.active_children())  # with is_thread_op: false
     least = _resident()
     while not stop.wait(1):
@@ -190,7 +218,7 @@ def _main() -> None:
     threading.excepthook = _die
     try:
         serve(folder, settings, host, int(http_port), int(rpc_port), report)
-    except (UserError, SystemExit) as error:  # Paddle Serving leaves over its settings
+    except (UserError, SystemExit) as error:  # Paddle Serving exits where settings are wrong
         report.write(json.dumps({"error": str(error)}) + "\n")
         report.flush()
         code = 2

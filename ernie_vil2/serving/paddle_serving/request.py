@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
-from paddle_serving_server import pipeline
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import TOWERS, Artefact
-from ernie_vil2.data.transforms import ImageError, decode_image
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.serving.items import ItemError, json_kind, prepare_image, prepare_text
 from ernie_vil2.serving.paddle_serving.settings import Limits
 
 BAD_REQUEST, TOO_LARGE = 51, 52  # err_no; 51 to 99 are a service's own in Paddle Serving
@@ -30,42 +28,45 @@ class RequestError(UserError):
         self.code = code
 
 
-class ItemError(UserError):
-    """One image or text that cannot be embedded."""
+class Message(Protocol):
+    """What is read of a message of Paddle Serving's pipeline."""
+
+    key: Sequence[str]
+    value: Sequence[str]
+    tensors: Sequence
 
 
-class Request(pipeline.RequestOp):
+class Reader:
     """Reads `{"key": [...], "value": [...]}`, in which every value is a string.
 
     images: a JSON list of base64-encoded image files; image: one of them, as it is.
     texts: a JSON list of strings; text: one string, as it is.
     similarity: "true" for the cosines of each image with each text as well.
 
-    Gives a job: for each tower its rows (`image`: what the program takes, `text`: int64
-    [n, max_len]), `<tower>_count` items asked for and `<tower>_errors` {index: message}.
-
-    moved: called after each image.
+    Args:
+        artefact: whose tokenizer and transform prepare the items.
+        limits: of a request and of its items.
+        moved: called after each image.
     """
 
     def __init__(self, artefact: Artefact, limits: Limits, moved: Callable[[], None]):
-        super().__init__()
         self.limits, self.moved = limits, moved
         # beside more of them a text would get too small a share of the processor
         self.decoding = threading.BoundedSemaphore(min(4, runtime.usable_cores()))
         self.transform, self.tokenizer = artefact.transform(), artefact.tokenizer()
         size = artefact.image_size
-        shape, dtype = ([3, size, size], np.float32)
+        self.no_images = np.zeros([0, 3, size, size], np.float32)
         if artefact.preprocess:
-            shape, dtype = ([size, size, 3], np.uint8)
-        self.no_images = np.zeros([0, *shape], dtype)
+            self.no_images = np.zeros([0, size, size, 3], np.uint8)
+        self.no_texts = self.tokenizer([])
 
-    def unpack_request_package(self, request):
-        try:
-            return self.prepare(request), request.logid, None, ""
-        except RequestError as error:
-            return {}, request.logid, error.code, str(error)
+    def prepare(self, request: Message) -> dict:
+        """A job: for each tower its rows (`image`: what the program takes, `text`: int64
+        [n, max_len]), `<tower>_count` items asked for and `<tower>_errors` {index: message}.
 
-    def prepare(self, request) -> dict:
+        Raises:
+            RequestError: no part of the request can be answered.
+        """
         # Paddle Serving would unpickle a tensor's bytes, and so run what a client wrote there
         if request.tensors:
             raise RequestError('tensors are not taken: expected strings in "key" and "value"')
@@ -89,13 +90,13 @@ class Request(pipeline.RequestOp):
         if similarity == "true" and not (images and texts):
             raise RequestError("similarity needs images and texts")
 
-        rows, image_errors = self.each(self.pixels, images)
-        texts_read, text_errors = self.each(self.text, texts)
+        pixels, image_errors = self.each(self.pixels, images)
+        ids, text_errors = self.each(self.ids, texts)
         return {
-            "image": np.stack(rows) if rows else self.no_images,
+            "image": np.stack(pixels) if pixels else self.no_images,
             "image_count": len(images),
             "image_errors": image_errors,
-            "text": self.tokenizer(texts_read),
+            "text": np.stack(ids) if ids else self.no_texts,
             "text_count": len(texts),
             "text_errors": text_errors,
             "similarity": similarity == "true",
@@ -113,7 +114,9 @@ class Request(pipeline.RequestOp):
             except (ValueError, RecursionError) as error:
                 raise RequestError(f"{tower}s is no JSON: {str(error)[:100]}") from None
             if not isinstance(items, list):
-                raise RequestError(f"{tower}s is {kind(items)}: expected a JSON list of strings")
+                raise RequestError(
+                    f"{tower}s is {json_kind(items)}: expected a JSON list of strings"
+                )
         if tower in values:
             items = [*items, values[tower]]
         if len(items) > most:
@@ -123,7 +126,9 @@ class Request(pipeline.RequestOp):
             )
         return items
 
-    def each(self, read, items: list) -> tuple[list, dict[int, str]]:
+    def each(
+        self, read: Callable[[object], np.ndarray | ItemError], items: list
+    ) -> tuple[list[np.ndarray], dict[int, str]]:
         """What could be read of the items, and the others' errors by index."""
         good, errors = [], {}
         end = time.monotonic() + self.limits.seconds
@@ -134,44 +139,18 @@ class Request(pipeline.RequestOp):
                     "send them in parts",
                     TOO_LARGE,
                 )
-            try:
-                if not isinstance(item, str):
-                    raise ItemError(f"is {kind(item)}, expected a string")
-                good.append(read(item))
-            except (ItemError, ImageError) as error:
-                errors[index] = str(error)
+            prepared = read(item)
+            if isinstance(prepared, ItemError):
+                errors[index] = prepared.message
+            else:
+                good.append(prepared)
         return good, errors
 
-    def pixels(self, item: str) -> np.ndarray:
-        try:
-            data = base64.b64decode(item, validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ItemError(f"not base64: {error}") from None
-        if not data:
-            raise ItemError("empty: expected a base64-encoded image file")
-        limits = self.limits
-        try:
-            with self.decoding:
-                image = decode_image(data, max_pixels=limits.pixels, seconds=limits.decode_seconds)
-                return np.ascontiguousarray(self.transform(image))  # not a view of all of it
-        finally:
-            self.moved()
+    def pixels(self, item: object) -> np.ndarray | ItemError:
+        with self.decoding:
+            prepared = prepare_image(item, self.transform, self.limits)
+        self.moved()
+        return prepared
 
-    def text(self, item: str) -> str:
-        if not item.strip():
-            raise ItemError("empty: expected a text")
-        if "\0" in item:
-            raise ItemError("holds a NUL character")
-        if len(item) > self.limits.text_chars:
-            raise ItemError(f"{len(item)} characters, at most {self.limits.text_chars}")
-        try:
-            item.encode()
-        except UnicodeEncodeError:
-            raise ItemError("no valid Unicode: holds half of a surrogate pair") from None
-        return item
-
-
-def kind(value) -> str:
-    """What a JSON value is, for messages."""
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return "null" if value is None else names.get(type(value), "a number")
+    def ids(self, item: object) -> np.ndarray | ItemError:
+        return prepare_text(item, self.tokenizer, self.limits)

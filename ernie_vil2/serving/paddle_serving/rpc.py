@@ -25,7 +25,11 @@ _FIXED = {1: 8, 5: 4}  # bytes of the wire types whose length is no part of the 
 
 
 def read_request(data: bytes) -> messages.Request:
-    """A message from its bytes. Raises RequestError: it has tensors or many fields, or is none."""
+    """A message from its bytes.
+
+    Raises:
+        RequestError: it has tensors or many fields, or is none.
+    """
     position = fields = 0
     try:
         while position < len(data):
@@ -75,10 +79,17 @@ def start(
     most: int,
     connections: int,
 ) -> grpc.Server:
-    """Listen at "host:port" and answer.
+    """Listen and answer.
 
-    answer: of a request and of whether its client has gone; most: requests at a time; connections:
-    at a time. Raises UserError.
+    Args:
+        address: "host:port".
+        answer: of a request, and of a function that says whether its client has gone.
+        limits: of a message, and of a handshake's time.
+        most: requests at a time.
+        connections: at a time.
+
+    Raises:
+        UserError: the address cannot be listened on.
     """
 
     def inference(data: bytes, context) -> messages.Response:

@@ -4,7 +4,7 @@ A request travels request -> route -> image -> text -> answer. `request` checks 
 item in the thread of the call; `route` lets what has no image overtake those that wait for the
 image tower; `image` and `text` run the towers through Paddle Serving's own `local_predictor`, the
 items of several requests in one batch; `answer` writes embeddings and each bad item's error.
-The protocol is described in `Request` (request.py) and `Answer`.
+The protocol is described in `Reader` (request.py) and `Answer`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,31 @@ from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as message
 from paddle_serving_server.web_service import WebService
 
 from ernie_vil2 import processor
-from ernie_vil2.artefact.folder import TOWERS, Artefact, check_golden
+from ernie_vil2.artefact.folder import TOWERS, Artefact
+from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.buckets import by_length
-from ernie_vil2.serving.paddle_serving.request import Request
+from ernie_vil2.serving.paddle_serving.request import Reader, RequestError
 from ernie_vil2.serving.paddle_serving.settings import Limits
 from ernie_vil2.serving.paddle_serving.turns import Turns
-from ernie_vil2.serving.predictor import BF16_OPERATORS
+from ernie_vil2.serving.program import BF16_OPERATORS
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
+
+
+class Request(pipeline.RequestOp):
+    """Lets a `Reader` read what came."""
+
+    def __init__(self, reader: Reader):
+        super().__init__()
+        self.reader = reader
+
+    def unpack_request_package(self, request):
+        try:
+            return self.reader.prepare(request), request.logid, None, ""
+        except RequestError as error:
+            return {}, request.logid, error.code, str(error)
 
 
 class Route(pipeline.Op):
@@ -43,7 +58,12 @@ class Route(pipeline.Op):
 class Tower(pipeline.Op):
     """One tower's program, named "image" or "text", over the rows of several requests.
 
-    rows: most of one run; embed_dim: numbers of an embedding; moved: called after each run.
+    Args:
+        name, input_ops: as Paddle Serving has them.
+        feed: the name of the program's input.
+        rows: most of one run.
+        embed_dim: numbers of an embedding.
+        moved: called after each run.
     """
 
     def __init__(
@@ -77,10 +97,7 @@ class Tower(pipeline.Op):
         return {f"{self.name}_embeds": embeds}, 0, ""
 
     def parts(self, rows: np.ndarray):
-        """Indices of rows that run together, and their width in tokens if they are texts.
-
-        Texts of like length run together, so that a short one does not pay for a long one's width.
-        """
+        """Indices of rows that run together, and their width in tokens if they are texts."""
         if self.name == "text":
             yield from by_length(rows, self.rows)
         else:
@@ -94,7 +111,7 @@ class Tower(pipeline.Op):
 
 
 class Answer(pipeline.ResponseOp):
-    """Writes err_no, err_msg, and in key and value, each value as JSON:
+    """Writes err_no, err_msg, and keys with values, each value as JSON.
 
     image_embeds, text_embeds: a list of lists of numbers, null for a bad item.
     image_errors, text_errors: a list of strings, null for a good item.
@@ -149,7 +166,11 @@ def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
 class EmbeddingService(WebService):
     """The service of one artefact; see settings.py for its settings.
 
-    Attributes: `turns`. Raises UserError if its embeddings are not the trained model's.
+    Attributes:
+        turns: of the requests.
+
+    Raises:
+        UserError: its embeddings are not the trained model's.
     """
 
     def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
@@ -171,7 +192,7 @@ class EmbeddingService(WebService):
         self.verify()
 
     def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
-        request = Request(self.artefact, self.limits, self.turns.moved)
+        request = Request(Reader(self.artefact, self.limits, self.turns.moved))
         last = self.get_pipeline_response(request)
         self._server.set_response_op(Answer([last], self.artefact.logit_scale))
         self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)
@@ -189,9 +210,15 @@ class EmbeddingService(WebService):
     def answer(
         self, request: messages.Request, gone: Callable[[], bool] = lambda: False
     ) -> messages.Response:
-        """The answer to a request, when it is its turn; gone: whether its client has left.
+        """The answer to a request, when it is its turn.
 
-        Raises Busy, Gone.
+        Args:
+            request: a message of Paddle Serving's pipeline.
+            gone: whether its client has left.
+
+        Raises:
+            Busy: there is no room for it.
+            Gone: its client has left.
         """
         kind = "image" if {"image", "images"} & set(request.key) else "text"
         with self.turns.turn(kind, gone):

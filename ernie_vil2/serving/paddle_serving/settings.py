@@ -9,8 +9,9 @@ import yaml
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import TOWERS
-from ernie_vil2.data.transforms import MAX_PIXELS
+from ernie_vil2.data.decode import MAX_PIXELS
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.serving.items import ItemLimits
 
 _DAG = ("is_thread_op", "retry", "use_profile", "tracer", "channel_size")
 _OP = ("concurrency", "batch_size", "auto_batching_timeout", "local_service_conf")
@@ -42,15 +43,20 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the service takes: all are refused with a clear answer beyond it.
+class Limits(ItemLimits):
+    """What the service takes; beyond, a request or an item is refused with a clear answer.
 
-    body_mb: MiB of a request over HTTP; rpc_mb: over gRPC; bodies_mb: of all requests over HTTP
-    together; images, texts: in a request; text_chars: characters of a text; pixels: of an
-    image; rows: most that run through a tower at a time; waiting: requests beyond those in work;
-    seconds: for a client to send its request, for that to wait, and for its items to be prepared;
-    decode_seconds: of a thread's time, for an image; connections: over HTTP at a time;
-    per_address: of these, of one client's address.
+    Attributes:
+        body_mb: MiB of a request over HTTP.
+        rpc_mb: MiB of a request over gRPC.
+        bodies_mb: MiB of all requests over HTTP together.
+        images, texts: in a request.
+        rows: most that run through a tower at a time.
+        waiting: requests beyond those in work.
+        seconds: for a client to send its request, for that to wait, and for its items to be
+            prepared.
+        connections: over HTTP at a time.
+        per_address: of these, of one client's address.
     """
 
     body_mb: int = 32
@@ -58,12 +64,9 @@ class Limits:
     bodies_mb: int = 256
     images: int = 64
     texts: int = 512
-    text_chars: int = 2000
-    pixels: int = 50_000_000
     rows: int = 32
     waiting: int = 64
     seconds: int = 30
-    decode_seconds: int = 5
     connections: int = 1000
     per_address: int = 250
 
@@ -74,9 +77,10 @@ class Limits:
 
 
 def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
-    """Paddle Serving's own settings for an artefact, and ours.
+    """Paddle Serving's own settings for an artefact, and our limits.
 
-    Raises UserError: no such file, an unknown key, threads that would share one predictor.
+    Raises:
+        UserError: no such file, an unknown key, threads that would share one predictor.
     """
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -145,7 +149,7 @@ def _check_keys(path, section, name: str, known) -> None:
 
 
 def _check_numbers(path, section: str, values: dict) -> None:
-    """Those in _BOUNDS, and all limits: a million threads and the like are nobody's wish."""
+    """Those in _BOUNDS, and all limits: a million threads can only be a mistake."""
     for name, value in values.items():
         if name not in _BOUNDS and section != "limits.":
             continue

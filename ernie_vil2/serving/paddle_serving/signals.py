@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 _CAUSES = {
-    "SIGILL": "Paddle used instructions that this processor lacks: see the processors in README.md",
+    "SIGILL": "Paddle used instructions that this processor lacks: see docs/serving.md",
     "SIGSEGV": "native code read memory that is not there: a damaged model, or packages that do "
     "not fit together",
     "SIGBUS": "a file was cut while it was read, or /dev/shm or the disk is full",

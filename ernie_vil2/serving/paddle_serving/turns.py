@@ -19,8 +19,13 @@ class Gone(Exception):
 class Turns:
     """Places for requests with images and for those with texts alone, so that texts pass images.
 
-    working: requests of each kind in work at a time; waiting: of each kind beyond them; seconds:
-    that one waits at most.
+    Args:
+        working: requests of each kind in work at a time.
+        waiting: of each kind beyond them.
+        seconds: that one waits at most.
+
+    Attributes:
+        most: requests of each kind that are taken at a time.
     """
 
     def __init__(self, working: int, waiting: int, seconds: float):
@@ -34,7 +39,12 @@ class Turns:
 
     @contextmanager
     def turn(self, kind: str, gone: Callable[[], bool]) -> Iterator[None]:
-        """Wait for a turn, "image" or "text", and hold it. Raises Busy, Gone."""
+        """Wait for a turn, "image" or "text", and hold it.
+
+        Raises:
+            Busy: too many wait already, or it took too long.
+            Gone: the client has left meanwhile.
+        """
         with self._lock:
             if self._admitted[kind] >= self.most:
                 raise Busy("too many requests are in work: try again")

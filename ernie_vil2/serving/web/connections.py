@@ -5,6 +5,7 @@ On uvicorn and h11 alone, for every HTTP server of ours.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import resource
@@ -18,19 +19,26 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving.web.errors import ApiError
+from ernie_vil2.serving.web.framing import Strict
 
 ACCEPTED_AT_ONCE = 16  # sockets of one turn of the event loop: uvicorn's `backlog`
 _OTHER_FILES = 32 + 3 * ACCEPTED_AT_ONCE  # opened later; sockets accepted and not yet counted
 _FEWEST = 16
-_LINGER_SECONDS = 2.0  # a refused client may send on, else a reset would take the answer from it
+_LINGER_SECONDS = 2.0  # that a refused client may send on: a reset would take the answer from it
 _PROBE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """connections: at a time; per_address: of these, of one IPv4 address or IPv6 /64 network;
-    spare: beside these, for requests to `health` alone; idle_seconds: between requests, or to
-    read an answer; head_seconds: from a request's first byte to the end of its headers.
+    """How many connections a server has, and how long each may keep it waiting.
+
+    Attributes:
+        connections: at a time.
+        per_address: of these, of one IPv4 address or IPv6 /64 network.
+        spare: beside these, for requests to `health` alone.
+        idle_seconds: between requests, or to read an answer.
+        head_seconds: from a request's first byte to the end of its headers.
+        health: paths.
     """
 
     connections: int = 1000
@@ -42,10 +50,13 @@ class ConnectionLimits:
 
 
 def fit_open_files(limits: ConnectionLimits) -> ConnectionLimits:
-    """`limits` with no more connections than the process may have files open (`ulimit -n`), which
-    is raised as far as it may: without a free one, asyncio's accept loop turns and logs for ever.
+    """`limits` with no more connections than the process may have files open (`ulimit -n`).
 
-    Raises UserError.
+    That number is raised as far as it may be: without a free one, asyncio's accept loop turns and
+    logs for ever.
+
+    Raises:
+        UserError: so few may be open that nothing can be served.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd")) + limits.spare + _OTHER_FILES
@@ -116,48 +127,16 @@ def _network(host: str) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-class _Strict(h11.Connection):
-    """h11 without what a proxy in front may read otherwise than we do, and call one request.
-
-    A chunk that does not end in CRLF is refused by h11 itself, from 0.16 on (CVE-2025-43859).
-
-    Attributes: `wrong`, why the last event was refused.
-    """
-
-    wrong = ""
-
-    def next_event(self):
-        try:
-            event = super().next_event()
-            if isinstance(event, h11.Request):
-                _check_framing(event)
-        except h11.RemoteProtocolError as error:
-            self.wrong = " ".join(str(error).split())[:200]
-            raise
-        except ValueError:  # int() of a Content-Length of 5,000 digits
-            self.wrong = "bad Content-Length"
-            raise h11.RemoteProtocolError(self.wrong) from None
-        if isinstance(event, h11.ConnectionClosed):
-            return h11.NEED_DATA  # uvicorn would ask for the next one for ever
-        return event
-
-
-def _check_framing(request: h11.Request) -> None:
-    names = [name for name, _ in request.headers]
-    if b"transfer-encoding" not in names:
-        return
-    if b"content-length" in names:
-        raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding")
-    if request.http_version < b"1.1":
-        raise h11.RemoteProtocolError("Transfer-Encoding in HTTP/1.0")
-
-
 class Http(H11Protocol):
-    """uvicorn's HTTP/1.1 with a place, and a time limit on all that is not a request in work: a
-    silent client, headers that trickle in, a body that goes on after its answer, an answer that
-    nobody reads. What is no HTTP gets 400 and ends the connection.
+    """uvicorn's HTTP/1.1 with a place, and a time limit on all that is not a request in work.
 
-    places: of the server; error: the body of a refusal, JSON.
+    That is a silent client, headers that trickle in, a body that goes on after its answer, an
+    answer that nobody reads. What is no HTTP gets 400 and ends the connection.
+
+    Args:
+        args, kwargs: what uvicorn gives its protocol.
+        places: of the server.
+        error: the body of a refusal, JSON.
     """
 
     def __init__(
@@ -169,12 +148,13 @@ class Http(H11Protocol):
     ):
         super().__init__(*args, **kwargs)
         # the bytes of a head, and h11's own default
-        self.conn = _Strict(h11.SERVER, self.config.h11_max_incomplete_event_size or 16 * 1024)
+        head_bytes = self.config.h11_max_incomplete_event_size or 16 * 1024
+        self.conn = self._strict = Strict(h11.SERVER, head_bytes)
         self._places, self._limits, self._error = places, places.limits, error
         self._application = self.app
         self._too_many: str | None = None
         self._waiting_for: str | None = None  # "idle" or "head": what `_timer` limits
-        self._timer = None
+        self._timer: asyncio.TimerHandle | None = None
         self._refused = False
 
     @property
@@ -195,9 +175,8 @@ class Http(H11Protocol):
         super().data_received(data)
         self._watch()
 
-    def eof_received(self) -> bool | None:
-        """A client that sends no more may still read: it gets its answer, or 400 for half a
-        request."""
+    def eof_received(self) -> bool | None:  # type: ignore[override]  # as asyncio has it
+        """A client that sends no more may still read: its answer, or 400 for half a request."""
         if self.transport.is_closing() or self._refused:
             return None
         self.conn.receive_data(b"")
@@ -222,7 +201,7 @@ class Http(H11Protocol):
             self._timer.cancel()
 
     def send_400_response(self, msg) -> None:
-        self._refuse(ApiError(400, "bad_http", f"no valid HTTP: {self.conn.wrong or msg}"))
+        self._refuse(ApiError(400, "bad_http", f"no valid HTTP: {self._strict.wrong or msg}"))
 
     async def _health_alone(self, scope, receive, send) -> None:
         """The application of a spare place."""
@@ -239,10 +218,10 @@ class Http(H11Protocol):
         await self._application(scope, receive, last)
 
     def _watch(self) -> None:
-        """Bytes that come do not put a time limit off; a request does."""
+        """Limit the time of what is waited for now; bytes that arrive do not extend it."""
         if self._refused or self.transport.is_closing():
             return
-        waiting_for = "idle"
+        waiting_for: str | None = "idle"
         if self.in_work:
             waiting_for = None
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
@@ -280,7 +259,7 @@ class Http(H11Protocol):
             response = h11.Response(status_code=error.status, headers=headers)
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event))
-        if self.cycle is not None:  # the application hears of no more
+        if self.cycle is not None:  # the application gets no more of it
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self._timer:

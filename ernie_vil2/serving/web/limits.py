@@ -1,4 +1,4 @@
-"""What a client may ask of the HTTP server: sizes, counts, times, and the key."""
+"""What a client may ask of a server over HTTP: sizes, counts, times, and the key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving.items import ItemLimits
 from ernie_vil2.serving.web.errors import ApiError
 
 log = logging.getLogger("ernie_vil2")
@@ -24,21 +25,20 @@ KEY_VARIABLE = "ERNIE_VIL2_API_KEY"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one request, and of all requests together.
+class Limits(ItemLimits):
+    """Of one item, of one request, and of all requests together.
 
-    items: of a request, and in `classify` images plus labels times templates; text_chars: of a
-    text; body_bytes: of a request; buffered_bytes: of all bodies held at a time; pixels: of an
-    image; decode_seconds: of a thread's time to decode an image; body_seconds: to send a body;
-    seconds: from body to answer.
+    Attributes:
+        items: of a request, and in `classify` images plus labels times templates.
+        body_bytes: of a request.
+        buffered_bytes: of all bodies held at a time.
+        body_seconds: to send a body.
+        seconds: from body to answer.
     """
 
     items: int = 256
-    text_chars: int = 2000
     body_bytes: int = 32 << 20
     buffered_bytes: int = 256 << 20
-    pixels: int = 50_000_000
-    decode_seconds: float = 5.0
     body_seconds: float = 60.0
     seconds: float = 30.0
 
@@ -56,7 +56,8 @@ class Limits:
 class Bodies:
     """Reads request bodies, none beyond its limit and all together not beyond theirs.
 
-    Attributes: `held`, bytes now in memory.
+    Attributes:
+        held: bytes now in memory.
     """
 
     def __init__(self, limits: Limits):
@@ -64,15 +65,16 @@ class Bodies:
         self.held = 0
 
     @contextmanager
-    def hold(self, request: Request, limit: int) -> Iterator[AsyncIterator[bytes]]:
+    def hold(self, request: Request, limit: int) -> Iterator[AsyncGenerator[bytes, None]]:
         """The chunks of a body of at most `limit` bytes, counted as held until the end.
 
-        They raise ApiError: 408 too slow, 413 too long, 415 compressed, 429 no room for it now,
-        499 the client went away.
+        Raises:
+            ApiError: a chunk does: 408 too slow, 413 too long, 415 compressed, 429 no room for it
+                now, 499 the client went away.
         """
         count = 0
 
-        async def chunks() -> AsyncIterator[bytes]:
+        async def chunks() -> AsyncGenerator[bytes, None]:
             nonlocal count
             too_long = ApiError(413, "body_too_large", f"the body has more than {limit} bytes")
             if int(request.headers.get("content-length", 0)) > limit:
@@ -86,14 +88,14 @@ class Bodies:
             while more:
                 left = deadline - time.monotonic()
                 try:
-                    message = await asyncio.wait_for(request.receive(), max(left, 0.001))
+                    received = await asyncio.wait_for(request.receive(), max(left, 0.001))
                 except asyncio.TimeoutError:
                     seconds = f"{self.limits.body_seconds:g} s"
                     message = f"the body did not arrive within {seconds}"
                     raise ApiError(408, "body_timeout", message) from None
-                if message["type"] == "http.disconnect":
+                if received["type"] == "http.disconnect":
                     raise client_gone()
-                chunk, more = message.get("body", b""), message.get("more_body", False)
+                chunk, more = received.get("body", b""), received.get("more_body", False)
                 if count + len(chunk) > limit:
                     raise too_long
                 if self.held + len(chunk) > self.limits.buffered_bytes:
@@ -109,6 +111,12 @@ class Bodies:
             self.held -= count
 
 
+async def disconnected(request: Request) -> None:
+    """Wait until a request's client has gone; its body has been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 def client_gone() -> ApiError:
     """The client closed the connection; nobody reads this answer (nginx's status for it)."""
     return ApiError(499, "client_closed_request", "the client went away")
@@ -117,7 +125,8 @@ def client_gone() -> ApiError:
 class ApiKeys:
     """Keys that clients must show; with none, all are let in.
 
-    everywhere: at /metrics, /docs and /openapi.json too.
+    Attributes:
+        everywhere: they are asked for at /metrics, /docs and /openapi.json too.
     """
 
     def __init__(self, keys: list[str], everywhere: bool = False):
@@ -141,8 +150,11 @@ class ApiKeys:
     def read(cls, file: str | None = None, everywhere: bool = False) -> ApiKeys:
         """From a file, one key a line, else from the environment variable ERNIE_VIL2_API_KEY.
 
-        Never from the command line, which every user of the machine can read; a file that they
+        Never from the command line, which every user of the machine can read; a file that others
         can read draws a warning.
+
+        Raises:
+            UserError: no file, no key in it, or a key that is too short.
         """
         if file is None:
             keys = [os.environ[KEY_VARIABLE]] if KEY_VARIABLE in os.environ else []
@@ -168,7 +180,7 @@ class ApiKeys:
         shown = request.headers.get("x-api-key", "")
         if scheme.lower() == "bearer":
             shown = bearer.strip()
-        # In constant time, so that none tells how much of a guess was right.
+        # In constant time: how long it takes must not tell how much of a guess was right.
         if not any(hmac.compare_digest(shown.encode(), key) for key in self._keys):
             message = "no valid API key: send Authorization: Bearer KEY, or X-API-Key: KEY"
             raise ApiError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})

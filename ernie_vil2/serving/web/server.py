@@ -24,14 +24,23 @@ _BACKLOG = 1024  # connections that wait to be accepted
 class Served(Protocol):
     """What a server asks of the service behind its application.
 
-    ready: requests are taken; failure: why they never will be, or None; in_flight: requests being
-    answered; draining: set to refuse new ones.
+    Attributes:
+        draining: set to refuse new requests.
     """
 
-    ready: bool
-    failure: BaseException | None
-    in_flight: int
     draining: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why they never will be, or None."""
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being answered."""
 
 
 class Server(uvicorn.Server):
@@ -74,7 +83,11 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0: any free one. Raises UserError: taken, or no such address."""
+    """A listening socket; port 0: any free one.
+
+    Raises:
+        UserError: the port is taken, or there is no such address.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -103,13 +116,20 @@ def make_server(
 ) -> Server:
     """A server of an ASGI application: call `run(sockets=[listener])`.
 
-    error: the body of what is refused before the application sees it.
+    Args:
+        app: the application.
+        service: what stands behind it.
+        connections: their limits.
+        drain_seconds: that requests in work have on SIGTERM.
+        access_log: log every request.
+        error: the body of what is refused before the application sees it.
     """
     if tuple(map(int, h11.__version__.split(".")[:2])) < (0, 16):
         log.warning("h11 %s lets requests be smuggled: pip install 'h11>=0.16'", h11.__version__)
     config = uvicorn.Config(
         app,
-        http=functools.partial(Http, places=Places(connections), error=error),
+        # uvicorn calls it, so it need not be a class
+        http=functools.partial(Http, places=Places(connections), error=error),  # type: ignore[arg-type]
         ws="none",
         lifespan="on",
         loop="asyncio",

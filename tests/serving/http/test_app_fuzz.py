@@ -11,7 +11,7 @@ import pytest
 import schemathesis
 from PIL import Image
 
-from ernie_vil2.data.transforms import FORMATS
+from ernie_vil2.data.decode import FORMATS
 from tests.support.server_process import Process
 
 

@@ -10,20 +10,14 @@ import socket
 import threading
 import time
 
-import paddle
 import pytest
 import yaml
 from PIL import Image
 
-from tests.serving.paddle_serving import test_process as test_paddle_serving
-from tests.serving.paddle_serving.test_process import DEFAULTS, Service
+from tests.support.paddle_serving import DEFAULTS, Service, marks
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(paddle.__version__ >= "3", reason="Paddle 3 writes no .pdmodel"),
-]
+pytestmark = marks
 
-artefact = test_paddle_serving.artefact
 ANSWER = re.compile(rb"HTTP/1\.1 \d")
 PATH = "/ernie_vil2/prediction"
 TEXT = b'{"key": ["text"], "value": ["a red circle"]}'

@@ -13,164 +13,17 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 import yaml
 
 from ernie_vil2 import processor
-from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import eval_transform
-from tests.support.paths import ROOT
+from tests.support.paddle_serving import DEFAULTS, PYTHON, TEXTS, Service, encoded, ended, marks
 from tests.support.sealing import reseal
-from tests.support.shapes import COLORS, SHAPES, draw
+from tests.support.shapes import draw
 
-PYTHON = ROOT / os.environ.get("ERNIE_VIL2_SERVING_VENV", ".venv-serving") / "bin" / "python"
-DEFAULTS = ROOT / "configs" / "paddle_serving.yml"
-TEXTS = ["a red circle", "the blue line " * 9, "square", "white cross a"]
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(paddle.__version__ >= "3", reason="Paddle 3 writes no .pdmodel"),
-]
-
-
-@pytest.fixture(scope="module")
-def artefact(tiny_artefact, tmp_path_factory):
-    if not PYTHON.exists():
-        if os.environ.get("REQUIRE_SERVING"):
-            pytest.fail(f"REQUIRE_SERVING is set and {PYTHON} is missing")
-        pytest.skip("no .venv-serving: bash tools/serving_env.sh makes it")
-    from ernie_vil2.export.paddle_serving import write_serving
-
-    folder = shutil.copytree(tiny_artefact, tmp_path_factory.mktemp("paddle_serving") / "model")
-    write_serving(folder)
-    reseal(folder)
-    return folder
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def ended(pids: list[int]) -> bool:
-    """Within five seconds; a process whose new parent has not noticed yet counts as ended."""
-    for _ in range(50):
-        stats = [Path(f"/proc/{pid}/stat") for pid in pids]
-        if all(not s.exists() or s.read_text().rpartition(")")[2].split()[0] == "Z" for s in stats):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-class Service:
-    """tools/serve_paddle.py as a user starts it. `error`: what it said if it did not start.
-
-    prefix: a command that starts it.
-    """
-
-    def __init__(self, folder: Path, logs: Path, *options: str, prefix: tuple[str, ...] = ()):
-        self.http_port, self.rpc_port = free_ports(2)
-        ports = ["--http-port", str(self.http_port), "--rpc-port", str(self.rpc_port)]
-        self.process = subprocess.Popen(
-            [
-                *prefix,
-                PYTHON,
-                ROOT / "tools" / "serve_paddle.py",
-                folder,
-                *ports,
-                "--log-dir",
-                logs,
-                *options,
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.line = self.process.stdout.readline()
-        self.error = "" if self.line else self.process.communicate()[1]
-
-    def processes(self) -> list[int]:
-        """Its processes, by the folder that stands in their command line or their parents'."""
-        pids, found = {}, [self.process.pid]
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                pids[int(status.parent.name)] = int(
-                    status.read_text().rpartition(")")[2].split()[1]
-                )
-            except OSError:
-                continue
-        for parent in found:
-            found += [pid for pid, above in pids.items() if above == parent]
-        return found
-
-    def memory_mb(self) -> float:
-        total = 0
-        for pid in self.processes():
-            status = Path(f"/proc/{pid}/status").read_text()
-            total += int(status.partition("VmRSS:")[2].split()[0])
-        return total / 1024
-
-    def post(self, body, path="/ernie_vil2/prediction") -> tuple[int, dict]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=120)
-        try:
-            connection.request("POST", path, body)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
-
-    def ask(self, **values) -> tuple[int, dict, str]:
-        """HTTP status, the values read from JSON, err_msg."""
-        strings = [v if isinstance(v, str) else json.dumps(v) for v in values.values()]
-        status, answer = self.post(json.dumps({"key": list(values), "value": strings}))
-        values = dict(zip(answer["key"], map(json.loads, answer["value"])))
-        return status, values, answer["err_msg"]
-
-    def stop(self, number=signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        """Its exit code; `error` is what it said."""
-        code = self.process.wait(60)
-        if not self.process.stderr.closed:
-            self.error = self.process.stderr.read()
-        self.process.stdout.close()
-        self.process.stderr.close()
-        return code
-
-
-@pytest.fixture(scope="module")
-def service(artefact, tmp_path_factory):
-    service = Service(artefact, tmp_path_factory.mktemp("logs"))
-    assert not service.error, service.error
-    yield service
-    service.stop(signal.SIGKILL)  # a test that failed; else it is gone
-
-
-@pytest.fixture(scope="module")
-def images():
-    rng = np.random.default_rng(0)
-    return [draw(color, shape, rng) for color in COLORS for shape in SHAPES[:2]]
-
-
-@pytest.fixture(scope="module")
-def expected(tiny_model, artefact, images):
-    """The training model's embeddings of `images` and TEXTS."""
-    pixels = paddle.to_tensor(np.stack([eval_transform(16)(image) for image in images]))
-    ids = paddle.to_tensor(Tokenizer(artefact / "vocab.txt", 8)(TEXTS))
-    return tiny_model.encode_image(pixels).numpy(), tiny_model.encode_text(ids).numpy()
-
-
-def encoded(images: list[bytes]) -> list[str]:
-    return [base64.b64encode(image).decode() for image in images]
+pytestmark = marks
 
 
 def test_http_gives_the_training_models_embeddings(service, images, expected):
@@ -226,7 +79,7 @@ def test_grpc_gives_the_training_models_embeddings(service, images, expected, tm
     np.testing.assert_allclose(values["image_embeds"], expected[0], rtol=0, atol=1e-5)
     np.testing.assert_allclose(values["text_embeds"][:4], expected[1], rtol=0, atol=1e-5)
     assert values["text_embeds"][4] is None
-    assert values["text_errors"] == [None] * 4 + ["empty: expected a text"]
+    assert values["text_errors"] == [None] * 4 + ["no token in the text"]
     # pickled by the client, and never unpickled
     assert others[:2] == [51, 'tensors are not taken: expected strings in "key" and "value"']
     assert others[2] == "RESOURCE_EXHAUSTED"
@@ -242,8 +95,9 @@ BAD_IMAGES = {
     base64.b64encode(draw("red", "line", np.random.default_rng(0))[:99]).decode(): "damaged",
 }
 BAD_TEXTS = {
-    "": "empty",
-    " \n": "empty",
+    "": "no token in the text",
+    " \n": "no token in the text",
+    "\u200b": "no token in the text",
     "a\0b": "NUL",
     "x" * 2001: "2001 characters, at most 2000",
 }
@@ -471,34 +325,6 @@ def test_a_damaged_model_does_not_start(artefact, tmp_path):
     service = Service(folder, tmp_path)
     assert service.process.returncode == 1
     assert f"see {tmp_path / 'output.log'}" in service.error
-
-
-@pytest.mark.parametrize(
-    "change,message",
-    [
-        ({"op": {"text": {"concurrency": 2}}}, "threads would share one predictor"),
-        ({"op": {"txt": {}}}, 'op in .*settings.yml has "txt"; did you mean "text"?'),
-        ({"limits": {"texts": -1}}, "texts -1 in .*: expected a whole number above 0"),
-        ({"worker_num": "x"}, "worker_num 'x' in .*: expected a whole number"),
-        ({"worker_num": 10**6}, "worker_num 1000000 in .*: expected .* above 0, at most 256"),
-        ({"limits": {"seconds": 0}}, "limits.seconds 0 in .*: expected .* above 0"),
-        ({"limits": {"texts": True}}, "limits.texts True in .*: expected a whole number"),
-        ({"limits": {"body_mb": 10**80}}, "limits.body_mb of many digits in .*: expected"),
-        ({"limits": {"bodies_mb": 8}}, "body_mb 32 in .* is above limits.bodies_mb 8"),
-        ({"op": {"image": {"local_service_conf": {"thread_num": 10**6}}}}, "thread_num 1000000 in"),
-        ({"op": {"text": {"batch_size": "8"}}}, "op.text.batch_size '8' in .*: expected a whole"),
-        ({"dag": {"is_thread_op": "no"}}, "is_thread_op 'no' in .*: expected true or false"),
-        ({"op": {"text": {"batch_size": 2}}}, "auto_batching_timeout in .*: expected at least 1"),
-    ],
-)
-def test_settings_that_cannot_work(artefact, tmp_path, change, message):
-    from ernie_vil2.errors import UserError
-    from ernie_vil2.serving.paddle_serving.settings import load_settings
-
-    path = tmp_path / "settings.yml"
-    path.write_text(yaml.safe_dump(change))
-    with pytest.raises(UserError, match=message):
-        load_settings(path, artefact, 18083)
 
 
 def test_a_port_in_use_and_a_folder_without_a_model(artefact, tmp_path):

@@ -4,11 +4,9 @@ import json
 import os
 import subprocess
 
-from tests.serving.paddle_serving import test_process as test_paddle_serving
-from tests.serving.paddle_serving.test_process import PYTHON, pytestmark  # noqa: F401
+from tests.support.paddle_serving import PYTHON, marks
 
-artefact = test_paddle_serving.artefact
-service = test_paddle_serving.service
+pytestmark = marks
 
 RAW_CLIENT = """
 import json, sys

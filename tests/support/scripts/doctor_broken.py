@@ -22,8 +22,9 @@ from ernie_vil2 import distributed
 from ernie_vil2.checkpoints import store, training_state
 from ernie_vil2.data.loader import TrainingViews
 from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.distributed import ranks
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.training import trainer
+from ernie_vil2.training import step
 from ernie_vil2.training.objective import Objective
 from tools import train
 
@@ -39,6 +40,13 @@ def replaced(owner, name: str, make):
         setattr(owner, name, sound)
 
 
+@contextlib.contextmanager
+def replaced_collective(name: str, make):
+    """Inside, this collective is another, for those who call it and for its own module."""
+    with replaced(ranks, name, make), replaced(distributed, name, make):
+        yield
+
+
 def own_gradients_only():
     """The gather's backward forgets what other ranks have for a row."""
 
@@ -46,7 +54,7 @@ def own_gradients_only():
         rows = x.shape[0] // distributed.world_size()
         return x[distributed.rank() * rows :][:rows].clone()
 
-    return replaced(distributed, "reduce_scatter", lambda _: slice_own)
+    return replaced_collective("reduce_scatter", lambda _: slice_own)
 
 
 def gather_reversed():
@@ -55,7 +63,7 @@ def gather_reversed():
     def reverse(all_gather):
         return lambda x: paddle.concat(all_gather(x).chunk(distributed.world_size())[::-1])
 
-    return replaced(distributed, "all_gather", reverse)
+    return replaced_collective("all_gather", reverse)
 
 
 def same_data():
@@ -84,7 +92,7 @@ def other_weights():
 
         return built
 
-    return replaced(trainer, "build_parallel", shift)
+    return replaced(step, "build_parallel", shift)
 
 
 def scale_not_clamped():
@@ -140,15 +148,15 @@ def unreadable_on_rank_1():
 def no_memory_on_rank_1():
     """One process fails within a step, while the others are in its collectives."""
 
-    def fail_on_rank_1(step):
-        def train_step(self, batches):
+    def fail_on_rank_1(gradients):
+        def no_room(self, *inputs):
             if distributed.rank() == 1:
                 raise MemoryError("no room")
-            return step(self, batches)
+            return gradients(self, *inputs)
 
-        return train_step
+        return no_room
 
-    return replaced(trainer.Trainer, "_train_step", fail_on_rank_1)
+    return replaced(step.Step, "gradients", fail_on_rank_1)
 
 
 def main(config: str, *runs: str) -> int:

@@ -35,32 +35,31 @@ def one_run(config: str, output: Path, overrides: list) -> None:
 
     overrides = [*overrides, f"Global.output_dir={output.with_suffix('')}"]
     trainer = Trainer(load_config(config, overrides))
-    parallel, clip = trainer.parallel, trainer.parallel.clip_gradients
+    stepper, parallel = trainer.stepper, trainer.stepper.parallel
     found = {}
 
     def keep(kind: str, tensors: dict) -> None:
         for name, tensor in dict(parallel.gather(tensors)).items():
             found[f"{kind}/{name}"] = np.array(tensor)
 
-    def keep_and_clip(max_norm):
-        if trainer.step == 0:
+    clip = stepper.clip
+
+    def keep_and_clip():
+        if trainer.progress.step == 0:
             owned = parallel.owned.items()
             keep("gradient", {n: p.grad.clone() for n, p in owned if p.grad is not None})
-        return clip(max_norm)
+        return clip()
 
-    parallel.clip_gradients = keep_and_clip
-    for batches in trainer._batches_by_step():
-        losses, _ = trainer._train_step(batches)
+    stepper.clip = keep_and_clip
+    for step, batches in enumerate(trainer.batches()):
+        losses, _ = trainer.step(batches)
         names = list(losses)
         values = distributed.mean([float(losses[name]) for name in names])
-        found.update({f"loss/{n}/{trainer.step}": np.array(v) for n, v in zip(names, values)})
-        trainer.step += 1
-        trainer.batch += trainer.merge
-        if trainer.step == STEPS:
+        found.update({f"loss/{n}/{step}": np.array(v) for n, v in zip(names, values)})
+        if trainer.progress.step == STEPS:
             break
     keep("weight", {n: p.detach().clone() for n, p in parallel.owned.items()})
-    trainer.watchdog.close()
-    trainer.checkpoints.close()
+    trainer.close()
     if distributed.is_main():
         names = trainable(trainer.objective)
         assert {f"{kind}/{n}" for n in names for kind in ("gradient", "weight")} <= found.keys()

@@ -123,25 +123,25 @@ class FaultyTrainer(trainer.Trainer):
     plan: list
     notes: Path
 
-    def _batches_by_step(self):
-        for batches in super()._batches_by_step():
+    def batches(self):
+        for batches in super().batches():
             with contextlib.suppress(OSError), open(self.notes, "a") as file:
                 file.write(json.dumps(self._note(batches)) + "\n")
             for fault in self.plan:
                 arguments = dict(fault)
                 here = arguments.pop("rank") in (None, distributed.rank())
-                if here and 0 <= arguments.pop("batch") - self.batch < self.merge:
+                if here and 0 <= arguments.pop("batch") - self.progress.batch < self.plan.merge:
                     globals()[arguments.pop("fault")](self, batches, **arguments)
             yield batches
 
     def _note(self, batches) -> dict:
         digest = hashlib.sha256()
-        with self.parallel.whole():
+        with self.stepper.parallel.whole():
             for tensor in self.objective.state_dict().values():
                 digest.update(tensor.numpy().tobytes())
         return {
-            "step": self.step,
-            "batch": self.batch,
+            "step": self.progress.step,
+            "batch": self.progress.batch,
             "index": [int(i) for batch in batches for micro in batch for i in micro["index"]],
             "pids": [os.getpid(), *(child.pid for child in multiprocessing.active_children())],
             "weights": digest.hexdigest(),

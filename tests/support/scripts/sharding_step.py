@@ -73,8 +73,9 @@ def run_case(case: Case):
     from ernie_vil2.distributed.sharded import Sharded, assign_owners
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
+    from ernie_vil2.training.ema import EMA
     from ernie_vil2.training.objective import Objective, backward
-    from ernie_vil2.training.optim import EMA, build_optimizer, parameter_groups
+    from ernie_vil2.training.optim import build_optimizer, parameter_groups
 
     alone = distributed.world_size() == 1
     count = 1 if alone else case.micro_batches

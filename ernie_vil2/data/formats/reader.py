@@ -1,0 +1,44 @@
+"""What all readers are: sequences of records.
+
+Rows are found through an index and parsed when they are asked for, so memory does not grow with
+the set. A row that is no record is neither dropped nor fatal: asking for it raises BadRecord.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from ernie_vil2.data.records import Record
+
+
+class Reader:
+    """A sequence of records; `reader[i]` raises BadRecord where row i is not a record.
+
+    A sub-class gives `__len__` and `_get`. It can be pickled, and used in forked processes.
+
+    Attributes:
+        least_captions: of a record: 1 in training; 0 in an evaluation, for which an image without
+            a text is a record too.
+    """
+
+    least_captions = 1
+
+    def evaluation(self) -> Reader:
+        """The same set as an evaluation reads it: an image without a text is a record too, and so
+        is a text without an image, which training has no use for."""
+        reader = copy.copy(self)
+        reader.least_captions = 0
+        return reader
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _get(self, position: int) -> Record:
+        """The record at `position`, from 0 to below the length. Raises BadRecord."""
+        raise NotImplementedError
+
+    def __getitem__(self, position: int) -> Record:
+        size = len(self)
+        if not -size <= position < size:
+            raise IndexError(f"record {position} of {size}")
+        return self._get(int(position) % size)

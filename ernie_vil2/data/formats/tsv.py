@@ -1,0 +1,66 @@
+"""The official TSV: a text, an image and perhaps tags in each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ernie_vil2.data.formats import rows, spans
+from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.records import BadRecord, Record
+from ernie_vil2.errors import UserError
+
+
+class TsvReader(Reader):
+    r"""Rows `text \t image id \t base64 [\t tags]`, the official format.
+
+    The base64 may be standard or URL-safe, padded or not. Each row is a record, a blank one a bad
+    record.
+
+    Args:
+        path: a file, a pattern such as "train-*.tsv", or a list of these.
+        tag_separator: what stands between tags.
+    """
+
+    def __init__(self, path: str | Sequence[str], tag_separator: str = "|"):
+        paths = rows.files(path)
+        if not isinstance(tag_separator, str) or not tag_separator:
+            raise UserError(f'tag_separator is {tag_separator!r}: give a string, such as "|"')
+        self._separator = tag_separator
+        self._files = [spans.lines(path) for path in paths]
+        self._ends = np.cumsum([len(file) for file in self._files])
+        rows.refuse_empty(self, ", ".join(paths))
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _columns(self, position: int) -> tuple[str, str, bytes, bytes, str]:
+        """Source, text, image id, base64 and tags, of which text and tags are decoded."""
+        number = int(np.searchsorted(self._ends, position, side="right"))
+        file = self._files[number]
+        row = position - int(self._ends[number]) + len(file)
+        source, line = rows.line(file, row)
+        columns = line.split(b"\t")
+        if len(columns) not in (3, 4):
+            raise BadRecord(
+                source, f"{len(columns)} columns, expected text, image id, base64 and maybe tags"
+            )
+        tags = rows.decode(columns[3], source) if len(columns) == 4 else ""
+        text = rows.text(rows.decode(columns[0], source), "text", source)
+        return source, text, columns[1], columns[2], tags
+
+    def _get(self, position: int) -> Record:
+        source, caption, image_id, image, tags = self._columns(position)
+        return Record(
+            id=rows.text(rows.decode(image_id, source), "image id", source),
+            image=rows.from_base64(image, source),
+            captions=(caption,),
+            tags=tuple(tag.strip() for tag in tags.split(self._separator) if tag.strip()),
+            source=source,
+        )
+
+    def texts(self, position: int) -> tuple[str, str]:
+        """What a record says, its image not read: the caption, and the tags as they stand there."""
+        _, caption, _, _, tags = self._columns(position)
+        return caption, tags

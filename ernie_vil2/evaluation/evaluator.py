@@ -1,0 +1,131 @@
+"""The evaluation that a configuration describes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.config.load import Config
+from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.ledger import Ledger
+from ernie_vil2.data.records import BadRecord
+from ernie_vil2.data.transforms import eval_transform
+from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.batches import Rows, check_rows
+from ernie_vil2.evaluation.embed import Embeddings, embed_records
+from ernie_vil2.evaluation.examples import ImageQuery, TextQuery, draw_examples
+from ernie_vil2.evaluation.retrieval import evaluate_retrieval
+
+log = logging.getLogger("ernie_vil2")
+
+
+class Evaluator:
+    """Retrieval on the set of `DataLoader.Eval`, for models in eval mode.
+
+    Args:
+        config: with a `DataLoader.Eval`.
+        tokenizer: texts -> int64 [N, L].
+        ledger: the file of the rows that are left out; by default `eval/bad_records.jsonl` of the
+            run.
+        skip_bad: as `DataLoader.Eval.skip_bad`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tokenizer: Callable[..., np.ndarray],
+        ledger: Path | None = None,
+        skip_bad: bool = False,
+    ):
+        self.loader, self.metric = config.DataLoader.Eval, config.Metric
+        self.reader = build_reader(**self.loader.dataset).evaluation()
+        size, mean, std = (config.Transform[key] for key in ("size", "mean", "std"))
+        self.transform = eval_transform(size, mean, std)
+        self.tokenizer = tokenizer
+        self.seed = config.Global.seed
+        self.skip_bad = skip_bad or self.loader.skip_bad
+        self.ledger = Ledger(ledger or Path(config.Global.output_dir) / "eval/bad_records.jsonl")
+
+    def check(self) -> None:
+        """Read and decode the whole set, as `embed` will.
+
+        It costs what an evaluation costs without its model; nothing if bad rows are skipped.
+
+        Raises:
+            UserError: a bad row, or no pair to score.
+        """
+        loader = self.loader
+        if self.skip_bad:
+            return
+        log.info("read the %d records of DataLoader.Eval once, to find bad ones", len(self.reader))
+        check_rows(
+            Rows(
+                self.reader,
+                self.transform,
+                loader.batch_size,
+                loader.num_workers,
+                loader.worker_timeout,
+            )
+        )
+
+    def embed(
+        self,
+        model: Any,
+        progress: Callable[[], object] = lambda: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Embeddings | None:
+        """The whole set's embeddings, on every rank; arguments as in `embed_records`.
+
+        Returns:
+            None on every rank as soon as `stopping()`, asked before each batch, is True on one.
+
+        Raises:
+            UserError: a bad row, unless `skip_bad`.
+        """
+        return embed_records(
+            model,
+            self.reader,
+            self.transform,
+            self.tokenizer,
+            self.loader.batch_size,
+            self.loader.num_workers,
+            progress,
+            timeout=self.loader.worker_timeout,
+            skip=self._skip if self.skip_bad else None,
+            stopping=stopping,
+        )
+
+    def _skip(self, error: BadRecord) -> None:
+        try:
+            self.ledger.add(error)
+        except UserError as failure:  # the disk is full, say
+            log.warning("%s; left out all the same: %s", failure, error)
+
+    def score(self, embeddings: Embeddings) -> dict[str, Any]:
+        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out."""
+        report = evaluate_retrieval(
+            embeddings.image_embeds,
+            embeddings.text_embeds,
+            embeddings.images_of_text,
+            ks=self.metric.ks,
+            bootstrap=self.metric.bootstrap,
+            seed=self.seed,
+            block=self.metric.block,
+            protocol=self.metric.protocol,
+        )
+        return {**report, "bad_records": embeddings.bad_records}
+
+    def examples(self, embeddings: Embeddings, count: int) -> list[TextQuery | ImageQuery]:
+        """`count` queries of both kinds for the report's page, with what was found for them."""
+        return draw_examples(
+            embeddings,
+            lambda image: self.reader[int(embeddings.image_rows[image])].image,
+            count,
+            self.seed,
+            self.metric.block,
+            self.metric.protocol,
+        )

@@ -1,0 +1,77 @@
+"""A whole evaluation: from weights and a configuration to a report and its page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ernie_vil2 import runtime
+from ernie_vil2.config.load import Config
+
+
+def evaluate(
+    weights: str | os.PathLike,
+    config: Config,
+    out: str | os.PathLike | None = None,
+    *,
+    examples: int = 12,
+    predictions: str | os.PathLike | None = None,
+    skip_bad: bool = False,
+    say: Callable[[str], object] = print,
+) -> dict[str, Any] | None:
+    """Evaluate a model on the set of `DataLoader.Eval`; write `report.json` and `page.html`.
+
+    Args:
+        weights: as `ernie_vil2.load` takes them.
+        config: with a `DataLoader.Eval`.
+        out: the folder to write into; None: `eval` in `Global.output_dir`.
+        examples: queries of each kind on the page.
+        predictions: a file for the images found for each text, in Chinese-CLIP's JSONL; the texts
+            of each image are written beside it, for `a.jsonl` into `a.tr.jsonl`.
+        skip_bad: leave rows out that cannot be read, and name them in `bad_records.jsonl`.
+        say: called with each line for the user.
+
+    Returns:
+        The report; None on all ranks but the first, and where no text names its image, so that
+        there are only predictions.
+
+    Raises:
+        UserError: weights or a set that cannot be used.
+    """
+    runtime.prepare()  # before Paddle
+
+    from ernie_vil2 import distributed
+    from ernie_vil2.evaluation.evaluator import Evaluator
+    from ernie_vil2.evaluation.examples import write_predictions
+    from ernie_vil2.evaluation.page import write_page
+    from ernie_vil2.evaluation.report import format_table, write_json
+    from ernie_vil2.evaluation.trained import load_trained
+
+    distributed.init(config.Global.device)
+    model, tokenizer = load_trained(weights, config)
+    out = Path(out or Path(config.Global.output_dir) / "eval")
+    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad)
+    embeddings = evaluator.embed(model)
+    if not distributed.is_main():
+        return None
+    assert embeddings is not None  # nothing stops it
+    if predictions:
+        k, block = max(config.Metric.ks), config.Metric.block
+        transposed = write_predictions(Path(predictions), embeddings, k, block)
+        say(f"predictions: {predictions} and {transposed}")
+        if not any(embeddings.images_of_text):
+            say("no text of the set names its image: there is nothing to score")
+            return None
+    report = evaluator.score(embeddings)
+    dataset = config.DataLoader.Eval.dataset
+    files = ", ".join(f"{value}" for key, value in dataset.items() if key != "name")
+    title = f"Retrieval with {weights} on {files}"
+    write_json(out / "report.json", {"weights": str(weights), **report})
+    write_page(out / "page.html", title, report, evaluator.examples(embeddings, examples))
+    say(format_table(report))
+    say(f"report: {out / 'report.json'}\npage:   {out / 'page.html'}")
+    if embeddings.bad_records:
+        say(f"left out: {evaluator.ledger.path}")
+    return report

@@ -1,0 +1,136 @@
+"""One tower of an exported model on Paddle Inference: an array in, an array out."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from ernie_vil2 import processor, runtime
+from ernie_vil2.errors import UserError
+
+# Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
+BF16_OPERATORS = {
+    *("fc", "matmul", "matmul_v2", "fused_matmul", "layer_norm", "softmax", "scale", "sigmoid"),
+    *("elementwise_add", "elementwise_mul", "reshape2", "transpose2"),
+}
+
+
+class Program:
+    """One tower on one device: an array in, an array out, for one thread at a time."""
+
+    def __init__(self, program, weights, precision, device, threads, tensorrt):
+        runtime.prepare()  # before Paddle
+        import paddle
+        from paddle import inference
+
+        config = inference.Config(str(program), str(weights))
+        config.disable_glog_info()
+        # 3.3.1 looks for a pass that it lacks
+        config.enable_memory_optim(paddle.__version__ < "3")
+        if device == "cpu":
+            _use_cpu(config, precision, threads)
+        else:
+            _use_gpu(config, precision, device, tensorrt)
+        try:
+            # bfloat16's passes print whatever they are told
+            with _last_words(quiet=precision == "bf16"):
+                self._predictor = inference.create_predictor(config)
+        except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} "
+                f"({reason}): export or copy the model again"
+            ) from error
+        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
+        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self.lock = threading.RLock()  # a signal handler may fork
+        self._gpu_of = None if device == "cpu" else os.getpid()
+
+    def __call__(self, array: np.ndarray) -> np.ndarray:
+        if self._gpu_of not in (None, os.getpid()):
+            raise UserError("a model on a GPU does not survive a fork: load it in the child")
+        with self.lock:
+            self._input.copy_from_cpu(np.ascontiguousarray(array))
+            self._predictor.run()
+            return self._output.copy_to_cpu()
+
+
+def _use_cpu(config, precision: str, threads: int) -> None:
+    import paddle
+
+    if precision == "fp16":
+        raise UserError("precision fp16 on cpu: expected a GPU; use fp32, bf16 or int8 here")
+    has = processor.flags()
+    processor.check(precision, has)
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_mkldnn()
+    # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
+    config.set_mkldnn_cache_capacity(0)
+    for name in processor.unsafe_passes(precision, has, paddle.__version__):
+        config.delete_pass(name)
+    if precision == "bf16":
+        config.enable_mkldnn_bfloat16()
+        config.set_bfloat16_op(BF16_OPERATORS)
+    if precision == "int8":
+        config.switch_ir_optim(False)  # the exporter had it done
+
+
+def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
+    import paddle
+    from paddle import inference
+
+    match = re.fullmatch(r"gpu(?::([0-9]+))?", device)
+    if not match:
+        raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
+    number = int(match[1] or 0)
+    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    if number >= count:
+        raise UserError(f"device {device}: this Paddle sees {count} GPUs; use device cpu")
+    if precision not in ("fp32", "fp16"):
+        raise UserError(f"precision {precision} on {device}: expected fp32 or fp16 on a GPU")
+    half = precision == "fp16"
+    types = inference.PrecisionType
+    # MiB of memory to begin with
+    config.enable_use_gpu(256, number, types.Half if half else types.Float32)
+    if tensorrt:
+        if inference.get_trt_compile_version() == (0, 0, 0):
+            raise UserError("tensorrt: this Paddle was built without TensorRT; leave it off")
+        config.enable_tensorrt_engine(
+            workspace_size=1 << 30,
+            max_batch_size=1,  # of static shapes only
+            min_subgraph_size=3,
+            precision_mode=types.Half if half else types.Float32,
+            use_static=False,
+            use_calib_mode=False,
+        )
+        config.enable_tuned_tensorrt_dynamic_shape()  # ranges are taken from what runs
+
+
+@contextmanager
+def _last_words(quiet: bool) -> Iterator[None]:
+    """Inside, Python says on standard error which signal ends the process, and where.
+
+    Args:
+        quiet: let nobody else say anything there.
+    """
+    sys.stderr.flush()
+    kept, enabled = os.dup(2), faulthandler.is_enabled()
+    faulthandler.enable(kept)
+    if quiet:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        faulthandler.enable(2) if enabled else faulthandler.disable()
+        os.close(kept)

@@ -1,0 +1,199 @@
+"""One optimizer step: gradients, clipping, and what the optimizer makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ernie_vil2 import distributed
+from ernie_vil2.checkpoints import training_state
+from ernie_vil2.checkpoints.writer import CheckpointWriter
+from ernie_vil2.config.load import Config
+from ernie_vil2.distributed.parallel import build_parallel
+from ernie_vil2.training.build import (
+    batch_norms,
+    build_amp,
+    build_ema,
+    build_optimizer,
+    trainable,
+)
+from ernie_vil2.training.objective import Objective, backward
+from ernie_vil2.training.optim import build_scheduler
+
+
+class Step:
+    """What an optimizer step reads and changes. A step is
+
+        losses = step.gradients(batches, seeds)
+        norm = step.clip()
+        step.apply()  # or, where it would harm the model, step.skip()
+
+    on every process.
+
+    Args:
+        objective: towers and loss, with the weights to begin from; AMP O2 halves them here.
+        frozen: the towers of it that do not learn.
+        total_steps: of the learning rate's schedule.
+
+    Attributes:
+        parallel: the objective as the processes share it.
+        amp: arguments of `paddle.amp.auto_cast`.
+        ema: the averages of the weights, where the configuration asks for them.
+    """
+
+    def __init__(
+        self, config: Config, objective: Objective, frozen: Sequence[nn.Layer], total_steps: int
+    ):
+        self.objective, self.frozen = objective, frozen
+        self.clip_norm = config.Optimizer.clip_norm
+        self._batch_norms = list(batch_norms(objective).values())
+        self._statistics: list[tuple] = []  # of batch norms: where they are, and as they were
+        self.scheduler = build_scheduler(config.LRScheduler, total_steps)
+        # halves the weights, which the optimizer has to know and sharding shares out
+        self.amp, self.scaler = build_amp(config, objective)
+        self.parallel = build_parallel(objective, trainable(objective), config.Distributed.sharding)
+        self.optimizer = build_optimizer(config, objective, self.parallel.owned, self.scheduler)
+        self.ema = build_ema(config, self.parallel.owned)
+
+    # -- a step ------------------------------------------------------------------------------------
+
+    def gradients(self, batches: Sequence[list], seeds: Sequence[list]) -> dict:
+        """Bring the owned parameters their mean gradients; returns the losses and accuracies.
+
+        Args:
+            batches: of `Stream.steps`, each in micro-batches.
+            seeds: of dropout, for each micro-batch of each batch.
+        """
+        self.train_mode()
+        # a forward changes these before its loss can be judged
+        self._statistics = [
+            (t, t.clone()) for n in self._batch_norms for t in (n._mean, n._variance)
+        ]
+        parts = []
+        with paddle.amp.auto_cast(**self.amp):
+            for number, (micro_batches, own_seeds) in enumerate(zip(batches, seeds), start=1):
+                parts.append(
+                    backward(
+                        self.parallel,
+                        [{k: v for k, v in b.items() if k != "index"} for b in micro_batches],
+                        own_seeds,
+                        lambda loss: self.scaler.scale(loss / len(batches)),
+                        last=number == len(batches),
+                    )
+                )
+        self.parallel.reduce_gradients()
+        self.parallel.unscale(self.scaler, self.optimizer)
+        return {n: paddle.add_n([p[n].detach() for p in parts]) / len(parts) for n in parts[0]}
+
+    def clip(self) -> paddle.Tensor:
+        """Clip the gradients as the configuration says; returns their norm before."""
+        return self.parallel.clip_gradients(self.clip_norm)
+
+    def judged_norm(self, loss: float, norm: paddle.Tensor) -> float:
+        """The gradient's norm as it is to be judged.
+
+        Under float16 an infinite one is the scaler's business, which lowers its scale.
+        """
+        return 0.0 if self.scaler.is_enable() and math.isfinite(loss) else float(norm)
+
+    def apply(self) -> None:
+        """Let the weights follow the gradients."""
+        self.scaler.step(self.optimizer)
+        self.parallel.publish()
+        self._finish()
+        if self.ema:
+            self.ema.update()
+
+    def skip(self) -> None:
+        """Leave the model as it was before the step, which counts all the same."""
+        for tensor, before in self._statistics:
+            paddle.assign(before, tensor)
+        self._finish()
+
+    def _finish(self) -> None:
+        self._statistics = []
+        self.scaler.update()
+        self.optimizer.clear_grad()
+        self.scheduler.step()
+        self.objective.clamp()
+
+    # -- the model ---------------------------------------------------------------------------------
+
+    def train_mode(self) -> None:
+        """Set the objective to training, but for towers that do not learn."""
+        self.objective.train()
+        for tower in self.frozen:
+            tower.eval()
+
+    def suspects(self, batches: Sequence[list]) -> list[int]:
+        """Numbers of the step's records, of all ranks, with an embedding that is not finite.
+
+        Where that is so of none or of all of them, each is a suspect.
+        """
+        everybody = [int(i) for b in itertools.chain.from_iterable(batches) for i in b["index"]]
+        ranks = distributed.all_gather_objects((self._not_finite(batches), everybody))
+        found, everybody = ([i for rank in ranks for i in rank[k]] for k in (0, 1))
+        return found if 0 < len(found) < len(everybody) else everybody
+
+    def _not_finite(self, batches: Sequence[list]) -> list[int]:
+        found: list[int] = []
+        self.objective.eval()
+        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
+            for b in itertools.chain.from_iterable(batches):
+                embeds = self.objective.embed(b["pixel_values"], b["input_ids"])
+                finite = paddle.stack([e.isfinite().all(-1) for e in embeds.values()]).all(0)
+                found += [int(i) for i, good in zip(b["index"], finite.tolist()) if not good]
+        return found
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, every process has all weights, averaged where EMA is on."""
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            self.parallel.publish()
+            with self.parallel.whole():
+                yield
+        self.parallel.publish()
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def save(self, checkpoints: CheckpointWriter, state: Mapping, best: bool) -> None:
+        """Begin to write weights, moments and averages, with `state`."""
+        average = self.parallel.gather(self.ema.average) if self.ema else None
+        with self.parallel.whole():
+            tensors = training_state.collect(
+                self.objective, self.optimizer, average, distributed.is_main()
+            )
+            checkpoints.save(*tensors, state, best)
+
+    def restore(self, folder: Path, step: int) -> None:
+        """Bring back what a checkpoint of `step` holds of these."""
+        self.scheduler.step(step)
+        with self.parallel.whole():
+            training_state.restore(
+                folder,
+                self.objective,
+                self.optimizer,
+                self.scheduler,
+                self.ema,
+                self.parallel.owned.keys(),
+            )
+
+    def state_dict(self) -> dict:
+        """The numbers beside the tensors of a checkpoint."""
+        return {
+            "scaler": self.scaler.state_dict(),
+            "ema_updates": self.ema.updates if self.ema else 0,
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """The reverse of `state_dict`."""
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.updates = state["ema_updates"]
