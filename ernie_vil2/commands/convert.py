@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ernie_vil2.export.conversion import FORMATS, convert
+from ernie_vil2.weights.conversion import FORMATS, convert
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -47,17 +47,21 @@ def convert(
     check_out(out, to, source, force)
     runtime.prepare()  # before Paddle
 
-    from ernie_vil2.weights import load as weights
+    from ernie_vil2.weights.load import load
+    from ernie_vil2.weights.official import save_official
+    from ernie_vil2.weights.ours import save_checkpoint
+    from ernie_vil2.weights.paddlenlp import save_paddlenlp
+    from ernie_vil2.weights.vocabulary import own_vocabulary
 
-    model = weights.load(source, config, partial)
+    model = load(source, config, partial)
     if to == "official":
-        weights.save_official(model, out)
+        save_official(model, out)
         return
-    vocab_file = weights.own_vocabulary(source).get("vocab_file")
+    vocab_file = own_vocabulary(source).get("vocab_file")
     if to == "paddlenlp":
-        weights.save_paddlenlp(model, out, vocab_file, force)
+        save_paddlenlp(model, out, vocab_file, force)
     else:
-        weights.save_checkpoint(model, out, vocab_file)
+        save_checkpoint(model, out, vocab_file)
 
 
 def check_out(out: str, to: str, source: str, force: bool) -> None:
