@@ -30,9 +30,11 @@ _WITHOUT_PATH = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.EN
 
 
 def explain(error: OSError) -> tuple[str, int] | None:
-    """One line for the user, and an exit code: 2 where the user can mend it, else 1.
+    """What to tell the user of an error.
 
-    None for what is no matter of files, which should keep its traceback.
+    Returns:
+        One line, and an exit code: 2 where the user can mend it, else 1. None for an error that is
+        not about files, which should keep its traceback.
     """
     path = _path(error)
     if not error.strerror or isinstance(error, (ConnectionError, TimeoutError)):

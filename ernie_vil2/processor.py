@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.errors import UserError
 
 # What oneDNN calls AVX512-Core; of these processors are its kernels for bf16 and int8.
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
 # What each precision on the CPU needs beside what Paddle itself does, which is AVX.
-NEEDS = {
+NEEDS: dict[str, frozenset[str]] = {
     "fp32": frozenset(),
     "bf16": AVX512 | {"avx512_bf16"},
     "int8": AVX512 | {"avx512_vnni"},
@@ -50,7 +51,11 @@ def why_not(precision: str, has: Set[str]) -> str | None:
 
 
 def check(precision: str, has: Set[str]) -> None:
-    """Raises UserError if a CPU with the flags `has` cannot run `precision`."""
+    """Refuse a precision that a CPU with the flags `has` cannot run.
+
+    Raises:
+        UserError: naming what the processor lacks.
+    """
     reason = why_not(precision, has)
     if reason is not None:
         raise UserError(reason)
@@ -69,11 +74,14 @@ def unsafe_passes(precision: str, has: Set[str], paddle_version: str) -> tuple[s
     return () if precision != "bf16" and has >= AVX512 else ("self_attention_fuse_pass",)
 
 
-def keep_safe(inference) -> None:
+def keep_safe(inference: Any) -> None:
     """Let `inference.create_predictor` delete the unsafe passes of every configuration first.
 
-    inference: the module `paddle.inference`. For Paddle Serving, which makes its configurations
-    itself and would else lose all fusing with `ir_optim: false`. A second call changes nothing.
+    For Paddle Serving, which makes its configurations itself and would else lose all fusing with
+    `ir_optim: false`. A second call changes nothing.
+
+    Args:
+        inference: the module `paddle.inference`.
     """
     import paddle
 
@@ -81,7 +89,7 @@ def keep_safe(inference) -> None:
     if getattr(create, "is_safe", False):
         return
 
-    def create_predictor(config):
+    def create_predictor(config: Any) -> Any:
         half = "cpu_bfloat16_pass" in config.pass_builder().all_passes()
         precision = "bf16" if half else "fp32"
         for name in unsafe_passes(precision, flags(), paddle.__version__):

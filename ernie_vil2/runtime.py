@@ -29,10 +29,16 @@ _prepared = False
 
 
 def prepare(processes_on_host: int | None = None) -> list[str]:
-    """Choose BLAS kernels, threads and malloc's habits; returns one line for the log per choice.
+    """Choose BLAS kernels, threads and how malloc keeps memory.
 
-    `processes_on_host` shares the cores; by default what `paddle.distributed.launch` says, else 1.
     Values that the user has set are kept. A second call in one process does nothing.
+
+    Args:
+        processes_on_host: how many share the cores; by default what `paddle.distributed.launch`
+            says, else 1.
+
+    Returns:
+        A line for the log for each choice.
     """
     global _prepared
     if _prepared:

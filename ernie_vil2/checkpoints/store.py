@@ -147,7 +147,8 @@ def delete(path: Path) -> None:
 def restore_links(folder: Path) -> None:
     """Let `latest` and `best` be links again where a copy of the run has followed them.
 
-    As folders they are copies of a step's, or its only one, which then gets the step's name.
+    A folder in a link's place is a copy of a step's folder. Where that one is gone or damaged, the
+    copy gets its name.
     """
     for path in (folder / "latest", folder / "best"):
         if path.is_symlink() or not path.exists():

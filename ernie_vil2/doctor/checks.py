@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.checkpoints import store
+from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.doctor.trial import Failed, Row, Skipped, Trial, digest, together
 from ernie_vil2.training.build import trainable
 from ernie_vil2.training.runlog import versions
@@ -154,7 +154,7 @@ def checkpoint_round_trip(trial: Trial) -> Row:
     folder = distributed.all_gather_objects(trainer.checkpoints.last)[0]
     if folder is None:
         raise Failed("it was not written, for the reason that the warning gives")
-    problems = store.verify(folder) if distributed.is_main() else None
+    problems = verify(folder) if distributed.is_main() else None
     problems = distributed.all_gather_objects(problems)[0]
     if problems:
         raise Failed(problems[0])

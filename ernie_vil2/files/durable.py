@@ -1,4 +1,4 @@
-"""Files that are on the disk when they seem to be, and tell when they are damaged."""
+"""Files that are written whole or not at all, are on the disk, and tell when they are damaged."""
 
 from __future__ import annotations
 
@@ -95,7 +95,11 @@ def naming(path: Path, draft: Path | None = None) -> Iterator[None]:
 
 
 def check_room(folder: Path) -> None:
-    """Raise OSError unless a MiB can be written to `folder`: better now than in an hour."""
+    """Write a MiB to `folder` and delete it, so that a run finds out now and not in an hour.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     draft = folder / ".room"
     try:
         draft.write_bytes(b"\0" * (1 << 20))
@@ -108,7 +112,7 @@ def check_room(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's or folder's content on the disk."""
+    """Return when a file's or folder's content is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,13 +11,7 @@ import pytest
 from ernie_vil2.checkpoints import layout
 from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.files.safetensors import LazyTensors
-from tests.support.checkpoints import (
-    die_at_call,
-    in_child,
-    names,
-    save,
-    tensors,
-)
+from tests.support.checkpoints import die_at_call, in_child, names, save, start_child, tensors
 
 
 def rank_writer(new_writer, rank, **options):
@@ -41,12 +35,7 @@ def test_two_processes_write_one_checkpoint(new_writer):
             other.save(None, {"v|moment": np.full(9, step)}, {"step": step})
         other.close()
 
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
+    pid = start_child(work)
     for step in (1, 2):
         writer.save(*tensors(step), {"step": step})
     writer.close()
@@ -74,12 +63,7 @@ def test_a_rank_whose_disk_is_full(new_writer, logged):
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         save_shard(new_writer, 1, size=4096)
 
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
+    pid = start_child(work)
     start = time.monotonic()
     save(writer, 1)
     os.waitpid(pid, 0)

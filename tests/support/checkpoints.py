@@ -73,8 +73,8 @@ def die_at_call(number):
         setattr(os, name, wrap(getattr(os, name)))
 
 
-def in_child(work) -> int:
-    """Run `work` in a process of its own; returns how it ended, as waitpid tells."""
+def start_child(work) -> int:
+    """Begin to run `work` in a process of its own; returns its number, for waitpid."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -82,4 +82,9 @@ def in_child(work) -> int:
             os._exit(0)
         finally:
             os._exit(1)
-    return os.waitpid(pid, 0)[1]
+    return pid
+
+
+def in_child(work) -> int:
+    """Run `work` in a process of its own; returns how it ended, as waitpid tells."""
+    return os.waitpid(start_child(work), 0)[1]
