@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,14 @@ class Record:
     # (row in its file from 0, id or None) of each caption, where texts have rows of their own:
     # captions of one row are one text, whatever images they stand with. (): each is its own text
     text_ids: tuple[tuple[int, int | str | None], ...] = ()
+
+
+class Records(Protocol):
+    """A sequence of records; `records[i]` raises BadRecord where row i is not a record."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, position: int) -> Record: ...
 
 
 class BadRecord(ValueError):

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2 import distributed
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.loader import one_thread
-from ernie_vil2.data.records import BadRecord, Record
+from ernie_vil2.data.records import BadRecord, Records
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
@@ -49,7 +49,7 @@ class Rows:
 
     def __init__(
         self,
-        reader: Sequence[Record],
+        reader: Records,
         transform: Callable[[Any], np.ndarray],
         batch_size: int,
         num_workers: int = 0,

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2 import distributed
-from ernie_vil2.data.records import BadRecord, Record
+from ernie_vil2.data.records import BadRecord, Records
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, refuse_bad
 
@@ -88,7 +88,7 @@ class Part:
 
 def embed_records(
     model: Any,
-    reader: Sequence[Record],
+    reader: Records,
     transform: Callable[[Any], np.ndarray],
     tokenizer: Callable[..., np.ndarray],
     batch_size: int,
