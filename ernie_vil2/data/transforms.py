@@ -19,6 +19,7 @@ from ernie_vil2.data.arrays import Array, Floats, Pixels
 from ernie_vil2.data.decode import TooManyPixels, check_pixels, decode_image
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
+from ernie_vil2.limits import TRANSFORM_LISTS, TRANSFORM_NUMBERS
 
 __all__ = [
     "MEAN",
@@ -200,40 +201,26 @@ class TrainTransform:
         return image
 
 
-_PROBABILITY = ("a probability, 0 to 1", lambda x: 0 <= x <= 1)
-_NOT_NEGATIVE = ("0 or more", lambda x: x >= 0)
-
-# What each argument may be, in words and as a test, in the order in which they are looked at.
-# Keys as `Transform` has them in configs/base.yaml.
-_LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "size": ("at least 1 pixel", lambda x: x >= 1),
-    "flip_prob": _PROBABILITY,
-    "jitter.prob": _PROBABILITY,
-    "gray_prob": _PROBABILITY,
-    "blur.prob": _PROBABILITY,
-    "jitter.brightness": _NOT_NEGATIVE,
-    "jitter.contrast": _NOT_NEGATIVE,
-    "jitter.saturation": _NOT_NEGATIVE,
-    "jitter.hue": ("0 to 0.5 of the hue circle", lambda x: 0 <= x <= 0.5),
-    "blur.kernel": ("an odd number of pixels", lambda x: x >= 1 and x % 2 == 1),
-    "blur.sigma": ("[low, high] above 0, in pixels", lambda x: len(x) == 2 and 0 < x[0] <= x[1]),
-    "crop_scale": (
-        "null, or [low, high] in 0 to 1",
-        lambda x: x is None or (len(x) == 2 and 0 < x[0] <= x[1] <= 1),
-    ),
-    "mean": ("three numbers", lambda x: len(x) == 3),
-    "std": ("three numbers above 0", lambda x: len(x) == 3 and min(x) > 0),
-}
+_INTEGERS = {"size": "an integer", "blur.kernel": "an odd integer"}  # the rest are numbers
 
 
 def _check_recipe(**recipe: Any) -> None:
-    """Raise UserError for the first of TrainTransform's arguments that is out of its limits."""
+    """Raise UserError for the first argument of TrainTransform that breaks a limit."""
     values = dict(recipe)
     for section in ("jitter", "blur"):
         values.update({f"{section}.{key}": value for key, value in recipe[section].items()})
-    for key, (expected, holds) in _LIMITS.items():
-        if not holds(values[key]):
-            raise UserError(f"Transform.{key} is {values[key]}: expected {expected}")
+    for key, limit in TRANSFORM_NUMBERS.items():
+        value, items = values[key], TRANSFORM_LISTS.get(key)
+        if key == "crop_scale" and value is None:
+            continue
+        expected = f"{_INTEGERS.get(key, 'a number')} {limit.words}"
+        if items is None:
+            right = limit.allows(value)
+        else:
+            right = items.holds(value) and all(map(limit.allows, value))
+            expected = f"a list of {items.words}, each {expected}"
+        if not right:
+            raise UserError(f"Transform.{key} is {value}: expected {expected}")
 
 
 def _factor(strength: float, rng: np.random.Generator) -> float:
