@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import Record
 from ernie_vil2.data.tags import language_of, tag_sentence
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform, decode_image
 from ernie_vil2.views import DRAWN, IMAGE, SOURCE_OF, TAGS
-
-
-def key(text: str) -> int:
-    """A 64-bit signed number for `text`, the same in every process."""
-    return int.from_bytes(
-        hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True
-    )
 
 
 class ViewMaker:

@@ -16,12 +16,13 @@ import pytest
 
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.keys import key
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
-from ernie_vil2.data.views import ViewMaker, key
+from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 
 
