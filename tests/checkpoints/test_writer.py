@@ -23,7 +23,7 @@ from ernie_vil2.files.tensors import LazyTensors, read_safetensors, write_safete
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run
-from tests.training.test_trainer import train
+from tests.support.training_runs import train
 
 CONFIG = Config({"Global": {"seed": 1}})
 
