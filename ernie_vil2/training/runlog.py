@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
 from ernie_vil2.files.durable import append, replaced
 
@@ -215,6 +214,6 @@ def _warned(what: str):
         log.warning("not written: %s (%s)", what, error)
 
 
-def open_run_log(output: Path, config: Config) -> SilentLog:
+def open_run_log(output: Path, config: Config, is_main: bool) -> SilentLog:
     """The run's log on the main rank, a silent one on all others."""
-    return RunLog(output, config) if distributed.is_main() else SilentLog()
+    return RunLog(output, config) if is_main else SilentLog()

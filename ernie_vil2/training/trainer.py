@@ -70,7 +70,7 @@ class Trainer:
             start.check_resume(checkpoint, config, self.tokenizer)
             self.restore(checkpoint)
             log.info("resume from %s at step %d", checkpoint, self.progress.step)
-        self.run_log = open_run_log(self.output, config)
+        self.run_log = open_run_log(self.output, config, distributed.is_main())
         self.watchdog = Watchdog(config.Distributed.hang_timeout, distributed.rank())
 
     # -- the loop ----------------------------------------------------------------------------------

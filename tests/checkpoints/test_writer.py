@@ -23,7 +23,7 @@ from ernie_vil2.training.trainer import Trainer
 from tests.support.checkpoints import names, save, step_that_resumes, tensors
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run
-from tests.training.test_trainer import train
+from tests.support.training_runs import train
 
 # -- What is kept ----------------------------------------------------------------------------------
 

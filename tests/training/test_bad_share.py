@@ -7,7 +7,7 @@ import pytest
 from ernie_vil2.errors import UserError
 from ernie_vil2.training.bad_share import BadShare
 from tests.support.shapes import write_run
-from tests.training.test_trainer import metrics, train
+from tests.support.training_runs import metrics, train
 
 
 def spoil(path, rows: range) -> None:

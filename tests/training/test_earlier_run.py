@@ -4,7 +4,7 @@ import shutil
 
 from ernie_vil2.training import earlier_run
 from tests.support.shapes import write_run
-from tests.training.test_trainer import metrics, train
+from tests.support.training_runs import metrics, train
 
 
 def test_a_new_run_begins_with_files_of_its_own(tmp_path):

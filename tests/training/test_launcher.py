@@ -14,7 +14,7 @@ from tests.data.test_workers import alive
 from tests.end_to_end.test_elastic import find_rank
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run
-from tests.training.test_trainer import metrics, train
+from tests.support.training_runs import metrics, train
 
 RANK = """
 import signal, sys, time

@@ -7,7 +7,7 @@ import yaml
 from ernie_vil2.config.load import load_config
 from ernie_vil2.training.resume_changes import changes
 from tests.support.shapes import write_run
-from tests.training.test_trainer import train, weights
+from tests.support.training_runs import train, weights
 
 
 @pytest.fixture

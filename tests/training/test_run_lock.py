@@ -17,7 +17,7 @@ from ernie_vil2.training.run_lock import RunLock
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run
 from tests.support.told import error_line
-from tests.training.test_trainer import train
+from tests.support.training_runs import train
 from tools import train as train_tool
 
 

@@ -120,14 +120,14 @@ def copy_checkpoints(run, batches, to):
 class FaultyTrainer(trainer.Trainer):
     """Breaks what the plan says, and takes notes."""
 
-    plan: list
+    breakages: list
     notes: Path
 
     def batches(self):
         for batches in super().batches():
             with contextlib.suppress(OSError), open(self.notes, "a") as file:
                 file.write(json.dumps(self._note(batches)) + "\n")
-            for fault in self.plan:
+            for fault in self.breakages:
                 arguments = dict(fault)
                 here = arguments.pop("rank") in (None, distributed.rank())
                 if here and 0 <= arguments.pop("batch") - self.progress.batch < self.plan.merge:
@@ -153,7 +153,7 @@ def main(plan: Path) -> int:
     trainer.Trainer = FaultyTrainer
     code = 0
     for run in json.loads(plan.read_text()):
-        FaultyTrainer.plan = run["faults"]
+        FaultyTrainer.breakages = run["faults"]
         FaultyTrainer.notes = plan.parent / f"{run['name']}-{os.environ['PADDLE_TRAINER_ID']}.jsonl"
         print(f"=== {run['name']} begins", file=sys.stderr, flush=True)
         code = cli.run(train.main, run["arguments"])
