@@ -14,8 +14,8 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.files import durable
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.ours import save_checkpoint
+from tests.support.official_form import ARCH
 from tests.support.told import error_line
-from tests.weights.test_load import ARCH
 
 
 @pytest.fixture(scope="module")

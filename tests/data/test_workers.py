@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.workers import WorkerPool
+from tests.support.processes import alive
 
 
 def squares(number):
@@ -202,11 +203,3 @@ def test_workers_end_with_a_killed_parent():
     while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(alive, pids))
-
-
-def alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -1,38 +1,14 @@
 """Real fleet processes over gloo against one process."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_vil2 import distributed
 from tests.support.paths import ROOT, SCRIPTS
+from tests.support.processes import launch
 from tests.support.shapes import write_run
-
-
-def launch(processes: int, folder: Path, script, *args, code=0) -> str:
-    """Run a script alone or under paddle.distributed.launch; returns what all ranks printed."""
-    logs = folder / f"log{processes}"
-    command = [sys.executable, str(script), *args]
-    if processes > 1:
-        launcher = ["-m", "paddle.distributed.launch", "--log_dir", str(logs)]
-        command[1:1] = [*launcher, "--nproc_per_node", str(processes)]
-    environment = {**os.environ, "ERNIE_VIL2_TEST": "1"}
-    environment.pop("OMP_NUM_THREADS", None)
-    shutil.rmtree(logs, ignore_errors=True)
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    output = done.stdout + done.stderr
-    if logs.is_dir():
-        output += "".join(p.read_text() for p in sorted(logs.glob("workerlog.*")))
-    assert (done.returncode != 0) == (code != 0), output[-4000:]
-    return output
 
 
 def test_alone_it_is_rank_0_of_1():

@@ -11,8 +11,8 @@ from ernie_vil2.distributed.units import find_units
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.models.image import ImageTower
-from tests.distributed.test_ranks import launch
 from tests.support.paths import SCRIPTS
+from tests.support.processes import launch
 from tests.support.scripts.distributed_step import ARCH
 from tests.support.scripts.sharding_step import CASES, run_case
 

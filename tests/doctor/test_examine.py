@@ -8,8 +8,8 @@ import pytest
 
 from ernie_vil2 import cli
 from ernie_vil2.data.loader import TrainingViews
-from tests.distributed.test_ranks import launch
 from tests.support.paths import SCRIPTS
+from tests.support.processes import launch
 from tests.support.shapes import write_run
 from tools import train as train_tool
 

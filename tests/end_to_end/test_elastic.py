@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.processes import find_rank
 from tests.support.shapes import write_run
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
@@ -23,19 +24,6 @@ def restart(times: int, *command: str, **popen) -> subprocess.Popen:
     return subprocess.Popen(
         ["bash", str(ROOT / "tools" / "restart.sh"), str(times), *command], text=True, **popen
     )
-
-
-def find_rank(rank: int, marker: str) -> int:
-    """The process id of a rank whose command line has `marker`."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().decode().split("\0")
-            environment = (process / "environ").read_bytes().decode().split("\0")
-        except (OSError, UnicodeDecodeError):  # ended, or another user's
-            continue
-        if marker in command and f"PADDLE_TRAINER_ID={rank}" in environment:
-            return int(process.name)
-    raise LookupError(f"no rank {rank} runs with {marker}")
 
 
 def kill_and_finish(folder: Path, command: list, environment=None) -> str:

@@ -8,8 +8,8 @@ micro-batches fix its masks.
 import numpy as np
 import pytest
 
-from tests.distributed.test_ranks import launch
 from tests.support.paths import SCRIPTS
+from tests.support.processes import launch
 from tests.support.shapes import write_run
 
 SCRIPT = SCRIPTS / "exact_step.py"

@@ -24,8 +24,8 @@ from ernie_vil2.checkpoints import layout, store
 from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.safetensors import read_safetensors
-from tests.data.test_workers import alive
 from tests.support.paths import ROOT, SCRIPTS
+from tests.support.processes import alive, may_mount, on_small_disk
 from tests.support.shapes import write_run
 
 HANG_TIMEOUT = 8
@@ -79,26 +79,6 @@ def lines(path: Path) -> list:
         raise AssertionError(f"{constant} is no JSON")
 
     return [json.loads(x, parse_constant=refuse) for x in path.read_text("utf-8").splitlines()]
-
-
-def on_small_disk(disk: Path) -> list:
-    """What to put before a command so that `disk` is 8 MiB of memory, copied to disk.after."""
-    script = """
-        mount -t tmpfs -o size=8m none "$0" || exit 77
-        "$@"; code=$?
-        cp -a "$0" "$0.after"; exit $code
-    """
-    return ["unshare", "--mount", "--map-root-user", "sh", "-c", script, str(disk)]
-
-
-def may_mount(folder: Path) -> bool:
-    disk = folder / "trial"
-    disk.mkdir()
-    try:
-        done = subprocess.run([*on_small_disk(disk), "true"], capture_output=True, check=False)
-    except FileNotFoundError:
-        return False
-    return done.returncode == 0
 
 
 def fault(name: str, batch: int, rank: int | None = None, **arguments) -> dict:

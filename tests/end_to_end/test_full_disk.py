@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from tests.end_to_end.test_fault_injection import may_mount, on_small_disk
 from tests.support.paths import ROOT
+from tests.support.processes import may_mount, on_small_disk
 from tests.support.shapes import write_run
 from tests.support.told import error_line
 

@@ -8,8 +8,8 @@ import pytest
 
 from ernie_vil2 import cli
 from ernie_vil2.files.durable import naming, replace_text
-from tests.end_to_end.test_fault_injection import may_mount, on_small_disk
 from tests.support.paths import ROOT
+from tests.support.processes import may_mount, on_small_disk
 
 
 def test_a_write_that_names_no_path_is_given_one(tmp_path, capsys):

@@ -10,7 +10,7 @@ import ernie_vil2
 from ernie_vil2.models import positions
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.ours import save_checkpoint
-from tests.weights.test_load import ARCH, embed, random_inputs
+from tests.support.official_form import ARCH, embed, random_inputs
 
 
 def kernel(x: float) -> float:

@@ -10,9 +10,8 @@ import pytest
 
 from ernie_vil2.checkpoints import layout, store
 from ernie_vil2.training.run_lock import RunLock
-from tests.data.test_workers import alive
-from tests.end_to_end.test_elastic import find_rank
 from tests.support.paths import ROOT
+from tests.support.processes import alive, find_rank
 from tests.support.shapes import write_run
 from tests.support.training_runs import metrics, train
 

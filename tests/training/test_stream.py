@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ernie_vil2.config.load import load_config
-from ernie_vil2.data.records import Ledger
+from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.training.plan import Plan
 from ernie_vil2.training.stream import Stream

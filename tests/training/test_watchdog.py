@@ -1,20 +1,11 @@
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.distributed.test_ranks import launch
 from tests.support.paths import ROOT, SCRIPTS
-
-
-def alive(pid: str) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"  # a zombie has ended and waits to be asked for its exit code
+from tests.support.processes import alive, launch
 
 
 def run(body: str, limit=1.0) -> subprocess.CompletedProcess:

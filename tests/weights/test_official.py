@@ -9,7 +9,7 @@ from ernie_vil2.files.pdparams import read_pdparams
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.official import save_official
 from ernie_vil2.weights.paddlenlp import save_paddlenlp
-from tests.weights.test_load import ARCH
+from tests.support.official_form import ARCH
 
 
 def test_official_round_trip(official, tmp_path):

@@ -8,7 +8,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.ours import save_checkpoint
 from tests.support.checkpoints import damage
-from tests.weights.test_load import ARCH, embed, random_inputs
+from tests.support.official_form import ARCH, embed, random_inputs
 
 
 @pytest.mark.parametrize("embed_dim, text_size", [(None, 48), (20, 36)])

@@ -19,7 +19,7 @@ from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.paddlenlp import save_paddlenlp
 from ernie_vil2.weights.sources import resolve
 from ernie_vil2.weights.vocabulary import own_vocabulary
-from tests.weights.test_load import ARCH, embed, random_inputs
+from tests.support.official_form import ARCH, embed, random_inputs
 
 NAME = "ernie_vil-2.0-base-zh"
 

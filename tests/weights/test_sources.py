@@ -14,7 +14,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.weights.load import load_weights
 from tests.support.checkpoints import damage
-from tests.weights.test_load import ARCH
+from tests.support.official_form import ARCH
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from ernie_vil2.weights.vocabulary import (
     check_resumed_vocabulary,
     check_vocabulary,
 )
-from tests.weights.test_load import ARCH
+from tests.support.official_form import ARCH
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", *(f"w{i}" for i in range(20))]
 
