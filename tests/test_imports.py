@@ -7,7 +7,10 @@ Read from the source, so that an import within a function counts too. What may i
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.support.paths import ROOT
 
@@ -93,6 +96,20 @@ def test_a_circle_is_found():
 
 def test_every_room_has_a_floor():
     assert {room(module) for module in GRAPH} == FLOOR.keys()
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/contributing_zh.md"])
+def test_the_documents_state_the_same_floors(page):
+    lines = re.findall(r"^\d+\. ((?:`\w+`(?:, |、)?)+)$", (ROOT / page).read_text("utf-8"), re.M)
+    stated = [{x.replace("__init__", "") for x in re.findall(r"`(\w+)`", line)} for line in lines]
+    assert stated == FLOORS
+
+
+def test_export_knows_nothing_of_training():
+    rooms = {
+        room(x) for module, others in GRAPH.items() if room(module) == "export" for x in others
+    }
+    assert rooms and "training" not in rooms
 
 
 def test_imports_go_down():

@@ -28,5 +28,6 @@ python=$venv/bin/python
 rc=0
 "$python" -m ruff check . || rc=1
 "$python" -m ruff format --check . || rc=1
+"$python" -m mypy || rc=1
 "$python" -m pytest -q ${which_tests[@]+"${which_tests[@]}"} "$@" || rc=1
 exit "$rc"
