@@ -43,14 +43,17 @@ def evaluate(
     runtime.prepare()  # before Paddle
 
     from ernie_vil2 import distributed
-    from ernie_vil2.evaluation.evaluator import Evaluator
-    from ernie_vil2.evaluation.examples import write_predictions
-    from ernie_vil2.evaluation.page import write_page
-    from ernie_vil2.evaluation.report import format_table, write_json
     from ernie_vil2.evaluation.trained import load_trained
 
     distributed.init(config.Global.device)
     model, tokenizer = load_trained(weights, config)
+
+    # after the towers' packages: where those are missing the user is told so, not of jinja2
+    from ernie_vil2.evaluation.evaluator import Evaluator
+    from ernie_vil2.evaluation.examples import write_predictions
+    from ernie_vil2.evaluation.page import write_page
+    from ernie_vil2.evaluation.report import format_table, write_json
+
     out = Path(out or Path(config.Global.output_dir) / "eval")
     evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad)
     embeddings = evaluator.embed(model)

@@ -2,12 +2,16 @@
 
 import base64
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_vil2 import cli
+from tests.support.paths import ROOT
 from tests.support.shapes import COLORS, SHAPES, draw, write_run
 from tools import eval as eval_tool
 from tools import train as train_tool
@@ -154,3 +158,16 @@ def test_two_texts_with_one_id(evaluate, tmp_path):
 def test_a_negative_number_of_examples(evaluate):
     code, _, _, errors = evaluate("--examples", "-1")
     assert code == 2 and len(errors) == 1 and "--examples is -1" in errors[0]
+
+
+def test_an_installation_for_serving_alone_is_told_what_it_lacks(tmp_path):
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(["jinja2", "paddlenlp", "paddleclas"]))
+from ernie_vil2 import cli
+from ernie_vil2.commands.eval import main
+sys.exit(cli.run(main, ["-c", "demo", "-w", "nowhere"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search("^error: paddle(nlp|clas) is not installed: .* cpu or gpu", done.stderr, re.M)
