@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 
@@ -19,6 +20,7 @@ from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
 from ernie_vil2.views import DEFAULT_IMAGE_VIEWS, DEFAULT_PAIRS, DEFAULT_TEXT_VIEWS
 
+LOGIT_SCALE = 1 / 0.07
 VIEWS = (*DEFAULT_IMAGE_VIEWS, *DEFAULT_TEXT_VIEWS)
 PAIRS = [(VIEWS.index(a), VIEWS.index(b)) for a, b in DEFAULT_PAIRS]
 
@@ -127,3 +129,15 @@ def data_parallel_gradient(loss: Callable, everything, world: int, logit_scale: 
     if columns.grad is not None:
         gradient = gradient + columns.grad
     return total, gradient.numpy(), float(scale.grad)
+
+
+def embeddings(count: int, dim: int, seed: int = 0) -> np.ndarray:
+    """float32 [count, V, D], L2-normalised; a record's views have a cosine of about 0.5."""
+    rng = np.random.default_rng(seed)
+    result = np.empty([count, len(VIEWS), dim], "float32")
+    for start in range(0, count, 1024):
+        block = result[start : start + 1024]
+        block[:] = rng.standard_normal(block.shape, "float32")
+        block += rng.standard_normal([len(block), 1, dim], "float32")
+        block /= np.linalg.norm(block, axis=-1, keepdims=True)
+    return result

@@ -33,7 +33,7 @@ def prepare(folder: str, weights: str | None, config: str | None, tiny: bool) ->
     Returns `{"precisions": [...], "missing": {name of a runner: why it cannot run}}`.
     """
     import numpy as np
-    from benchmarks.inference import ONNX, OURS, PEER
+    from benchmarks.inference_tables import ONNX, OURS, PEER
 
     from ernie_vil2 import processor
     from ernie_vil2.data.tokenize import Tokenizer
