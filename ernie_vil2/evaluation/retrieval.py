@@ -28,7 +28,7 @@ _GALLERY_BLOCK = 8192  # gallery rows scored at a time
 # How an evaluation counts, and what that makes of ties (see `rank_of_positives`):
 #   strict        a tie counts against the model, so that equal embeddings find nothing
 #   official      ERNIE-ViL2's eval_retri.py: each pair of text and image is a query and a candidate
-#                 of its own, right for nothing but itself; what scores the same does no harm
+#                 of its own, right for nothing but itself; equal scores do not lower the rank
 #   chinese_clip  Chinese-CLIP's evaluation.py: a query counts at k when one of its right items is
 #                 among the first k; equal scores stand in the order of the set
 PROTOCOLS = {"strict": "against", "official": "for", "chinese_clip": "in order"}

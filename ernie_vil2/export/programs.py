@@ -136,7 +136,7 @@ def weights_hash(model: nn.Layer) -> str:
 def make_golden(model: DualEncoder, artefact: Artefact) -> Golden:
     """Drawn pictures and fixed texts with what the model itself, not its program, makes of them."""
     images = [_png(*size, seed) for seed, size in enumerate(((97, 160), (160, 120), (64, 64)))]
-    # not the program's own normalisation, whose proof these are
+    # normalised here, not by the program, since these vectors are to prove the program
     transform = eval_transform(artefact.image_size, artefact.mean, artefact.std)
     image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
     text_embeds = model.encode_text(paddle.to_tensor(artefact.tokenizer()(list(GOLDEN_TEXTS))))
