@@ -17,7 +17,7 @@ from ernie_vil2.os_errors import explain
 # What an installation may lack: the package as it is imported -> the extras that bring it.
 EXTRAS = {
     **dict.fromkeys(["paddle", "paddleclas", "paddlenlp"], "cpu or gpu"),
-    **dict.fromkeys(["safetensors", "tqdm", "visualdl"], "cpu or gpu"),
+    **dict.fromkeys(["jinja2", "safetensors", "tqdm", "visualdl"], "cpu or gpu"),
     **dict.fromkeys(["fastapi", "h11", "prometheus_client", "python_multipart"], "serve"),
     **dict.fromkeys(["pydantic", "starlette", "uvicorn"], "serve"),
     **dict.fromkeys(["onnx", "onnxruntime", "paddle2onnx"], "onnx"),
