@@ -12,7 +12,7 @@ import pytest
 from ernie_vil2 import cli
 from ernie_vil2.files.durable import naming, replace_text
 from ernie_vil2.os_errors import explain
-from tests.end_to_end.test_fault_injection import may_mount, on_small_disk
+from tests.support.faulty_runs import may_mount, on_small_disk
 from tests.support.paths import ROOT
 from tests.support.shapes import write_run
 from tests.support.told import error_line
