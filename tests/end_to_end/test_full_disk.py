@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
+from tests.support.faulty_runs import lines
 from tests.support.paths import ROOT
 from tests.support.processes import may_mount, on_small_disk
 from tests.support.shapes import write_run
@@ -96,3 +98,49 @@ def test_one_line_with_the_path_and_the_remedy(result, name):
 def test_all_stays_as_it_was_and_goes_on_with_room_again(result):
     assert result["same"]
     assert result["codes"] == [0] * 5
+
+
+def test_what_is_appended_is_whole_or_not_at_all(tmp_path):
+    """So that a file's other lines can still be read."""
+    script = """
+        import os, resource
+        from ernie_vil2.files.durable import append
+        from ernie_vil2.training.faults import Faults
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        faults = Faults("lines", None, 1)
+        for size in (60, 60, 10):
+            try:
+                faults.write(text="x" * size)
+            except OSError as error:
+                print(error)
+    """
+    done = python(script, cwd=tmp_path)
+    assert [len(x["text"]) for x in lines(tmp_path / "lines")] == [60, 10]
+    assert done.stdout.count("No space left") == 1
+
+
+def test_a_full_disk_below_stdout_and_stderr(tmp_path):
+    script = """
+        import sys
+        from pathlib import Path
+        from tqdm import tqdm
+        from ernie_vil2.training.runlog import log, start_logging
+        start_logging(Path("out"), True)
+        for _ in tqdm(range(1000), mininterval=0):
+            log.info("x" * 99)
+        print("x" * 99999)
+        sys.exit(3)
+    """
+    with open("/dev/full", "w") as full:
+        assert python(script, cwd=tmp_path, stdout=full, stderr=full, code=3)
+    assert len((tmp_path / "out" / "train.log").read_text().splitlines()) == 1000
+
+
+def python(script: str, code: int = 0, **options) -> subprocess.CompletedProcess:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env=environment, text=True, **options
+    )
+    assert done.returncode == code, done.stderr
+    return done
