@@ -69,7 +69,7 @@ def examine(config: Config) -> int:
 
 
 def _temporary_folder(output: Path) -> Path:
-    folder = error = None
+    folder, error = output, None
     if distributed.is_main():
         try:
             output.mkdir(parents=True, exist_ok=True)

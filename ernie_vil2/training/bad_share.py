@@ -20,7 +20,7 @@ class BadShare:
     ledger: the file of bad records, for the summary.
     """
 
-    def __init__(self, bound: float | None, records: int, ledger: Path):
+    def __init__(self, bound: float | None, records: int, ledger: str | Path):
         self.bound, self.ledger = bound, Path(ledger)
         self.enough = min(_WINDOW, records)
         self.steps: deque[tuple[int, int]] = deque()  # (bad, all) of each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -160,9 +161,9 @@ class Trainer:
         losses["gradient_norm"] = norm = self.stepper.clip()
         # one small reduction a step, so that all ranks judge and stop alike
         valid = paddle.concat([b["valid"] for batch in batches for b in batch])
-        bad = int((~valid).sum())  # one transfer from a GPU, however many micro-batches
+        bad = float((~valid).sum())  # one transfer from a GPU, however many micro-batches
         loss, stopping, bad = distributed.mean(
-            [float(losses["loss"]), float(self.signals.received), float(bad)]
+            [float(losses["loss"]), float(self.signals.received), bad]
         )
         world_size = distributed.world_size()
         self.bad_share.add(round(bad * world_size), len(valid) * world_size)
@@ -224,7 +225,7 @@ class Trainer:
             )
         if embeddings is None:  # a resume evaluates this step
             return self._leave()
-        score = None
+        score = math.nan  # rank 0 knows it
         if distributed.is_main():
             at = self.progress.step
             score = report_evaluation(self.run_log, at, self.evaluator, embeddings)
