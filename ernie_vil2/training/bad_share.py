@@ -15,9 +15,10 @@ _REASONS = 3  # that the summary names
 class BadShare:
     """Counts, among the last records trained on, those that could not be read; alike on every rank.
 
-    bound: the share above which the run ends; None: it never does.
-    records: in the training set; a small one is judged after an epoch.
-    ledger: the file of bad records, for the summary.
+    Args:
+        bound: the share above which the run ends; None: it never does.
+        records: in the training set; a small one is judged after an epoch.
+        ledger: the file of bad records, for the summary.
     """
 
     def __init__(self, bound: float | None, records: int, ledger: str | Path):
@@ -37,7 +38,8 @@ class BadShare:
     def check(self, at_end: bool = False) -> None:
         """Raise UserError, with a summary, where too many were bad.
 
-        at_end: there will be no more, so that fewer than usual are judged too.
+        Args:
+            at_end: there will be no more, so that fewer than usual are judged too.
         """
         if self.bound is None or self.records < (1 if at_end else self.enough):
             return

@@ -24,8 +24,9 @@ class Diverged(Exception):
 class Faults:
     """Judges each step by its loss and gradient norm; the same on every rank.
 
-    spike: how many times the median loss is too much; None: any finite loss will do.
-    skips: faults in a row after which the run has to be rolled back.
+    Args:
+        spike: how many times the median loss is too much; None: any finite loss will do.
+        skips: faults in a row after which the run has to be rolled back.
     """
 
     def __init__(self, path: Path, spike: float | None, skips: int):

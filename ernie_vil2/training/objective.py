@@ -34,7 +34,9 @@ class Objective(nn.Layer):
     def forward(self, pixel_values, input_ids, ids=None, valid=None, gradients=None):
         """`score` of the batch's embeddings or, with `gradients`, a scalar that has these.
 
-        gradients: view -> float32 [B, D], what the backward of the scalar brings the embeddings.
+        Args:
+            gradients: view -> float32 [B, D], what the backward of the scalar brings the
+                embeddings.
         """
         embeds = self.embed(pixel_values, input_ids)
         if gradients is None:
@@ -69,11 +71,14 @@ def backward(parallel, micro_batches: list, seeds: list, scale, last: bool = Tru
     embeddings without a graph, the loss of all and its gradients with respect to them, then each
     micro-batch once more with its graph. The result is that of the whole batch in one graph.
 
-    parallel: an `Objective` as `Replicated` or `Sharded`.
-    micro_batches: dicts of `ViewMaker.collate`, of any sizes, together this rank's batch.
-    seeds: one a micro-batch; dropout draws the same masks both times.
-    scale: applied to the loss before its backward, as a GradScaler or a mean over batches needs.
-    last: False keeps the gradients on this rank, for another batch to be added before the step.
+    Args:
+        parallel: an `Objective` as `Replicated` or `Sharding`.
+        micro_batches: dicts of `ViewMaker.collate`, of any sizes, together this rank's batch.
+        seeds: one a micro-batch; dropout draws the same masks both times.
+        scale: applied to the loss before its backward, as a GradScaler or a mean over batches
+            needs.
+        last: False keeps the gradients on this rank, for another batch to be added before the
+            step.
     """
     objective = parallel.objective
 

@@ -53,9 +53,13 @@ def parameter_groups(
 ) -> list[Group]:
     """Sort parameters by the first rule whose `match` is found in their name.
 
-    rules: {match: regular expression, weight_decay: default that of the optimizer, lr_scale: 1.0}.
-    lr_scales: name -> a further factor of the rate, as layer-wise decay gives.
-    Raises UserError for a bad expression, and for a parameter that no rule matches.
+    Args:
+        rules: {match: regular expression, weight_decay: default that of the optimizer,
+            lr_scale: 1.0}.
+        lr_scales: name -> a further factor of the rate, as layer-wise decay gives.
+
+    Raises:
+        UserError: a bad expression, or a parameter that no rule matches.
     """
     compiled = []
     for rule in rules:
@@ -80,10 +84,11 @@ def parameter_groups(
 def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler, half):
     """The optimizer of `Optimizer` in the configuration.
 
-    parameters: name -> Parameter, those of the groups that this process owns; half: keep float32
-    masters of half-precision weights (AMP O2).
-    Clipping is not its business: Paddle's optimizers would clip each group by itself, see
-    `Parallel.clip_gradients`.
+    It does not clip: Paddle's optimizers would clip each group by itself, see `Parallel.clip_gradients`.
+
+    Args:
+        parameters: name -> Parameter, those of the groups that this process owns.
+        half: keep float32 masters of half-precision weights (AMP O2).
     """
     if config["name"] not in OPTIMIZERS:
         raise UserError(

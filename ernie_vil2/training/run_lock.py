@@ -33,8 +33,9 @@ _SIZE = 512  # bytes of the file, written at once, so that nobody reads a part
 class RunLock:
     """The lock of `output`, which is made where it is missing.
 
-    wait: seconds to wait for a run that says it is leaving, as one does that saves its checkpoint
-        after SIGTERM, or whose launcher has died.
+    Args:
+        wait: seconds to wait for a run that says it is leaving, as one does that saves its
+            checkpoint after SIGTERM, or whose launcher has died.
     """
 
     def __init__(self, output: Path, wait: float = launcher.LEAVE_WITHIN + 60):
