@@ -8,7 +8,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ernie_vil2 import cli
+from ernie_vil2.commands import leave
 from ernie_vil2.commands.eval import main
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(leave(cli.run(main)))

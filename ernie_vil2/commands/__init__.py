@@ -41,7 +41,14 @@ def main(argv: list | None = None) -> int | None:
 
 def console() -> int:
     """What the `ernie-vil2` on the PATH runs; returns the exit code."""
-    return cli.run(main)
+    return leave(cli.run(main))
+
+
+def leave(code: int) -> int:
+    """The exit code of a program that ends here; of several processes that have done their work,
+    each ends in this call."""
+    distributed = sys.modules.get("ernie_vil2.distributed")  # not imported: not used
+    return distributed.leave(code) if distributed and code == 0 else code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ from ernie_vil2.distributed.ranks import (
     world_size,
     wrap,
 )
-from ernie_vil2.distributed.start import init
+from ernie_vil2.distributed.start import init, leave
 
 __all__ = [
     "all_gather",
@@ -36,6 +36,7 @@ __all__ = [
     "broadcast_",
     "init",
     "is_main",
+    "leave",
     "mean",
     "meet",
     "on_gpu",

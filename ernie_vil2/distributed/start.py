@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import socket
+import sys
 import warnings
 from typing import Any
 
@@ -11,6 +14,7 @@ import paddle.distributed as dist
 from paddle.base import core
 from paddle.distributed import collective, fleet
 
+from ernie_vil2.distributed import ranks
 from ernie_vil2.errors import UserError
 
 _paddle_new_process_group = collective._new_process_group_impl
@@ -83,3 +87,26 @@ def init(device: str = "auto") -> None:
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
         fleet.init(is_collective=True, log_level="WARNING")
     _started = True
+
+
+def leave(code: int) -> int:
+    """End this process, one of several, with `code`; alone, only return it.
+
+    For the end of a program whose work is whole on all ranks. It comes back from no rank: Paddle's
+    destructors are left out, since gloo's threads are still at work while they run, and now and
+    then a process that had done all died of it (SIGABRT, exit code -6 in the launcher's words).
+    """
+    if ranks.world_size() == 1:
+        return code
+    ranks.meet()  # no collective is under way any more
+    # The main rank serves the store on which the others may still wait, so it is the last.
+    store, key = core.create_or_get_global_tcp_store(), "ernie_vil2/left"
+    if ranks.is_main():
+        for other in range(1, ranks.world_size()):
+            store.get(f"{key}/{other}")  # waits for the key
+    else:
+        store.set(f"{key}/{ranks.rank()}", "gone")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -84,7 +84,8 @@ def parameter_groups(
 def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler, half):
     """The optimizer of `Optimizer` in the configuration.
 
-    It does not clip: Paddle's optimizers would clip each group by itself, see `Parallel.clip_gradients`.
+    It does not clip, since Paddle's optimizers would clip each group by itself: see
+    `Parallel.clip_gradients`.
 
     Args:
         parameters: name -> Parameter, those of the groups that this process owns.

@@ -23,7 +23,7 @@ def main(config: str, folder: str, *runs: str) -> None:
         name, _, overrides = run.partition("=")
         output = Path(folder) / f"{name}-{distributed.world_size()}.npz"
         one_run(config, output, [x for x in overrides.split(",") if x])
-    distributed.meet()  # so that none leaves while another is still at work
+    distributed.leave(0)
 
 
 def one_run(config: str, output: Path, overrides: list) -> None:
