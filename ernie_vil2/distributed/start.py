@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import warnings
 from typing import Any
 
@@ -19,6 +20,7 @@ from ernie_vil2.errors import UserError
 
 _paddle_new_process_group = collective._new_process_group_impl
 _started = False
+_GRACE = 1.0  # seconds for other ranks to take what this one has sent in the last collective
 
 
 def _new_process_group(
@@ -92,19 +94,18 @@ def init(device: str = "auto") -> None:
 def leave(code: int) -> int:
     """End this process, one of several, with `code`; alone, only return it.
 
-    For the end of a program whose work is whole on all ranks. It comes back from no rank: Paddle's
-    destructors are left out, since gloo's threads are still at work while they run, and now and
-    then a process that had done all died of it (SIGABRT, exit code -6 in the launcher's words).
+    For the end of a program, after its last collective. Paddle's destructors are left out, since
+    gloo's threads are still at work while they run: launches that were all but done were twice seen
+    to die of SIGABRT (the launcher's exit code -6), and that is the likely place.
     """
-    if ranks.world_size() == 1:
+    if not _started or ranks.world_size() == 1:
         return code
-    ranks.meet()  # no collective is under way any more
-    # The main rank serves the store on which the others may still wait, so it is the last.
     store, key = core.create_or_get_global_tcp_store(), "ernie_vil2/left"
-    if ranks.is_main():
+    if ranks.is_main():  # the last to leave: the others may still ask the store that it serves
         for other in range(1, ranks.world_size()):
             store.get(f"{key}/{other}")  # waits for the key
     else:
+        time.sleep(_GRACE)
         store.set(f"{key}/{ranks.rank()}", "gone")
     logging.shutdown()
     sys.stdout.flush()

@@ -23,6 +23,7 @@ def main(config: str, folder: str, *runs: str) -> None:
         name, _, overrides = run.partition("=")
         output = Path(folder) / f"{name}-{distributed.world_size()}.npz"
         one_run(config, output, [x for x in overrides.split(",") if x])
+    distributed.meet()
     distributed.leave(0)
 
 
