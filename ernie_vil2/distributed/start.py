@@ -94,9 +94,10 @@ def init(device: str = "auto") -> None:
 def leave(code: int) -> int:
     """End this process, one of several, with `code`; alone, only return it.
 
-    For the end of a program, after its last collective. Paddle's destructors are left out, since
-    gloo's threads are still at work while they run: launches that were all but done were twice seen
-    to die of SIGABRT (the launcher's exit code -6), and that is the likely place.
+    For the end of a program, after its last collective. Paddle's destructors are left out. While
+    they free gloo's connections, gloo's thread may still read them as other ranks hang up, a race
+    that gloo mended in 2022 (pytorch/gloo pull request 320) and the fork that Paddle builds may
+    still have. Launches that were all but done were twice seen to die of SIGABRT (exit code -6).
     """
     if not _started or ranks.world_size() == 1:
         return code
