@@ -20,6 +20,7 @@ from ernie_vil2.models.dual_encoder import DualEncoder, build_model
 from ernie_vil2.training import optim
 from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.objective import Objective
+from ernie_vil2.training.plan import Plan
 from ernie_vil2.weights.vocabulary import check_max_len, check_vocabulary
 
 log = logging.getLogger("ernie_vil2")
@@ -66,7 +67,7 @@ def batch_norms(objective: Objective) -> dict[str, nn.Layer]:
     }
 
 
-def check_batch_norm(config: Config, objective: Objective, batch_size: int) -> None:
+def check_batch_norm(objective: Objective, plan: Plan) -> None:
     """Batch norm is the one layer that makes a sample's embedding depend on its batch.
 
     Raises UserError where micro-batches would change it; warns where processes do.
@@ -74,11 +75,11 @@ def check_batch_norm(config: Config, objective: Objective, batch_size: int) -> N
     normalised = list(batch_norms(objective))
     if not normalised:
         return
-    micro = config.DataLoader.Train.micro_batch_size
-    if micro and micro < batch_size:
+    if plan.micro < plan.rows:
         raise UserError(
-            f"DataLoader.Train.micro_batch_size is {micro}, but {normalised[0]} normalises over "
-            "the whole batch: set it to null, take a tower without batch norm, or freeze this one"
+            f"DataLoader.Train.micro_batch_size is {plan.micro}, but {normalised[0]} normalises "
+            "over the whole batch: set it to null, take a tower without batch norm, or freeze this "
+            "one"
         )
     if distributed.world_size() > 1:
         log.warning(

@@ -60,7 +60,7 @@ class Trainer:
         # and before half precision and averages are made of them.
         if checkpoint is None:
             start.start_anew(config, self.objective.model, self.tokenizer, self.evaluator)
-        build.check_batch_norm(config, self.objective, self.plan.rows)
+        build.check_batch_norm(self.objective, self.plan)
         self.stepper = Step(config, self.objective, frozen, self.total_steps)
         self.progress = Progress()
         self.faults = Faults(self.output / "faults.jsonl", config.Faults.spike, config.Faults.skips)

@@ -12,6 +12,7 @@ def test_batch_norms_of_both_kinds_are_known(tmp_path, name):
     from ernie_vil2.config.load import load_config
     from ernie_vil2.data.tokenize import Tokenizer
     from ernie_vil2.training.build import batch_norms, build_objective, check_batch_norm
+    from ernie_vil2.training.plan import Plan
 
     arch = f"Arch.Image={{name: {name}, img_size: 32, out_dim: 16}}"
     config = load_config(write_run(tmp_path), [arch, "DataLoader.Train.micro_batch_size=4"])
@@ -19,4 +20,4 @@ def test_batch_norms_of_both_kinds_are_known(tmp_path, name):
     tensors = {key for key in objective.state_dict() if key.endswith("._variance")}
     assert {f"{key}._variance" for key in batch_norms(objective)} == tensors != set()
     with pytest.raises(UserError, match=r"micro_batch_size is 4, but .* normalises"):
-        check_batch_norm(config, objective, 16)
+        check_batch_norm(objective, Plan.of(config))
