@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -51,3 +53,13 @@ class Process:
         """Resident bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def serving(artefact, log: Path, *options) -> Iterator[Process]:
+    """A server that is ready; at the end it has to leave well, without a traceback."""
+    server = Process(artefact, log, *options)
+    server.wait_for("ready")
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in log.read_text()

@@ -14,7 +14,7 @@ from ernie_vil2.serving.web.limits import ApiKeys
 from tests.support.http_requests import (
     LIMITS,
 )
-from tests.support.server_process import Process
+from tests.support.server_process import Process, serving
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,5 @@ def start(tiny_artefact, tmp_path):
 @pytest.fixture(scope="module")
 def server(tiny_artefact, tmp_path_factory):
     options = ["--max-body-mb", "1", "--body-timeout", "1", "--max-pixels", "10000"]
-    server = Process(tiny_artefact, tmp_path_factory.mktemp("server") / "log", *options)
-    server.wait_for("ready")
-    yield server
-    assert server.stop() == 0
-    assert "Traceback" not in server.log.read_text()
+    with serving(tiny_artefact, tmp_path_factory.mktemp("server") / "log", *options) as server:
+        yield server

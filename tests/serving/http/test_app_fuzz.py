@@ -9,17 +9,14 @@ import schemathesis
 
 from ernie_vil2.data.decode import FORMATS
 from tests.support.pictures import animation, noise, png_of
-from tests.support.server_process import Process
+from tests.support.server_process import serving
 
 
 @pytest.fixture(scope="module")
 def server(tiny_artefact, tmp_path_factory):
     options = ["--max-items", "16", "--max-pixels", "1000000", "--max-body-mb", "4"]
-    server = Process(tiny_artefact, tmp_path_factory.mktemp("fuzz") / "log", *options)
-    server.wait_for("ready")
-    yield server
-    assert server.stop() == 0
-    assert "Traceback" not in server.log.read_text()
+    with serving(tiny_artefact, tmp_path_factory.mktemp("fuzz") / "log", *options) as server:
+        yield server
 
 
 @pytest.fixture
