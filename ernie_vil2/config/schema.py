@@ -100,6 +100,7 @@ SCHEMA = section(
             out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
+            patch_dropout=number(BELOW_ONE, 0.0),
         ),
         Text=component(
             name=string(),
