@@ -241,7 +241,7 @@ SCHEMA = section(
             batch_size=integer(POSITIVE, 128),
             global_batch_size=nullable(integer(POSITIVE, None)),
             micro_batch_size=nullable(integer(POSITIVE, None)),
-            num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+            num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
             worker_timeout=nullable(number(SECONDS, 600.0)),
             shuffle=boolean(True),
         ),
@@ -249,7 +249,7 @@ SCHEMA = section(
             section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
-                num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+                num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
                 worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )

@@ -15,6 +15,7 @@ from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.transforms import eval_planes
+from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
@@ -44,6 +45,7 @@ class Evaluator:
     ):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
         self.reader = build_reader(**self.loader.dataset).evaluation()
+        self.workers = worker_count(self.loader.num_workers, "DataLoader.Eval")
         self.transform = eval_planes(config.Transform.size)
         self.normalise = Normalise(config.Transform.mean, config.Transform.std)
         self.tokenizer = tokenizer
@@ -68,7 +70,7 @@ class Evaluator:
                 self.reader,
                 self.transform,
                 loader.batch_size,
-                loader.num_workers,
+                self.workers,
                 loader.worker_timeout,
             )
         )
@@ -93,7 +95,7 @@ class Evaluator:
             self.transform,
             self.tokenizer,
             self.loader.batch_size,
-            self.loader.num_workers,
+            self.workers,
             progress,
             normalise=self.normalise,
             timeout=self.loader.worker_timeout,
