@@ -192,6 +192,7 @@ SCHEMA = section(
         weight_decay=number(NOT_NEGATIVE, 0.001),
         clip_norm=nullable(number(POSITIVE, 1.0)),
         layer_decay=nullable(number(SHARE, None)),
+        fused=boolean(True),
         freeze=listof(choice("image", "text"), SET, []),
         groups=listof(
             section(
