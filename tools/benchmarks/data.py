@@ -37,7 +37,9 @@ def check(options) -> None:
 
 def run(report, options) -> None:
     """One table: a row for each way."""
-    from benchmarks.common import mebibytes
+
+    def kilobytes(value: float) -> str:
+        return f"{value / 1000:,.0f} kB"
 
     def milliseconds(value: float) -> str:
         return f"{value * 1000:.2f} ms"
@@ -47,7 +49,7 @@ def run(report, options) -> None:
         "Pixels of a pair",
         {
             "way": ("handed over", str),
-            "bytes": ("through shared memory and to the device", mebibytes),
+            "bytes": ("through shared memory and to the device", kilobytes),
             "decode": ("worker: decode, augment", milliseconds),
             "hand_over": ("worker: normalise, stack, hand over", milliseconds),
             "take": ("trainer: copy, normalise", milliseconds),
@@ -71,7 +73,8 @@ def _measure(options) -> list[dict]:
 
     paddle.set_device("cpu")
     one_thread(0)  # as in a worker
-    settings = load_config(ROOT / "configs/base.yaml", [f"Transform.size={options.size}"])
+    sizes = [f"{key}={options.size}" for key in ("Transform.size", "Arch.Image.img_size")]
+    settings = load_config(ROOT / "configs/base.yaml", sizes)
     transform, normalise = TrainTransform(**settings.Transform), Normalise()
     picture, rng = _picture(*options.picture), np.random.default_rng(0)
     memory = mmap.mmap(-1, options.batch * _VIEWS * 3 * options.size**2 * 4)
