@@ -80,6 +80,7 @@ def init(device: str = "auto") -> None:
         )
     if device == "cpu" or not has_gpu:
         paddle.set_device("cpu")
+        _copy_when_transposing()
     else:
         paddle.set_device(f"gpu:{dist.ParallelEnv().device_id}")
     if _started:
@@ -89,6 +90,16 @@ def init(device: str = "auto") -> None:
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
         fleet.init(is_collective=True, log_level="WARNING")
     _started = True
+
+
+def _copy_when_transposing() -> None:
+    """Let `transpose` and slices copy at once, instead of giving views.
+
+    Each operation that reads a view copies it for itself, on a CPU with a slow kernel: that was
+    half of the demo's step. Some rare operations have no other kernel (`view`; `flatten` of bool).
+    """
+    if "FLAGS_use_stride_kernel" not in os.environ:
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
 
 
 def leave(code: int) -> int:

@@ -139,7 +139,7 @@ class Targets:
         """
         sources = dict.fromkeys(s for rule in rules for each in rule for s in each)
         ids = {source: self._columns[source].gather(columns) for source in sources}
-        place = self._agree(sources, ids).flatten().nonzero().flatten()  # the few that matter
+        place = self._agree(sources, ids).reshape([-1]).nonzero().flatten()  # the few that matter
         row, column = place // len(columns), place % len(columns)
         if _is_empty(place):
             return {rule: [(row, place), (row, place)] for rule in rules}
