@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -10,6 +10,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.distributed.memory import bytes_held
 
 
@@ -51,8 +52,3 @@ class Replicated:
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         return bytes_held(self.owned.values(), optimizer)
 
-
-def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> paddle.Tensor:
-    """`Parallel.clip_gradients` of parameters whose gradients are all in this process."""
-    bound = float("inf") if max_norm is None else max_norm
-    return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)

@@ -22,6 +22,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.distributed.memory import bytes_held, numbers
 from ernie_vil2.distributed.ranks import Task
 from ernie_vil2.distributed.units import Unit, find_units
@@ -154,19 +155,8 @@ class Sharded:
         self._reduce_early = False
         self._release_units()  # whose backward left a parameter without gradient
 
-    @paddle.no_grad()
     def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
-        gradients = [p.grad for p in self.owned.values() if p.grad is not None]
-        squares = [g.astype("float32").square().sum() for g in gradients]
-        total = paddle.add_n(squares) if squares else paddle.zeros([])
-        ranks.all_reduce_(total)
-        norm = total.sqrt()
-        if max_norm is not None:
-            factor = (max_norm / (norm + 1e-6)).clip(max=1.0)  # as paddle's clip_grad_norm_
-            for parameter in self.owned.values():
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad * factor.astype(parameter.grad.dtype)
-        return norm
+        return clip_gradients(self.owned.values(), max_norm, ranks.all_reduce_)
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config.load import load_config
-from ernie_vil2.distributed.replicated import clip_gradients
+from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.errors import UserError
 from ernie_vil2.training.optim import (
     build_optimizer,
