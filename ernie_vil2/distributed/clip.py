@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import paddle
+from paddle import _C_ops
 
 
 @paddle.no_grad()
@@ -27,8 +28,10 @@ def clip_gradients(
         The norm before, a float32 scalar; not finite where one gradient is not.
     """
     learning = [p for p in parameters if p.grad is not None]
-    squares = [p.grad.astype("float32").square().sum() for p in learning]
-    total = paddle.add_n(squares) if squares else paddle.zeros([])
+    # What Paddle's clippers call: 3 to 10 times as fast as square().sum() on a CPU. `paddle.dot`,
+    # which adds one number after the other there, is 7 % wrong for 30 million of them.
+    squares = [_C_ops.squared_l2_norm(p.grad.astype("float32")) for p in learning]
+    total = paddle.add_n(squares).reshape([]) if squares else paddle.zeros([])
     if add_up is not None:
         add_up(total)
     norm = total.sqrt()
