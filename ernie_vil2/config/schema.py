@@ -219,6 +219,7 @@ SCHEMA = section(
         level=choice("O0", "O1", "O2", default="O0"),
         dtype=choice("bfloat16", "float16", default="bfloat16"),
         init_loss_scaling=number(POSITIVE, 65536.0),
+        tf32=boolean(True),
     ),
     EMA=section(
         decay=nullable(number(BELOW_ONE, None)),

@@ -22,6 +22,8 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.clip import clip_gradients
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.memory import bytes_held, numbers
 from ernie_vil2.distributed.ranks import Task
 from ernie_vil2.distributed.units import Unit, find_units
@@ -57,12 +59,19 @@ class Sharded:
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all ranks.
         stage: 1, 2 or 3.
+        originals: as `Masters` takes them.
 
     Raises:
         UserError: another stage, or fewer tensors than processes.
     """
 
-    def __init__(self, objective: nn.Layer, parameters: Mapping[str, paddle.Tensor], stage: int):
+    def __init__(
+        self,
+        objective: nn.Layer,
+        parameters: Mapping[str, paddle.Tensor],
+        stage: int,
+        originals: Mapping[str, paddle.Tensor] | None = None,
+    ):
         if stage not in (1, 2, 3):
             raise UserError(f"sharding stage {stage!r}: expected 1, 2 or 3")
         world = ranks.world_size()
@@ -75,9 +84,11 @@ class Sharded:
         self.parameters = dict(parameters)
         sizes = {name: numbers(p) for name, p in self.parameters.items()}
         self.owners = assign_owners(sizes, world)
+        self.masters = Masters(self.parameters, originals or {})
         self.owned: Mapping[str, paddle.Tensor] = {
-            name: p for name, p in self.parameters.items() if self._is_mine(name)
+            name: p for name, p in self.masters.items() if self._is_mine(name)
         }
+        self.masters.keep(self.owned.keys())
         self._resident = self.parameters  # whose values every rank keeps
         self._units: list[Unit] = []
         self._reduced: set[str] = set()  # names, since the last reduce_gradients
@@ -127,7 +138,7 @@ class Sharded:
     def _start_reduce(self, name: str) -> None:
         assert name not in self._reduced, f"{name} got gradients after its last backward"
         self._reduced.add(name)
-        parameter, owner = self.parameters[name], self.owners[name]
+        parameter, owner = self.masters[name], self.owners[name]
         # Not in place, since the backward may hand the same storage on to others; divided before
         # the sum, since float16 overflows easily.
         gradient = parameter.grad / ranks.world_size()
@@ -140,12 +151,12 @@ class Sharded:
         name, gradient, task = self._in_flight.popleft()
         task.wait()
         if self._is_mine(name):
-            self.parameters[name].grad = gradient
+            self.masters[name].grad = gradient
 
     def reduce_gradients(self) -> None:
         if ranks.world_size() == 1:
             return
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.masters.items():
             if name not in self._reduced and parameter.grad is not None:
                 self._start_reduce(name)
         while self._in_flight:
@@ -154,19 +165,8 @@ class Sharded:
         self._reduce_early = False
         self._release_units()  # whose backward left a parameter without gradient
 
-    @paddle.no_grad()
     def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
-        gradients = [p.grad for p in self.owned.values() if p.grad is not None]
-        squares = [g.astype("float32").square().sum() for g in gradients]
-        total = paddle.add_n(squares) if squares else paddle.zeros([])
-        ranks.all_reduce_(total)
-        norm = total.sqrt()
-        if max_norm is not None:
-            factor = (max_norm / (norm + 1e-6)).clip(max=1.0)  # as paddle's clip_grad_norm_
-            for parameter in self.owned.values():
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad * factor.astype(parameter.grad.dtype)
-        return norm
+        return clip_gradients(self.owned.values(), max_norm, ranks.all_reduce_)
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)
@@ -177,6 +177,7 @@ class Sharded:
     # -- weights -----------------------------------------------------------------------------------
 
     def publish(self) -> None:
+        self.masters.round()
         self._release_units()  # in stage 3 the others fetch these when they need them
         self._broadcast(self._resident)
 
@@ -219,4 +220,5 @@ class Sharded:
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         # weights that are fetched for use count
         in_flight = (gradient for _, gradient, _ in self._in_flight)
-        return bytes_held(self.parameters.values(), optimizer, in_flight)
+        held = bytes_held(self.parameters.values(), optimizer, in_flight)
+        return self.masters.count_in(held)

@@ -132,7 +132,7 @@ class MultiViewContrastive(nn.Layer):
         for pair in self.pairs:
             if pair.temperature and pair.learnable:
                 log_scale = getattr(self, _temperature_name(pair))
-                log_scale.set_value(paddle.clip(log_scale, max=self.max_log_scale))
+                paddle.assign(paddle.clip(log_scale, max=self.max_log_scale), log_scale)
 
     def forward(
         self,

@@ -108,9 +108,7 @@ def run_case(case: Case):
 
     owned = parallel.owned
     groups = parameter_groups(owned, GROUPS, 0.1, {})
-    optimizer = build_optimizer(
-        {**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01, half=False
-    )
+    optimizer = build_optimizer({**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01)
     ema = EMA(owned, 0.9)
 
     memory, training = {"most": {}}, True
