@@ -100,6 +100,7 @@ SCHEMA = section(
             out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
+            patch_dropout=number(BELOW_ONE, 0.0),
         ),
         Text=component(
             name=string(),
@@ -191,6 +192,7 @@ SCHEMA = section(
         weight_decay=number(NOT_NEGATIVE, 0.001),
         clip_norm=nullable(number(POSITIVE, 1.0)),
         layer_decay=nullable(number(SHARE, None)),
+        fused=boolean(True),
         freeze=listof(choice("image", "text"), SET, []),
         groups=listof(
             section(
@@ -241,7 +243,7 @@ SCHEMA = section(
             batch_size=integer(POSITIVE, 128),
             global_batch_size=nullable(integer(POSITIVE, None)),
             micro_batch_size=nullable(integer(POSITIVE, None)),
-            num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+            num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
             worker_timeout=nullable(number(SECONDS, 600.0)),
             shuffle=boolean(True),
         ),
@@ -249,7 +251,7 @@ SCHEMA = section(
             section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
-                num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+                num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
                 worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )

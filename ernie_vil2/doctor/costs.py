@@ -27,7 +27,7 @@ class Transformer:
 
     tensors: list[int]  # numbers in each parameter
     views: int
-    tokens: int
+    tokens: int  # that go through its blocks
     width: int
     heads: int
     layers: int
@@ -187,6 +187,8 @@ class Costs:
 
 
 def _image(config: Config) -> Transformer:
+    from ernie_vil2.models.patches import patches_kept  # imports paddle
+
     arch = config.Arch.Image
     sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     given = {key: getattr(arch, key, None) for key in sizes}
@@ -203,8 +205,8 @@ def _image(config: Config) -> Transformer:
     norm = [c, c]
     block = [*norm, 3 * c * c, *qkv_bias, *_linear(c, c), *norm, *_mlp(c, int(c * ratio))]
     stem = [c, tokens * c, 3 * patch * patch * c, *norm]
-    views = len(config.Views.image)
-    return Transformer(stem + depth * block + norm, views, tokens, c, arch.num_heads, depth, ratio)
+    views, seen = len(config.Views.image), 1 + patches_kept(tokens - 1, arch.patch_dropout)
+    return Transformer(stem + depth * block + norm, views, seen, c, arch.num_heads, depth, ratio)
 
 
 def _text(config: Config) -> Transformer:

@@ -14,6 +14,7 @@ from paddle import nn
 from ernie_vil2 import distributed
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
@@ -44,7 +45,8 @@ def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
     for tower in frozen:
         for parameter in tower.parameters():
             parameter.stop_gradient = True
-    return Objective(model, loss, config.Views.image, config.Views.text), frozen
+    normalise = Normalise(config.Transform.mean, config.Transform.std)
+    return Objective(model, loss, config.Views.image, config.Views.text, normalise), frozen
 
 
 def trainable(layer: nn.Layer) -> dict[str, paddle.Tensor]:

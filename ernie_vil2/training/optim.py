@@ -10,6 +10,7 @@ from typing import NamedTuple
 import paddle
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.training.fused_adamw import FusedAdamW
 
 OPTIMIZERS = {"AdamW": paddle.optimizer.AdamW, "Lamb": paddle.optimizer.Lamb}
 
@@ -94,8 +95,11 @@ def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, s
         raise UserError(
             f'no optimizer is named "{config["name"]}"{did_you_mean(config["name"], OPTIMIZERS)}'
         )
+    optimizer_class = OPTIMIZERS[config["name"]]
+    if config["name"] == "AdamW" and config["fused"]:
+        optimizer_class = FusedAdamW
     decay_key = "lamb_weight_decay" if config["name"] == "Lamb" else "weight_decay"
-    return OPTIMIZERS[config["name"]](
+    return optimizer_class(
         learning_rate=scheduler,
         beta1=config["beta1"],
         beta2=config["beta2"],

@@ -120,6 +120,13 @@ def test_recompute_and_chunks_hold_less():
     assert cost.recomputed_activations(1) < cost.activations(1) / 8
 
 
+def test_dropped_patches_cost_no_activations():
+    whole, half = of(), of(BASE, "Arch.Image.patch_dropout=0.5")
+    assert (whole.towers[0].tokens, half.towers[0].tokens) == (197, 99)
+    assert half.tensors == whole.tensors
+    assert half.activations(1) < whole.activations(1)
+
+
 def test_refuses_what_it_cannot_reckon(capsys):
     with pytest.raises(UserError, match="EfficientNetB5 cannot be reckoned"):
         of(ROOT / "configs/base_cnn.yaml")

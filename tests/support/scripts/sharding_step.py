@@ -39,7 +39,7 @@ CASES = {
 }
 GROUPS = [{"match": "norm|bias$", "weight_decay": 0.0, "lr_scale": 0.5}, {"match": ".*"}]
 # An epsilon above the rounding noise of gradients, which Adam would else make steps of.
-OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4}
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4, "fused": True}
 CLIP_NORM = 0.05
 
 
