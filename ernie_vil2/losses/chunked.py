@@ -15,7 +15,7 @@ from paddle.autograd import PyLayer
 from ernie_vil2.losses.pairs import Term
 from ernie_vil2.losses.plain import MASKED
 from ernie_vil2.losses.running import BlockEntries, RunningLoss, running_loss
-from ernie_vil2.losses.targets import Rule, Targets
+from ernie_vil2.losses.targets import Rule, Targets, places
 
 # rows [B, V, D], columns [N, V, D], scales [P], biases [P]; or their gradients
 Inputs = tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor, paddle.Tensor]
@@ -176,11 +176,13 @@ def _blocks(
 ) -> Iterator[_Block]:
     count, width = columns.shape[1:]
     columns = columns.reshape([-1, width])  # [N, V, D] -> [N * V, D], whose rows copy fast
-    valid = targets.column_valid.nonzero().flatten()
+    valid = places(targets.column_valid)
+    if valid is None:
+        return
     for start in range(0, valid.shape[0], chunk):
         index = valid[start : start + chunk]
         indices = [index * count + view for view in range(count)]
         views = [columns.gather(each) for each in indices]
         found = targets.entries(index, rules)
-        kinds = ({rule: BlockEntries(*each[k]) for rule, each in found.items()} for k in (0, 1))
+        kinds = ({rule: BlockEntries(each[k]) for rule, each in found.items()} for k in (0, 1))
         yield _Block(indices, views, *kinds)

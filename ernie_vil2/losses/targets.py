@@ -127,7 +127,9 @@ class Targets:
         left_out = self._agree(rule.left_out, self._columns) & ~positive
         return positive & self.column_valid, self.column_valid & ~left_out
 
-    def entries(self, columns: paddle.Tensor, rules: Collection[Rule]) -> dict[Rule, list[Entries]]:
+    def entries(
+        self, columns: paddle.Tensor, rules: Collection[Rule]
+    ) -> dict[Rule, list[Entries | None]]:
         """The positives, and what is left out, of some columns only.
 
         Args:
@@ -135,21 +137,22 @@ class Targets:
 
         Returns:
             Rule -> [positives, left out] of the block [B, C], each as (row, place in the flattened
-            block), int64 [P] both, where P is the number of such entries.
+            block), int64 [P] both, where P is the number of such entries; None where it is 0.
         """
         sources = dict.fromkeys(s for rule in rules for each in rule for s in each)
         ids = {source: self._columns[source].gather(columns) for source in sources}
-        place = self._agree(sources, ids).flatten().nonzero().flatten()  # the few that matter
+        place = places(self._agree(sources, ids).flatten())  # the few that matter
+        if place is None:
+            return {rule: [None, None] for rule in rules}
         row, column = place // len(columns), place % len(columns)
-        if _is_empty(place):
-            return {rule: [(row, place), (row, place)] for rule in rules}
         agree = {s: self._rows[s].gather(row) == ids[s].gather(column) for s in sources}  # [P]
         found = {}
         for rule in rules:
             positive = _any(agree[source] for source in rule.positive)
-            left_out = [agree[source] & ~positive for source in rule.left_out]
-            which = positive, _any(left_out) if left_out else paddle.zeros_like(positive)
-            found[rule] = [_picked(row, place, each) for each in which]
+            found[rule] = [_picked(row, place, positive), None]
+            if rule.left_out:
+                left_out = _any(agree[source] for source in rule.left_out) & ~positive
+                found[rule][1] = _picked(row, place, left_out)
         return found
 
     def _agree(self, sources: Iterable[str], ids: Ids) -> paddle.Tensor:
@@ -161,14 +164,19 @@ def _any(masks: Iterable[paddle.Tensor]) -> paddle.Tensor:
     return functools.reduce(paddle.logical_or, masks)
 
 
-def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> Entries:
+def places(mask: paddle.Tensor) -> paddle.Tensor | None:
+    """Where a bool [n] is True, int64 [P]; None where it nowhere is, for no operator to get that.
+
+    On a GPU the grid of an empty tensor is an error that shows at a later launch.
+    """
+    found = mask.nonzero()  # [P, 1]
+    return found.flatten() if found.shape[0] else None
+
+
+def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> Entries | None:
     """The entries for which `which` is True."""
-    index = which.nonzero().flatten()
-    if index.shape[0] == place.shape[0]:
-        return row, place
-    return (index, index) if _is_empty(index) else (row.gather(index), place.gather(index))
-
-
-def _is_empty(entries: paddle.Tensor) -> bool:
-    """Whether there are none: paddle 2.6 has no index_add of nothing, and a GPU no empty grid."""
-    return entries.shape[0] == 0
+    index = places(which)
+    if index is None:
+        return None
+    all_of_them = index.shape[0] == place.shape[0]
+    return (row, place) if all_of_them else (row.gather(index), place.gather(index))
