@@ -1,16 +1,22 @@
 """The loss whose columns travel: real processes over gloo against float64 and the plain loss."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from ernie_vil2.config.load import load_config
+from ernie_vil2.doctor.costs import Costs
 from tests.support import reference
-from tests.support.paths import SCRIPTS
+from tests.support.paths import ROOT, SCRIPTS
 from tests.support.processes import launch
 from tests.support.reference import relative_error
 from tests.support.scripts.ring_loss import (
     CASES,
+    DIM,
     IDS,
     LOGIT_SCALE,
+    ROWS,
     VALID,
     arrays,
     run_case,
@@ -67,3 +73,13 @@ def test_each_kind_of_pair_against_float64_and_the_plain_loss(found, processes, 
         if pair.get("bias") is not None:
             slope = expected["-".join(pair["views"]) + "/bias"]
             assert ring[f"{name}/bias_{key}"] == pytest.approx(slope, rel=1e-5)
+
+
+@pytest.mark.parametrize("processes", [4, pytest.param(3, marks=pytest.mark.slow)])
+def test_bytes_are_those_that_costs_state(found, processes):
+    cost = Costs.of(load_config(ROOT / "configs/base.yaml"))
+    cost = replace(cost, embed_dim=DIM, sources=len(IDS))
+    for name in ("mixed-None", "mixed-1", "mixed-100"):  # four views, as base has
+        assert set(found(processes)[f"{name}/sent"]) == {cost.ring(processes, ROWS)}
+    alone = replace(cost, sources=0)
+    assert set(found(processes)["one positive/sent"]) == {alone.ring(processes, ROWS)}
