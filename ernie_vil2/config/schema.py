@@ -183,6 +183,7 @@ SCHEMA = section(
         ),
         multi_positive=boolean(True),
         chunk=nullable(integer(POSITIVE, None)),
+        ring=boolean(False),
     ),
     Optimizer=section(
         name=choice("AdamW", "Lamb", default="AdamW"),

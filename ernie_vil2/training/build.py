@@ -39,6 +39,7 @@ def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
         config.Loss.multi_positive,
         config.Loss.logit_scale["max"],
         config.Loss.chunk,
+        config.Loss.ring,
     )
     towers = {"image": model.image_tower, "text": model.text_tower}
     frozen = [towers[name] for name in config.Optimizer.freeze]
