@@ -15,3 +15,10 @@ def test_alone_leaving_is_an_exit_code():
 def test_a_process_that_has_done_its_work_does_not_die_of_its_clean_up(tmp_path, first):
     printed = launch(2, tmp_path, SCRIPTS / "leave.py", first)
     assert "done by 0" in printed and "done by 1" in printed
+
+
+def test_the_cpu_is_kept_where_paddle_is_built_for_gpus(tmp_path):
+    """Else Paddle takes NCCL, and puts every process back onto its GPU."""
+    printed = launch(2, tmp_path, SCRIPTS / "cpu_on_gpu_host.py")
+    for rank in range(2):
+        assert f"rank {rank} Place(cpu) [0, 1]" in printed
