@@ -37,3 +37,10 @@ def test_on_a_cpu_a_transposed_tensor_is_a_copy(chosen, copies):
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.stdout.split()[-1:] == [copies], done.stderr
+
+
+def test_the_cpu_is_kept_where_paddle_is_built_for_gpus(tmp_path):
+    """Else Paddle takes NCCL, and puts every process back onto its GPU."""
+    printed = launch(2, tmp_path, SCRIPTS / "cpu_on_gpu_host.py")
+    for rank in range(2):
+        assert f"rank {rank} Place(cpu) [0, 1]" in printed
