@@ -183,6 +183,7 @@ SCHEMA = section(
         ),
         multi_positive=boolean(True),
         chunk=nullable(integer(POSITIVE, None)),
+        ring=boolean(False),
     ),
     Optimizer=section(
         name=choice("AdamW", "Lamb", default="AdamW"),
@@ -221,6 +222,7 @@ SCHEMA = section(
         level=choice("O0", "O1", "O2", default="O0"),
         dtype=choice("bfloat16", "float16", default="bfloat16"),
         init_loss_scaling=number(POSITIVE, 65536.0),
+        tf32=boolean(True),
     ),
     EMA=section(
         decay=nullable(number(BELOW_ONE, None)),

@@ -82,15 +82,14 @@ def parameter_groups(
     return [Group(*setting, names) for setting, names in groups.items()]
 
 
-def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler, half):
+def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler):
     """The optimizer of `Optimizer` in the configuration.
 
     It does not clip, since Paddle's optimizers would clip each group by itself: see
     `Parallel.clip_gradients`.
 
     Args:
-        parameters: name -> Parameter, those of the groups that this process owns.
-        half: keep float32 masters of half-precision weights (AMP O2).
+        parameters: name -> Parameter, float32, those of the groups that this process owns.
     """
     if config["name"] not in OPTIMIZERS:
         raise UserError(
@@ -105,7 +104,6 @@ def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, s
         beta1=config["beta1"],
         beta2=config["beta2"],
         epsilon=config["epsilon"],
-        multi_precision=half,
         parameters=[
             {
                 "params": [parameters[name] for name in group.names if name in parameters],

@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ernie_vil2.config.load import load_config
-from ernie_vil2.distributed.replicated import clip_gradients
+from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.errors import UserError
 from ernie_vil2.training.fused_adamw import FusedAdamW
 from ernie_vil2.training.optim import (
@@ -121,7 +121,7 @@ def test_optimizers_honour_groups_and_clipping(name, formula, fused):
     rules = [{"match": "0"}, {"match": "1", "weight_decay": 0.0}, {"match": "2", "lr_scale": 0.25}]
     groups = parameter_groups(parameters, rules, 0.1, {})
     schedule = {"name": "Constant", "learning_rate": 0.01, "warmup_steps": 0, "min_lr": 0.0}
-    optimizer = build_optimizer(config, groups, parameters, build_scheduler(schedule, 9), False)
+    optimizer = build_optimizer(config, groups, parameters, build_scheduler(schedule, 9))
     assert isinstance(optimizer, FusedAdamW) == ((name, fused) == ("AdamW", "true"))
     history = []
     for _ in range(4):
