@@ -24,6 +24,7 @@ MICRO, UNEVEN = (f"DataLoader.Train.micro_batch_size={size}" for size in (4, 3))
 DRY = "Arch.Text.hidden_dropout_prob=0,Arch.Text.attention_probs_dropout_prob=0"
 MERGE = "Distributed.gradient_merge=2"
 RECOMPUTE = "Arch.Image.recompute=true,Arch.Text.recompute=true"
+HALF = "AMP.level=O2"
 # name -> what is switched on
 RUNS = {
     "plain": [DRY],
@@ -38,9 +39,13 @@ RUNS = {
     **{f"sharded{stage}": [MICRO, f"Distributed.sharding={stage}"] for stage in (1, 2, 3)},
     "all": [MICRO, MERGE, RECOMPUTE, CHUNK, "Distributed.sharding=3"],
     "all_ring": [MICRO, MERGE, RECOMPUTE, "Loss.chunk=3", RING, "Distributed.sharding=3"],
+    "half": [MICRO, HALF],
+    "half_merged": [MICRO, MERGE, HALF],
+    **{f"half{stage}": [MICRO, HALF, f"Distributed.sharding={stage}"] for stage in (1, 2)},
+    "half_all": [MICRO, MERGE, RECOMPUTE, CHUNK, HALF, "Distributed.sharding=3"],
 }
 PROCESSES = {
-    1: ["plain", "dropout", "merged", "lamb"],
+    1: ["plain", "dropout", "merged", "lamb", "half", "half_merged"],
     2: list(RUNS),
     4: ["plain", "chunked", "ring", "dropout", "sharded2", "sharded3", "all", "all_ring"],
 }
@@ -95,6 +100,28 @@ def assert_same(one: dict, other: dict) -> None:
 )
 def test_many_processes_are_one(found, reference, name, processes):
     assert_same(found(reference, 1), found(name, processes))
+
+
+@pytest.mark.parametrize(
+    "reference,name",
+    [
+        *(("half", name) for name in ("half", "half1", "half2")),
+        *(("half_merged", name) for name in ("half_merged", "half_all")),
+    ],
+)
+def test_half_precision_weights_are_shared_too(found, reference, name):
+    """Micro-batches are the same rows, so what bfloat16 rounds is: but for numbers between two."""
+    one, other = found(reference, 1), found(name, 2)
+    assert one.keys() == other.keys()
+    for key, expected in one.items():
+        if "/accuracy/" not in key:
+            error = np.linalg.norm(expected - other[key])
+            assert error <= 1e-3 * np.linalg.norm(expected) + 1e-6, (key, error)
+
+
+def test_half_precision_is_there(found):
+    with pytest.raises(AssertionError):
+        assert_same(found("dropout", 1), found("half", 1))
 
 
 def test_dropout_is_there_and_is_compared(found):
