@@ -84,6 +84,24 @@ def test_how_near_the_golden_vectors_embeddings_must_be(tiny_artefact):
     assert bounds["fp16", "gpu"].cosine == 0.999 and bounds["bf16", "gpu"].cosine == 0.99
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_fp32_is_compared_without_tf32_and_with_it(tiny_artefact, tf32_switch, damaged):
+    """A CPU's program, off by as much as TF32 while that is on, as it would be on a GPU."""
+    tower = Tower(Artefact.open(tiny_artefact), "image", TowerOptions())
+    tower.options, program = TowerOptions(device="gpu"), tower.program
+
+    def run(array):
+        return program(array) + np.float32(1e-4 if damaged or tf32_switch() else 0)
+
+    tower.program = run
+    if damaged:
+        with pytest.raises(UserError, match=r"difference 0\.0001, .* at most 1e-05"):
+            tower.verify()
+    else:
+        assert 9e-5 < tower.verify() < 1.1e-4
+    assert tf32_switch()
+
+
 def test_tensorfloat_is_near_enough_and_damage_is_not(tiny_artefact, tiny_model):
     """TF32 as its definition has it: factors rounded to 10 bits of mantissa."""
     expected = Artefact.open(tiny_artefact).golden().image_embeds
