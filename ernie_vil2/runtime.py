@@ -48,8 +48,7 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     Values that the user has set are kept. A second call in one process does nothing.
 
     Args:
-        processes_on_host: how many share the cores; by default what `paddle.distributed.launch`
-            says, else 1.
+        processes_on_host: how many share the cores; by default `launched_here()`.
 
     Returns:
         A line for the log for each choice.
@@ -78,7 +77,7 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     if _is_amd_with_avx2() and choose("MKL_DEBUG_CPU_TYPE", 5):
         lines.append("MKL_DEBUG_CPU_TYPE=5: fast matrix products on AMD processors")
 
-    processes = processes_on_host or int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
+    processes = processes_on_host or launched_here()
     cores = usable_cores()
     threads = max(1, cores // processes)
     if _set_by_launcher("OMP_NUM_THREADS"):
@@ -92,6 +91,11 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     choose("KMP_INIT_AT_FORK", "TRUE")
     os.environ[_OURS] = ",".join(sorted(filter(None, ours)))
     return lines
+
+
+def launched_here() -> int:
+    """How many processes of the job run here: what `paddle.distributed.launch` says, else 1."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
 
 
 def link_cuda_libraries() -> list[str]:

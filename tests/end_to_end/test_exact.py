@@ -19,7 +19,7 @@ PAIRS = [
     {"views": ["image1", "text1"], "weight": 1.0, "loss": "sigmoid", "bias": -3.0},
     {"views": ["image2", "text2"], "weight": 2.0},
 ]
-CHUNK = "Loss.chunk=5"
+CHUNK, RING = "Loss.chunk=5", "Loss.ring=true"
 MICRO, UNEVEN = (f"DataLoader.Train.micro_batch_size={size}" for size in (4, 3))
 DRY = "Arch.Text.hidden_dropout_prob=0,Arch.Text.attention_probs_dropout_prob=0"
 MERGE = "Distributed.gradient_merge=2"
@@ -28,6 +28,7 @@ RECOMPUTE = "Arch.Image.recompute=true,Arch.Text.recompute=true"
 RUNS = {
     "plain": [DRY],
     "chunked": [DRY, CHUNK],
+    "ring": [DRY, RING],
     "uneven": [DRY, UNEVEN],  # micro-batches of 3, 3 and 2 on two processes
     "dropout": [MICRO],
     "recompute": [MICRO, RECOMPUTE, CHUNK],
@@ -36,11 +37,12 @@ RUNS = {
     "lamb_sharded": [MICRO, "Optimizer.name=Lamb", "Distributed.sharding=2"],
     **{f"sharded{stage}": [MICRO, f"Distributed.sharding={stage}"] for stage in (1, 2, 3)},
     "all": [MICRO, MERGE, RECOMPUTE, CHUNK, "Distributed.sharding=3"],
+    "all_ring": [MICRO, MERGE, RECOMPUTE, "Loss.chunk=3", RING, "Distributed.sharding=3"],
 }
 PROCESSES = {
     1: ["plain", "dropout", "merged", "lamb"],
     2: list(RUNS),
-    4: ["plain", "chunked", "dropout", "sharded2", "sharded3", "all"],
+    4: ["plain", "chunked", "ring", "dropout", "sharded2", "sharded3", "all", "all_ring"],
 }
 
 
@@ -80,14 +82,14 @@ def assert_same(one: dict, other: dict) -> None:
     "reference,name,processes",
     [
         *(("plain", "plain", n) for n in (2, 4)),
-        *(("plain", "chunked", n) for n in (2, 4)),
+        *(("plain", name, n) for name in ("chunked", "ring") for n in (2, 4)),
         ("plain", "uneven", 2),
         *(("dropout", "dropout", n) for n in (2, 4)),
         ("dropout", "recompute", 2),
         ("dropout", "sharded1", 2),
         *(("dropout", f"sharded{stage}", n) for stage in (2, 3) for n in (2, 4)),
         ("merged", "merged", 2),
-        *(("merged", "all", n) for n in (2, 4)),
+        *(("merged", name, n) for name in ("all", "all_ring") for n in (2, 4)),
         *(("lamb", name, 2) for name in ("lamb", "lamb_sharded")),
     ],
 )
