@@ -98,7 +98,7 @@ say_plan() { # VENV
 
 # pip's CUDA libraries where Paddle 2.6's wheel for GPUs finds them; a program would do it too.
 link_cuda_libraries() { # FILE
-  case "$1" in *requirements-gpu.txt) ;; *) return ;; esac
+  case "$1" in *requirements-gpu.txt | *requirements-serving-gpu.txt) ;; *) return ;; esac
   local name
   "$venv/bin/python" -c 'from ernie_vil2 import runtime; print(*runtime.link_cuda_libraries(), sep="\n")' ||
     fail "the CUDA libraries cannot be linked in $venv"

@@ -40,3 +40,9 @@ mv requirements-gpu-paddle3.new requirements-gpu-paddle3.txt
 # Paddle Serving's own packages ask for ones that no longer install, so they stay out of the resolution
 grep -v '^paddle-serving' requirements-serving.in | compile requirements-serving.txt
 grep '^paddle-serving' requirements-serving.in >> requirements-serving.txt
+# the same, with Paddle for GPUs and the CUDA libraries that it opens
+{
+  grep -v '^paddle-serving' requirements-serving.in | sed 's/^paddlepaddle==/paddlepaddle-gpu==/'
+  cat requirements-gpu.in
+} | compile requirements-serving-gpu.txt
+grep '^paddle-serving' requirements-serving.in >> requirements-serving-gpu.txt
