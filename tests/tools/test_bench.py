@@ -55,7 +55,7 @@ def test_both_paths_agree_with_float64(results):
                 assert row[key] < EXACT, (row, key)
             assert ("bias" in row) == row["targets"].startswith("sigmoid")
     kinds = ("softmax, one positive", "softmax, several", "sigmoid, several")
-    assert seen == {(kind, path) for kind in kinds for path in ("plain", "chunked")}
+    assert seen == {(kind, path) for kind in kinds for path in ("plain", "chunked", "ring")}
 
 
 def test_formulations_are_exact_or_shown_wrong(results):
