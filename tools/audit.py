@@ -66,7 +66,7 @@ HELD = {
 def entries(lock: Path) -> list[Requirement]:
     """The pinned packages of a lock."""
     lines = (line.partition("#")[0].strip() for line in lock.read_text().splitlines())
-    return [Requirement(line) for line in lines if line]
+    return [Requirement(line) for line in lines if line and not line.startswith("--")]
 
 
 def findings(lock: Path) -> list[str]:

@@ -15,6 +15,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.replicated import Replicated
 from ernie_vil2.distributed.sharded import Sharded
 
@@ -39,11 +40,14 @@ class Parallel(Protocol):
 
     Attributes:
         objective: the layer.
-        owned: name -> trainable parameter, those that this process's optimizer steps.
+        owned: name -> trainable parameter, those that this process's optimizer steps; of a
+            half-precision one its float32 master.
+        masters: name -> what has a parameter's gradient, of all parameters that learn.
     """
 
     objective: nn.Layer
     owned: Mapping[str, paddle.Tensor]
+    masters: Masters
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The objective's forward; its backward is the last of this step, unless in `no_sync`."""
@@ -75,7 +79,7 @@ class Parallel(Protocol):
         """Send what owners changed in their weights to the others.
 
         Call it after each optimizer step, and after values were put in place otherwise, as for an
-        evaluation of averages.
+        evaluation of averages. Half-precision weights are rounded from their masters here.
         """
 
     def whole(self) -> AbstractContextManager[None]:
@@ -99,7 +103,10 @@ class Parallel(Protocol):
 
 
 def build_parallel(
-    objective: nn.Layer, parameters: Mapping[str, paddle.Tensor], sharding: int | None
+    objective: nn.Layer,
+    parameters: Mapping[str, paddle.Tensor],
+    sharding: int | None,
+    originals: Mapping[str, paddle.Tensor] | None = None,
 ) -> Parallel:
     """`Replicated`, or `Sharded` where there is a stage of sharding and more than one process.
 
@@ -107,7 +114,8 @@ def build_parallel(
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all processes.
         sharding: the stage, 1, 2 or 3, or None.
+        originals: float32 values of the half-precision ones among the parameters.
     """
     if sharding is None or ranks.world_size() == 1:
-        return Replicated(objective, parameters)
-    return Sharded(objective, parameters, sharding)
+        return Replicated(objective, parameters, originals)
+    return Sharded(objective, parameters, sharding, originals)

@@ -139,15 +139,16 @@ def meet() -> None:
     """Wait for all ranks, through the key-value store.
 
     Over gloo a collective fails when a rank comes 30 s after another, as after an evaluation's
-    scoring; Paddle has no setting for that. This waits for 15 minutes.
+    scoring; Paddle has no setting for that. This waits for 15 minutes. NCCL waits by itself.
     """
-    if world_size() == 1:
+    if world_size() == 1 or on_gpu():
         return
     store = core.create_or_get_global_tcp_store()
     key = f"ernie_vil2/meet/{next(_meetings)}"
-    store.set(f"{key}/{rank()}", "here")
-    for other in range(world_size()):
-        store.get(f"{key}/{other}")  # waits for the key
+    # a request or two of each process, which all wait for the last one's
+    if store.add(f"{key}/arrived", 1) == world_size():
+        store.set(f"{key}/all", "here")
+    store.get(f"{key}/all")  # waits for the key
 
 
 def all_gather_objects(value: _Value) -> list[_Value]:

@@ -12,7 +12,6 @@ they are in one process, and the same code runs over NCCL and gloo.
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -21,13 +20,12 @@ import numpy.typing as npt
 import paddle
 from paddle import nn
 
-from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed import buckets, ranks
+from ernie_vil2.distributed.clip import clip_gradients
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.memory import bytes_held, numbers
-from ernie_vil2.distributed.ranks import Task
 from ernie_vil2.distributed.units import Unit, find_units
 from ernie_vil2.errors import UserError
-
-_IN_FLIGHT = 16  # reductions under way at a time, each of which keeps its gradient alive
 
 
 def assign_owners(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
@@ -57,12 +55,21 @@ class Sharded:
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all ranks.
         stage: 1, 2 or 3.
+        originals: as `Masters` takes them.
+        bucket: bytes of gradients or weights of one owner that travel together; 0: each by itself.
 
     Raises:
         UserError: another stage, or fewer tensors than processes.
     """
 
-    def __init__(self, objective: nn.Layer, parameters: Mapping[str, paddle.Tensor], stage: int):
+    def __init__(
+        self,
+        objective: nn.Layer,
+        parameters: Mapping[str, paddle.Tensor],
+        stage: int,
+        originals: Mapping[str, paddle.Tensor] | None = None,
+        bucket: int = buckets.BYTES,
+    ):
         if stage not in (1, 2, 3):
             raise UserError(f"sharding stage {stage!r}: expected 1, 2 or 3")
         world = ranks.world_size()
@@ -75,13 +82,16 @@ class Sharded:
         self.parameters = dict(parameters)
         sizes = {name: numbers(p) for name, p in self.parameters.items()}
         self.owners = assign_owners(sizes, world)
+        self.masters = Masters(self.parameters, originals or {})
         self.owned: Mapping[str, paddle.Tensor] = {
-            name: p for name, p in self.parameters.items() if self._is_mine(name)
+            name: p for name, p in self.masters.items() if self._is_mine(name)
         }
+        self.masters.keep(self.owned.keys())
         self._resident = self.parameters  # whose values every rank keeps
         self._units: list[Unit] = []
-        self._reduced: set[str] = set()  # names, since the last reduce_gradients
-        self._in_flight: deque[tuple[str, paddle.Tensor, Task]] = deque()
+        self._bucket = bucket
+        total = 4 * sum(sizes.values())  # bytes of all gradients
+        self._reductions = buckets.Reductions(self.masters, self.owners, bucket, total)
         self._sync = True
         self._reduce_early = False
         if world == 1:
@@ -92,7 +102,7 @@ class Sharded:
                 ranks.broadcast_(tensor, 0)
         self._broadcast(self.parameters)
         if stage == 3:
-            self._units = find_units(objective, self.parameters, self.owners)
+            self._units = find_units(objective, self.parameters, self.owners, bucket)
             in_units = {name for unit in self._units for name in unit.parameters}
             self._resident = {n: p for n, p in self.parameters.items() if n not in in_units}
         if stage >= 2:
@@ -121,52 +131,17 @@ class Sharded:
 
     def _on_gradient(self, name: str, *_: object) -> None:
         if self._reduce_early:
-            self._start_reduce(name)
-
-    @paddle.no_grad()
-    def _start_reduce(self, name: str) -> None:
-        assert name not in self._reduced, f"{name} got gradients after its last backward"
-        self._reduced.add(name)
-        parameter, owner = self.parameters[name], self.owners[name]
-        # Not in place, since the backward may hand the same storage on to others; divided before
-        # the sum, since float16 overflows easily.
-        gradient = parameter.grad / ranks.world_size()
-        parameter.clear_gradient(False)
-        self._in_flight.append((name, gradient, ranks.start_reduce(gradient, owner)))
-        if len(self._in_flight) > _IN_FLIGHT:
-            self._finish_oldest_reduce()
-
-    def _finish_oldest_reduce(self) -> None:
-        name, gradient, task = self._in_flight.popleft()
-        task.wait()
-        if self._is_mine(name):
-            self.parameters[name].grad = gradient
+            self._reductions.add(name)
 
     def reduce_gradients(self) -> None:
         if ranks.world_size() == 1:
             return
-        for name, parameter in self.parameters.items():
-            if name not in self._reduced and parameter.grad is not None:
-                self._start_reduce(name)
-        while self._in_flight:
-            self._finish_oldest_reduce()
-        self._reduced.clear()
+        self._reductions.finish()
         self._reduce_early = False
         self._release_units()  # whose backward left a parameter without gradient
 
-    @paddle.no_grad()
     def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
-        gradients = [p.grad for p in self.owned.values() if p.grad is not None]
-        squares = [g.astype("float32").square().sum() for g in gradients]
-        total = paddle.add_n(squares) if squares else paddle.zeros([])
-        ranks.all_reduce_(total)
-        norm = total.sqrt()
-        if max_norm is not None:
-            factor = (max_norm / (norm + 1e-6)).clip(max=1.0)  # as paddle's clip_grad_norm_
-            for parameter in self.owned.values():
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad * factor.astype(parameter.grad.dtype)
-        return norm
+        return clip_gradients(self.owned.values(), max_norm, ranks.all_reduce_)
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)
@@ -177,14 +152,13 @@ class Sharded:
     # -- weights -----------------------------------------------------------------------------------
 
     def publish(self) -> None:
+        self.masters.round()
         self._release_units()  # in stage 3 the others fetch these when they need them
         self._broadcast(self._resident)
 
     def _broadcast(self, parameters: Mapping[str, paddle.Tensor]) -> None:
         if ranks.world_size() > 1:
-            tasks = [ranks.start_broadcast(p, self.owners[n]) for n, p in parameters.items()]
-            for task in tasks:
-                task.wait()
+            buckets.broadcast(parameters, self.owners, self._bucket)
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -218,5 +192,5 @@ class Sharded:
 
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         # weights that are fetched for use count
-        in_flight = (gradient for _, gradient, _ in self._in_flight)
-        return bytes_held(self.parameters.values(), optimizer, in_flight)
+        held = bytes_held(self.parameters.values(), optimizer, self._reductions.under_way())
+        return self.masters.count_in(held)

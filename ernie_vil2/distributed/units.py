@@ -10,9 +10,8 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed import buckets, ranks
 from ernie_vil2.distributed.memory import numbers
-from ernie_vil2.distributed.ranks import Task
 
 _SMALL = 1e-3  # of all numbers: a unit with less costs latency and saves nothing
 _LARGE = 1 / 4  # of all numbers: a unit with more is split into its sublayers
@@ -31,12 +30,13 @@ class Unit:
         layer: nn.Layer,
         parameters: Mapping[str, paddle.Tensor],
         owners: Mapping[str, int],
+        bucket: int,
     ):
-        self.layer, self.parameters, self.owners = layer, parameters, owners
+        self.layer, self.parameters, self.owners, self.bucket = layer, parameters, owners, bucket
         self.before: Unit | None = None  # in forward order, where that is sure
         self.after: Unit | None = None
         self._here = True
-        self._tasks: list[Task] = []  # broadcasts under way
+        self._broadcasts: list[buckets.Broadcast] = []  # under way
         self._fetched_by_forward = False
         self._without_gradient: set[str] = set()  # of this backward
 
@@ -53,29 +53,29 @@ class Unit:
         if self._here:
             return False
         self.start_fetch()
-        for task in self._tasks:
-            task.wait()
-        self._tasks, self._here = [], True
+        self._wait()
+        self._here = True
         return True
 
     def start_fetch(self) -> None:
         """Begin to bring the weights here, where they are not and nothing brings them yet."""
-        if self._here or self._tasks:
-            return
-        for name, parameter in self.parameters.items():
-            owner = self.owners[name]
-            if owner != ranks.rank():
-                paddle.empty(parameter.shape, parameter.dtype)._share_buffer_to(parameter)
-            self._tasks.append(ranks.start_broadcast(parameter, owner))
+        if not self._here and not self._broadcasts:
+            self._broadcasts = list(
+                buckets.start_broadcasts(self.parameters, self.owners, self.bucket)
+            )
 
     def release(self) -> None:
         """Free the weights of others."""
-        for task in self._tasks:
-            task.wait()
-        self._tasks, self._here = [], False
+        self._wait()
+        self._here = False
         for name, parameter in self.parameters.items():
             if self.owners[name] != ranks.rank():
                 parameter._clear_data()
+
+    def _wait(self) -> None:
+        for broadcast in self._broadcasts:
+            broadcast.wait()
+        self._broadcasts = []
 
     def _before_forward(self, layer: nn.Layer, inputs: Any) -> None:
         # Already here inside `whole`, and where a backward runs the forward again (recompute).
@@ -107,9 +107,12 @@ class Unit:
 
 
 def find_units(
-    layer: nn.Layer, parameters: Mapping[str, paddle.Tensor], owners: Mapping[str, int]
+    layer: nn.Layer,
+    parameters: Mapping[str, paddle.Tensor],
+    owners: Mapping[str, int],
+    bucket: int = buckets.BYTES,
 ) -> list[Unit]:
-    """What stage 3 fetches and releases together.
+    """What stage 3 fetches and releases together, in flat buckets of so many bytes an owner.
 
     These are the items of the outermost lists of sublayers, such as a transformer's blocks, and
     the layers beside the lists; one that holds a large part of the model is split further. What
@@ -147,7 +150,7 @@ def find_units(
             found = {n: p for n, p in own(sublayer).items() if uses[n] == 1}
             if _size(found.values()) < max(1, _SMALL * total):
                 continue
-            unit = Unit(sublayer, found, owners)
+            unit = Unit(sublayer, found, owners, bucket)
             if before is not None:
                 before.after, unit.before = unit, before
             units.append(unit)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ernie_vil2 import cli
 from ernie_vil2.config.load import Config, load_config
 from ernie_vil2.errors import UserError
+from ernie_vil2.views import SOURCE_OF
 
 PROCESSES = (8, 64, 256, 512, 1024)
 GLOBAL_BATCHES = (8192, 16384, 32768, 65536)
@@ -27,7 +28,7 @@ class Transformer:
 
     tensors: list[int]  # numbers in each parameter
     views: int
-    tokens: int
+    tokens: int  # that go through its blocks
     width: int
     heads: int
     layers: int
@@ -57,6 +58,7 @@ class Costs:
     other_tensors: list[int]  # projections, temperature
     embed_dim: int
     pairs: int
+    sources: int  # of ids that the loss looks at
     chunk: int
     half_weights: bool  # AMP O2
     half_activations: bool  # AMP O1 and O2
@@ -66,12 +68,13 @@ class Costs:
     def of(cls, config: Config) -> Costs:
         """Raises UserError for an image tower that is no CLIP_vit_*: only their sizes are known."""
         image, text = _image(config), _text(config)
-        dim = config.Arch.embed_dim
+        dim, views = config.Arch.embed_dim, [*config.Views.image, *config.Views.text]
         return cls(
             towers=[image, text],
             other_tensors=[1] + ([image.width * dim, text.width * dim] if dim else []),
             embed_dim=dim or image.width,
             pairs=sum(pair.weight > 0 for pair in config.Loss.pairs),
+            sources=len({SOURCE_OF[v] for v in views}) * config.Loss.multi_positive,
             chunk=config.Loss.chunk or _CHUNK,
             half_weights=config.AMP.level == "O2",
             half_activations=config.AMP.level != "O0",
@@ -98,10 +101,19 @@ class Costs:
 
     # -- moved -------------------------------------------------------------------------------------
 
+    def embeddings(self, rows: int) -> float:
+        """float32, of all views."""
+        return rows * sum(tower.views for tower in self.towers) * self.embed_dim * 4
+
     def gather(self, processes: int, global_batch: int) -> float:
         """Sent in the gather of all views' embeddings, and again in its backward (NCCL)."""
-        views = sum(tower.views for tower in self.towers)
-        return (processes - 1) / processes * global_batch * views * self.embed_dim * 4
+        return (processes - 1) / processes * self.embeddings(global_batch)
+
+    def ring(self, processes: int, global_batch: int) -> float:
+        """Sent with Loss.ring: a block with ids and validity (int64) twice, its gradient once."""
+        rows = global_batch // processes
+        keys = 8 * (self.sources + 1) * rows
+        return (processes - 1) * (3 * self.embeddings(rows) + 2 * keys)
 
     def gradients(self, processes: int) -> float:
         """Sent by a ring all-reduce of all gradients."""
@@ -129,6 +141,10 @@ class Costs:
         for name, owner in assign_owners(sizes, processes).items():
             shares[owner] += sizes[name]
         return max(shares)
+
+    def travelling(self, rows: int) -> float:
+        """With Loss.ring: own rows, a block, the next; four gradients (see docs/scaling.md)."""
+        return 7 * self.embeddings(rows)
 
     def plain_logits(self, rows: int, columns: int) -> float:
         """Kept for the backward: float32 logits and a bool mask a direction, a pair's targets."""
@@ -169,14 +185,17 @@ class Costs:
     def by_batch(
         self, batches: Iterable[int] = GLOBAL_BATCHES, processes: Iterable[int] = PROCESSES
     ) -> list[list[str]]:
-        """Rows: global batch, processes, local batch, gather; logits plain, chunked; activations,
-        with recompute."""
+        """Rows: global batch, processes, local batch; moved by gather, ring; embeddings held after
+        a gather, in a ring; logits plain, chunked; activations, with recompute."""
         rows = []
         for batch in batches:
             for world in processes:
                 local = batch // world
                 sizes = (
                     self.gather(world, batch),
+                    self.ring(world, batch),
+                    2 * self.embeddings(batch),  # and their gradients
+                    self.travelling(local),
                     self.plain_logits(local, batch),
                     self.chunked_logits(local, batch),
                     self.activations(local),
@@ -187,6 +206,8 @@ class Costs:
 
 
 def _image(config: Config) -> Transformer:
+    from ernie_vil2.models.patches import patches_kept  # imports paddle
+
     arch = config.Arch.Image
     sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     given = {key: getattr(arch, key, None) for key in sizes}
@@ -203,8 +224,8 @@ def _image(config: Config) -> Transformer:
     norm = [c, c]
     block = [*norm, 3 * c * c, *qkv_bias, *_linear(c, c), *norm, *_mlp(c, int(c * ratio))]
     stem = [c, tokens * c, 3 * patch * patch * c, *norm]
-    views = len(config.Views.image)
-    return Transformer(stem + depth * block + norm, views, tokens, c, arch.num_heads, depth, ratio)
+    views, seen = len(config.Views.image), 1 + patches_kept(tokens - 1, arch.patch_dropout)
+    return Transformer(stem + depth * block + norm, views, seen, c, arch.num_heads, depth, ratio)
 
 
 def _text(config: Config) -> Transformer:
@@ -264,6 +285,7 @@ def main(argv: list | None = None) -> None:
     print(_table(head, costs.by_processes()) + "\n")
     chunked = f"logits, chunk {costs.chunk:,}"
     head = ["global batch", "GPUs", "local batch", "gather, and again backward"]
+    head += ["ring, both ways", "embeddings, gathered", "in a ring"]
     head += ["logits, plain", chunked, "activations", "with recompute"]
     print(_table(head, costs.by_batch()))
 

@@ -67,7 +67,7 @@ def reduction_speed(trial: Trial) -> Row:
 
 def data_speed(trial: Trial) -> Row:
     """Of reading and augmenting, with nothing else going on."""
-    trainer, workers = trial.trainer, trial.trainer.config.DataLoader.Train.num_workers
+    trainer, workers = trial.trainer, trial.trainer.stream.workers
     rows = min(trainer.plan.rows, 32)
     warm_up = max(_WARM_UP, workers)  # they begin together, so their first batches come in a burst
     count = warm_up + max(_MEASURED, 2 * workers)

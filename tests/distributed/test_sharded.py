@@ -31,7 +31,7 @@ def one_process():
     known = {}
 
     def run(case):
-        plain = case._replace(stage=1, micro_batches=1, recompute=False)
+        plain = case._replace(stage=1, micro_batches=1, recompute=False, bucket=0)
         if plain not in known:
             known[plain], _ = run_case(plain)
         return known[plain]
@@ -55,6 +55,24 @@ def test_sharded_steps_are_the_plain_ones(two_processes, one_process, name):
         floor = 1e-6 * largest if key.startswith("gradient/") else 0
         error = np.abs(value - sharded[key]).max()
         assert error <= 1e-5 * np.abs(value).max() + floor, (key, error)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_buckets_change_no_bit_and_save_collectives(two_processes, stage):
+    results, held = two_processes
+    for key, value in results.items():
+        name, _, rest = key.partition("/")
+        if name == f"{stage}-apart":
+            np.testing.assert_array_equal(value, results[f"{stage}-AdamW/{rest}"])
+    tensors = sum(key.startswith(f"{stage}-apart/weight/") for key in results)
+    alone, together = (held[f"{stage}-{kind}"][0]["collectives"] for kind in ("apart", "AdamW"))
+    assert alone["start_reduce"] == tensors > 70
+    assert together["start_reduce"] <= 20  # of an eighth of the gradients or less
+    if stage == 2:
+        assert alone["start_broadcast"] == tensors
+        assert together["start_broadcast"] == 2  # one an owner
+    else:
+        assert together["start_broadcast"] < alone["start_broadcast"] / 3
 
 
 def test_what_a_rank_holds(two_processes):

@@ -98,6 +98,10 @@ def test_moved_by_hand():
     assert cost.parameters == 12
     assert cost.gather(1, 32) == cost.gradients(1) == 0
     assert cost.gather(4, 32) == 3 * 8 * 4 * 10 * 4  # 8 rows of each of 3 others, 4 views
+    # 3 hops: 8 rows' embeddings there and back and their gradients, ids of image and text, validity
+    assert cost.ring(4, 32) == 3 * 8 * (3 * 4 * 10 * 4 + 2 * (2 + 1) * 8)
+    assert cost.ring(1, 32) == 0
+    assert of(BASE, "Loss.multi_positive=false").sources == 0
     assert cost.gradients(2) == 12 * 4
     assert replace(cost, half_weights=True).gradients(2) == 12 * 2
     assert [cost.sharded(stage) for stage in (1, 2, 3)] == [2 * 48, 2 * 48, 3 * 48]
@@ -118,6 +122,13 @@ def test_recompute_and_chunks_hold_less():
     assert cost.chunked_logits(128, 8192) == 2 * 4 * 128 * 1024
     assert cost.chunked_logits(128, 512) == 2 * 4 * 128 * 512  # one block is all
     assert cost.recomputed_activations(1) < cost.activations(1) / 8
+
+
+def test_dropped_patches_cost_no_activations():
+    whole, half = of(), of(BASE, "Arch.Image.patch_dropout=0.5")
+    assert (whole.towers[0].tokens, half.towers[0].tokens) == (197, 99)
+    assert half.tensors == whole.tensors
+    assert half.activations(1) < whole.activations(1)
 
 
 def test_refuses_what_it_cannot_reckon(capsys):

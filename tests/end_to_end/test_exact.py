@@ -17,7 +17,7 @@ EXACT = 1e-5
 PROCESSES = {
     1: ["plain", "dropout", "merged", "lamb"],
     2: list(RUNS),
-    4: ["plain", "chunked", "dropout", "sharded2", "sharded3", "all"],
+    4: ["plain", "chunked", "ring", "dropout", "sharded2", "sharded3", "all", "all_ring"],
 }
 
 

@@ -14,7 +14,7 @@ PAIRS = [
     {"views": ["image1", "text1"], "weight": 1.0, "loss": "sigmoid", "bias": -3.0},
     {"views": ["image2", "text2"], "weight": 2.0},
 ]
-CHUNK = "Loss.chunk=5"
+CHUNK, RING = "Loss.chunk=5", "Loss.ring=true"
 MICRO, UNEVEN = (f"DataLoader.Train.micro_batch_size={size}" for size in (4, 3))
 DRY = "Arch.Text.hidden_dropout_prob=0,Arch.Text.attention_probs_dropout_prob=0"
 MERGE = "Distributed.gradient_merge=2"
@@ -23,6 +23,7 @@ RECOMPUTE = "Arch.Image.recompute=true,Arch.Text.recompute=true"
 RUNS = {
     "plain": ("plain", [DRY]),
     "chunked": ("plain", [DRY, CHUNK]),
+    "ring": ("plain", [DRY, RING]),
     "uneven": ("plain", [DRY, UNEVEN]),  # micro-batches of 3, 3 and 2 on two processes
     "dropout": ("dropout", [MICRO]),
     "recompute": ("dropout", [MICRO, RECOMPUTE, CHUNK]),
@@ -31,6 +32,10 @@ RUNS = {
     "lamb_sharded": ("lamb", [MICRO, "Optimizer.name=Lamb", "Distributed.sharding=2"]),
     **{f"sharded{n}": ("dropout", [MICRO, f"Distributed.sharding={n}"]) for n in (1, 2, 3)},
     "all": ("merged", [MICRO, MERGE, RECOMPUTE, CHUNK, "Distributed.sharding=3"]),
+    "all_ring": (
+        "merged",
+        [MICRO, MERGE, RECOMPUTE, "Loss.chunk=3", RING, "Distributed.sharding=3"],
+    ),
 }
 ACCURACY = 0.2  # by which two near-equal logits of untrained towers, that change places, change it
 

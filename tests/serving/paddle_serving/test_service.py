@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,10 +40,27 @@ def test_ops_in_processes(artefact, images, expected, tmp_path):
     np.testing.assert_allclose(values["text_embeds"], expected[1], rtol=0, atol=1e-5)
     pids = service.processes()
     assert len(pids) >= 5
+    # a GPU can be used by a process only if none above it has used it before the fork
+    assert sorted(map(runs_paddle, pids)) == [False] * (len(pids) - 3) + [True] * 3
     os.kill(pids[-1], signal.SIGKILL)  # the service would never answer again
     assert service.wait() == 1
     assert "a process of Paddle Serving has died" in service.error
     assert ended(pids)
+
+
+def runs_paddle(pid: int) -> bool:
+    return "libpaddle" in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_a_device_that_cannot_be_used_is_said(artefact, tmp_path, threads):
+    settings = yaml.safe_load(DEFAULTS.read_text())
+    settings["dag"]["is_thread_op"] = threads
+    settings["op"]["text"]["local_service_conf"]["device_type"] = 1
+    (tmp_path / "gpu.yml").write_text(yaml.safe_dump(settings))
+    service = Service(artefact, tmp_path, "--config", tmp_path / "gpu.yml")
+    assert service.process.returncode == 2
+    assert "device gpu:0: this Paddle sees 0 GPUs; use device cpu" in service.error
 
 
 @pytest.mark.skipif(

@@ -47,7 +47,7 @@ def main(output: str) -> None:
     import paddle
 
     from ernie_vil2 import distributed
-    from ernie_vil2.distributed.replicated import clip_gradients
+    from ernie_vil2.distributed.clip import clip_gradients
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
     from ernie_vil2.training.objective import Objective
@@ -86,8 +86,36 @@ def main(output: str) -> None:
     assert [
         x["rank"] for x in distributed.all_gather_objects({"rank": distributed.rank()})
     ] == list(range(distributed.world_size()))
+    if distributed.world_size() > 1:
+        check_meeting()
     if distributed.is_main():
         np.savez(output, **result, **{f"grad/{n}": g for n, g in gradients.items()})
+
+
+def check_meeting() -> None:
+    """All have come when one goes on, for at most three requests each to the store."""
+    import time
+
+    from paddle.base import core
+
+    from ernie_vil2 import distributed
+
+    asked = []
+
+    class Store:
+        def __getattr__(self, name):
+            asked.append(name)
+            return getattr(store, name)
+
+    store, late = core.create_or_get_global_tcp_store(), 0.2 * distributed.rank()
+    original, core.create_or_get_global_tcp_store = core.create_or_get_global_tcp_store, Store
+    time.sleep(late)
+    arrived = time.time()
+    distributed.meet()
+    left = time.time()
+    core.create_or_get_global_tcp_store = original
+    assert left >= max(distributed.all_gather_objects(arrived)), "one went on before all had come"
+    assert len(asked) <= 3, asked
 
 
 if __name__ == "__main__":

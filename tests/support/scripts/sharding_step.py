@@ -7,6 +7,7 @@ averages of each case to FOLDER/sharded.npz, and what each rank held in bytes to
 import json
 import re
 import sys
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -26,12 +27,15 @@ class Case(NamedTuple):
     micro_batches: int = 1  # of a batch, accumulated with all negatives
     recompute: bool = False
     frozen: str = "^$"  # names of what does not learn
+    bucket: int = 2**25  # bytes that travel together
 
 
 CASES = {
     "1-AdamW": Case(1, "AdamW", batches=2),
     "2-AdamW": Case(2, "AdamW", batches=2),
     "3-AdamW": Case(3, "AdamW", batches=2),
+    "2-apart": Case(2, "AdamW", batches=2, bucket=0),  # a collective each
+    "3-apart": Case(3, "AdamW", batches=2, bucket=0),
     "1-Lamb": Case(1, "Lamb"),
     "2-Lamb": Case(2, "Lamb", recompute=True),
     "3-Lamb": Case(3, "Lamb", recompute=True),
@@ -39,7 +43,7 @@ CASES = {
 }
 GROUPS = [{"match": "norm|bias$", "weight_decay": 0.0, "lr_scale": 0.5}, {"match": ".*"}]
 # An epsilon above the rounding noise of gradients, which Adam would else make steps of.
-OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4}
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4, "fused": True}
 CLIP_NORM = 0.05
 
 
@@ -101,16 +105,14 @@ def run_case(case: Case):
     if alone:
         parallel = Replicated(objective, trainable)
     else:
-        parallel = Sharded(objective, trainable, case.stage)
+        parallel = Sharded(objective, trainable, case.stage, case.bucket)
 
     def add(result, kind, tensors):
         result.update({f"{kind}/{n}": np.asarray(a) for n, a in parallel.gather(tensors).items()})
 
     owned = parallel.owned
     groups = parameter_groups(owned, GROUPS, 0.1, {})
-    optimizer = build_optimizer(
-        {**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01, half=False
-    )
+    optimizer = build_optimizer({**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01)
     ema = EMA(owned, 0.9)
 
     memory, training = {"most": {}}, True
@@ -132,8 +134,9 @@ def run_case(case: Case):
     def scale(loss):
         return loss / case.batches
 
-    result = {}
+    result, sent = {}, Counter()
     for step in range(STEPS):
+        count_collectives(sent if step == 0 else Counter())
         losses = []
         for number in range(case.batches):
             parts = micro_batches(rows(step * case.batches + number), count)
@@ -151,6 +154,7 @@ def run_case(case: Case):
         optimizer.clear_grad()
         ema.update()
         parallel.publish()
+    memory["collectives"] = sent
     add(result, "weight", dict(owned))
     add(result, "average", ema.average)
 
@@ -166,6 +170,22 @@ def run_case(case: Case):
         parallel.publish()
         result.update({f"{name}/{view}": x.numpy() for view, x in embeds.items()})
     return result, memory
+
+
+def count_collectives(sent):
+    """Count what `ranks` begins from now on, by name."""
+    from ernie_vil2.distributed import ranks
+
+    for name in ("start_reduce", "start_broadcast"):
+        begin = getattr(ranks, name)
+        begin = getattr(begin, "uncounted", begin)
+
+        def counted(*arguments, name=name, begin=begin):
+            sent[name] += 1
+            return begin(*arguments)
+
+        counted.uncounted = begin
+        setattr(ranks, name, counted)
 
 
 def initial(name, shape):
