@@ -16,9 +16,9 @@ for option; do
   case "$option" in --rehearse | --help | -h) rehearse=1 ;; esac
 done
 # before an environment of gigabytes is made
-[ -n "$rehearse" ] || nvidia-smi >/dev/null 2>&1 ||
+[ -n "$rehearse" ] || cards >/dev/null ||
   fail "no GPU: nvidia-smi does not answer; --rehearse runs the checks on the CPU"
 
 choose_requirements
-make_environment "${ERNIE_VIL2_VENV:-.venv}" "${ERNIE_VIL2_REQUIREMENTS:-$requirements}"
+make_environment "${ERNIE_VIL2_VENV:-.venv}" "$requirements"
 exec "$venv/bin/python" -m tools.gpu_check "$@"

@@ -12,18 +12,15 @@ import numpy as np
 import paddle
 from benchmarks.common import environment, launch, relative_error
 
+from ernie_vil2 import distributed, runtime
+from ernie_vil2.distributed import probe
+from ernie_vil2.errors import UserError
 from tools.gpu_check import cards
 from tools.gpu_check.rows import Row, Setting, at_most, failed, figure, holds
 
 # CUDA of the wheel -> the least driver, from the table of minor-version compatibility in CUDA's
 # release notes.
 _DRIVERS = {11: (450, 80), 12: (525, 60), 13: (580, 65)}
-# Paddle's version -> capabilities that its wheel on PyPI has code for, as cuobjdump lists it.
-_CODE = {"2.6.2": [(6, 1), (7, 0), (7, 5), (8, 0), (8, 6)]}
-# What the wheel of Paddle 2.6 opens, by these names.
-_LIBRARIES = (
-    *("cublas", "cublasLt", "cudnn", "nccl", "curand", "cusolver", "cusparse", "cufft", "nvrtc"),
-)
 _EXACT = 1e-5  # float32 sums of some hundred products against float64
 
 
@@ -44,29 +41,37 @@ def driver(setting: Setting) -> Iterator[Row]:
 
 
 def capability(setting: Setting) -> Iterator[Row]:
+    """The wheel has code for each card."""
     setting.need_gpu()
-    code = _CODE.get(paddle.__version__)
+    code = ", ".join(map(str, probe.code_of_wheel())) or "not told"
     for number, label in enumerate(setting.gpus):
         found = tuple(paddle.device.cuda.get_device_capability(number))
         name = paddle.device.cuda.get_device_name(number)
-        # code for a capability runs on later ones of the same major number
-        fits = not code or any(found[0] == each[0] and found >= each for each in code)
-        bound = f"{code[0]} to {code[-1]}" if code else "not known"
-        yield holds(f"capability of GPU {label}", fits, str(found), bound, name)
+        problem = ""
+        try:
+            probe.check_gpu(number)
+        except UserError as error:
+            problem = str(error)
+        title = f"capability of GPU {label}"
+        yield holds(title, not problem, str(found), "has code", problem or f"{name}; code: {code}")
 
 
 def libraries(setting: Setting) -> Iterator[Row]:
+    """Those that Paddle 2.6 opens load, from where it looks first."""
     setting.need_gpu()
     if paddle.__version__ >= "3":
         yield figure("CUDA libraries", "-", "Paddle 3 brings and finds its own")
         return
+    linked = Path(paddle.__file__).parent / "libs"
     lacking = []
-    for name in _LIBRARIES:
+    for name in runtime.CUDA_LIBRARIES:
+        beside = linked / f"{name}.so"
         try:
-            ctypes.CDLL(f"lib{name}.so")
+            ctypes.CDLL(str(beside) if beside.exists() else f"{name}.so")
         except OSError as error:
             lacking.append(str(error).partition(":")[0])
-    found = f"{len(_LIBRARIES) - len(lacking)} of {len(_LIBRARIES)}"
+    count = len(runtime.CUDA_LIBRARIES)
+    found = f"{count - len(lacking)} of {count}"
     yield holds("CUDA libraries", not lacking, found, "all", ", ".join(lacking))
 
 
@@ -82,7 +87,7 @@ def links(setting: Setting) -> Iterator[Row]:
 
 def products(setting: Setting) -> Iterator[Row]:
     """One matrix product and one convolution of the device, against NumPy's in float64."""
-    paddle.set_device(setting.device)
+    distributed.init(setting.device)  # which tries the device too
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=[64, 64]).astype("float32") for _ in range(2))
     found = paddle.matmul(paddle.to_tensor(a), paddle.to_tensor(b)).numpy()
@@ -121,8 +126,6 @@ def collectives(setting: Setting) -> Iterator[Row]:
 
 def speak(device: str, output: str) -> None:
     """Write how far all-reduce and reduce-scatter are from what they should give."""
-    from ernie_vil2 import distributed
-
     distributed.init(device)
     world, rank = distributed.world_size(), distributed.rank()
     total = paddle.full([4], rank + 1.0)

@@ -19,8 +19,8 @@ from tools.gpu_check.parts import ROOT
 from tools.gpu_check.rows import Row, Setting, at_most, holds, not_run
 
 _HANG = 8  # seconds without a step after which the watchdog ends the run
-_LEAVE = 40.0  # seconds for the launcher to end the others; gloo itself waits for 30
-_START = 90.0  # seconds until a run's next checkpoint
+_LEAVE = 60.0  # seconds for the launcher to end the others; gloo itself waits for 30
+_START = 240.0  # seconds until a run's next checkpoint, on a slow CPU
 _FURTHER = 4  # steps of the last start
 
 

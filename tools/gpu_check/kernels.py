@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import paddle
 from benchmarks.loss_errors import errors
 
+from ernie_vil2 import distributed
 from tools.gpu_check.rows import Row, Setting, at_most
 
 _EXACT = 1e-5  # largest error as a share of the largest number; no TensorFloat-32
@@ -19,7 +19,7 @@ def losses(setting: Setting) -> Iterator[Row]:
     There are more columns than rows, as on one of several ranks, so chunks have no positives for
     the kind with one.
     """
-    paddle.set_device(setting.device)
+    distributed.init(setting.device)
     rows, count, dim, chunks = _SIZES[setting.device]
     for found in errors(rows, count, dim, chunks):
         worst = {k: v for k, v in found.items() if k not in ("targets", "path")}
@@ -28,5 +28,5 @@ def losses(setting: Setting) -> Iterator[Row]:
         yield at_most(title, worst[where], _EXACT, f"of {', '.join(worst)}: largest of {where}")
 
 
-# A loss whose columns travel from rank to rank is judged with several processes: exactness.py.
+# The loss whose columns travel from rank to rank, Loss.ring, needs several: exactness.py.
 CHECKS = {"losses against float64": losses}

@@ -41,6 +41,8 @@ def reason(text: str) -> str:
     """The one line of what a process said that names its error."""
     lines = [line.strip() for line in text.splitlines() if line.strip("- ")]
     named = [line for line in lines if re.match(r"(error: |[\w.]*(Error|Exception)\b)", line)]
+    # processes that lost another one tell of that, and not of why
+    named = [line for line in named if "gloo/transport" not in line] or named
     told = named[-1] if named else lines[-1] if lines else "it said nothing"
     return told[:300]
 
