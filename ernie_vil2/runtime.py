@@ -41,6 +41,14 @@ CUDA_LIBRARIES = (
 )
 _prepared = False
 
+# In the environment of processes that shall leave GPUs alone, whatever they choose themselves. A
+# label for each process that paddle.distributed.launch starts, which it hands out one by one, and
+# CUDA sees none of them; gloo, since a wheel for GPUs would take NCCL.
+WITHOUT_GPU = {
+    "CUDA_VISIBLE_DEVICES": ",".join(["-1"] * 64),
+    "PADDLE_DISTRI_BACKEND": "gloo",
+}
+
 
 def prepare(processes_on_host: int | None = None) -> list[str]:
     """Choose BLAS kernels, threads and how malloc keeps memory.

@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import runtime
+from tests.support import gpus
 from tests.support.paths import FIXTURES
 
+gpus.hide()  # tests and what they start compute on the CPU, on which their bounds hold
 runtime.prepare()  # before any test imports paddle
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; run by CI, skipped by -m 'not slow'")
+    config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped where there is none")
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not gpus.labels():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, and Paddle sees none"))
 
 
 @pytest.fixture

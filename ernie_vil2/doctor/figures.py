@@ -36,12 +36,12 @@ def gather_speed(trial: Trial) -> Row:
     shape = [plan.rows, len(objective.loss.views), objective.model.embed_dim]
     own = paddle.zeros(shape)
     if objective.loss.ring:
-        forward = _seconds(lambda: deque(Ring().blocks([own]), maxlen=0))
+        forward = timed(lambda: deque(Ring().blocks([own]), maxlen=0))
         backward = 2 * forward  # blocks, and gradients
     else:
         everyone = paddle.zeros([trial.world * shape[0], *shape[1:]])
-        forward = _seconds(lambda: distributed.all_gather(own))
-        backward = _seconds(lambda: distributed.reduce_scatter(everyone))
+        forward = timed(lambda: distributed.all_gather(own))
+        backward = timed(lambda: distributed.reduce_scatter(everyone))
         trial.gathers = plan.merge * (forward + backward)
     received = (trial.world - 1) * math.prod(shape) * 4
     times = f"{forward * 1e3:.1f} ms forward, {backward * 1e3:.1f} ms backward"
@@ -65,7 +65,7 @@ def reduction_speed(trial: Trial) -> Row:
         for _ in range(2 if stage == 3 else 1):
             distributed.broadcast_(buffer, 0)
 
-    seconds = _seconds(move)
+    seconds = timed(move)
     trial.reduction = numbers / buffer.shape[0] * seconds
     size = buffer.shape[0] * buffer.element_size()
     sent = {None: 2 * (trial.world - 1) / trial.world, 3: 3}.get(stage, 2)  # see docs/scaling.md
@@ -117,7 +117,7 @@ def step_speed(trial: Trial) -> Row:
         marks[0] = time.perf_counter()
 
     batches = trial.load(plan)
-    seconds = _seconds(step)
+    seconds = timed(step)
     share = plan.records / run.records
     fixed = slowest(marks[0])  # clipping and update take as long for any number of records
     moving = trial.reduction + trial.gathers * plan.merge / run.merge
@@ -178,7 +178,7 @@ def disk(trial: Trial) -> Row:
     return Row("pass", text)
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], object]) -> float:
     """Mean time of an action on the slowest process; all run it equally often."""
 
     def once() -> float:

@@ -1,5 +1,7 @@
 """bfloat16 products on a CPU, where Paddle has none."""
 
+from unittest import mock
+
 import paddle
 from paddle.base.framework import _dygraph_tracer
 
@@ -27,3 +29,21 @@ def half_trainer(config, *overrides, resume=None) -> Trainer:
     trainer = Trainer(load_config(config, overrides), resume)
     round_products(trainer.objective)
     return trainer
+
+
+def scaler_on_cpu(scale: float) -> paddle.amp.GradScaler:
+    """A loss scaler that works on a CPU, until this process ends.
+
+    Paddle asks for the place when it makes one, and turns it off where the last auto_cast was to
+    bfloat16.
+    """
+
+    class OnGpu:
+        class _expected_place:
+            is_gpu_place = staticmethod(lambda: True)
+
+    with mock.patch("paddle.amp.grad_scaler._dygraph_tracer", lambda: OnGpu):
+        made = paddle.amp.GradScaler(init_loss_scaling=scale)
+    state = type("", (), {"amp_dtype": "float16"})
+    mock.patch("paddle.amp.grad_scaler.amp_global_state", lambda: state).start()
+    return made

@@ -1,6 +1,7 @@
 """Training in mixed precision: bfloat16 on a CPU, with products rounded as a GPU's are."""
 
 import math
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -8,7 +9,7 @@ import pytest
 
 from ernie_vil2.checkpoints.training_state import optimizer_tensors
 from ernie_vil2.files.safetensors import LazyTensors, write_safetensors
-from tests.support.halves import half_trainer
+from tests.support.halves import half_trainer, scaler_on_cpu
 from tests.support.shapes import write_run
 from tests.support.training_runs import assert_same
 
@@ -202,26 +203,10 @@ def test_an_old_checkpoint_of_o2_gives_its_masters(start, ways):
 
 
 @pytest.fixture
-def scaler(monkeypatch):
-    """A maker of scalers that work on a CPU: Paddle asks for the place when it makes one."""
-
-    class OnGpu:
-        class _expected_place:
-            is_gpu_place = staticmethod(lambda: True)
-
-    def make(scale):
-        with monkeypatch.context() as patch:
-            patch.setattr("paddle.amp.grad_scaler._dygraph_tracer", lambda: OnGpu)
-            made = paddle.amp.GradScaler(init_loss_scaling=scale)
-        # it turns itself off where the last auto_cast was to bfloat16
-        patch = monkeypatch.setattr
-        patch(
-            "paddle.amp.grad_scaler.amp_global_state",
-            lambda: type("", (), {"amp_dtype": "float16"}),
-        )
-        return made
-
-    return make
+def scaler():
+    """A maker of scalers that work on a CPU."""
+    yield scaler_on_cpu
+    mock.patch.stopall()
 
 
 @pytest.mark.parametrize("level", ["O0", "O2"])
