@@ -175,7 +175,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(probe, "compute", lambda: done.append("compute"))
     monkeypatch.setattr(probe, "code_of_wheel", lambda: WHEEL)
     monkeypatch.setattr(probe, "_is_2_6", lambda: False)
-    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "gloo")  # which `init` sets: taken back afterwards
+    monkeypatch.delenv("PADDLE_DISTRI_BACKEND", raising=False)
     return done
 
 
@@ -192,6 +192,7 @@ def test_a_gpu_is_tried_when_it_is_chosen(gpu, monkeypatch):
     assert gpu == ["gpu:0", "compute"]
     distributed.init("cpu")
     assert gpu[2:] == ["cpu"], "the CPU is not tried"
+    assert "PADDLE_DISTRI_BACKEND" not in os.environ, "alone: a child may take its GPU"
 
 
 LOADERS = """
