@@ -175,12 +175,15 @@ def _join(tensors: Collection[paddle.Tensor]) -> paddle.Tensor:
     """Several tensors in one, flat; one as it is."""
     if len(tensors) == 1:
         return next(iter(tensors))
-    return paddle.concat([tensor.flatten() for tensor in tensors])
+    # weights are fetched within forwards, where mixed precision might cast them
+    with paddle.amp.auto_cast(enable=False):
+        return paddle.concat([tensor.flatten() for tensor in tensors])
 
 
 def _split(flat: paddle.Tensor, like: Collection[paddle.Tensor]) -> list[paddle.Tensor]:
     """The reverse of `_join`, in storages of their own."""
     if len(like) == 1:
         return [flat]
-    parts = paddle.split(flat, [numbers(tensor) for tensor in like])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, like)]
+    with paddle.amp.auto_cast(enable=False):
+        parts = paddle.split(flat, [numbers(tensor) for tensor in like])
+        return [part.reshape(tensor.shape) for part, tensor in zip(parts, like)]
