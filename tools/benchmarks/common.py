@@ -121,9 +121,14 @@ def _status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 
-def run_apart(module: str, function: str, **arguments):
-    """What `module.function(**arguments)` returns in a fresh process, as JSON holds it."""
-    output = _run([], module, function, arguments)
+def run_apart(module: str, function: str, python=sys.executable, environment=None, **arguments):
+    """What `module.function(**arguments)` returns in a fresh process, as JSON holds it.
+
+    Args:
+        python: the program to run; it needs NumPy and what the module imports.
+        environment: variables beside this process's own.
+    """
+    output = _run([], module, function, arguments, python=python, environment=environment)
     return json.loads(output.splitlines()[-1])
 
 
@@ -133,9 +138,18 @@ def launch(processes: int, logs: Path, module: str, function: str, **arguments) 
     _run([*launcher, "--log_dir", str(logs)], module, function, arguments, logs)
 
 
-def _run(launcher: list[str], module: str, function: str, arguments: dict, logs=None) -> str:
-    command = [sys.executable, *launcher, __file__, module, function, json.dumps(arguments)]
-    child = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
+def _run(
+    launcher: list[str],
+    module: str,
+    function: str,
+    arguments: dict,
+    logs=None,
+    python=sys.executable,
+    environment=None,
+) -> str:
+    command = [python, *launcher, __file__, module, function, json.dumps(arguments)]
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'tools'}"
+    child = {**os.environ, **(environment or {}), "PYTHONPATH": paths}
     if launcher:
         child.pop("OMP_NUM_THREADS", None)  # its processes share the cores out anew
     done = subprocess.run(command, env=child, capture_output=True, text=True, timeout=_DEADLINE)
