@@ -74,9 +74,6 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
         if threads > 1:
             sys.stderr = _WithoutThreadWarning(sys.stderr)
     choose("GLOG_minloglevel", 2)  # paddle's C++ side: errors only
-    # Paddle's views make the next operation copy them element by element: a transpose costs a CPU
-    # ten times what it did before there were views.
-    choose("FLAGS_use_stride_kernel", 0)
     # paddle's OpenMP would else wait in a forked child for threads that the child has not
     choose("KMP_INIT_AT_FORK", "TRUE")
     os.environ[_OURS] = ",".join(sorted(filter(None, ours)))
