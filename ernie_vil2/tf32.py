@@ -19,8 +19,8 @@ _LIBRARIES = ("cublas", "cudnn")
 def allow_tf32(allow: bool) -> None:
     """Let matrix products and convolutions of float32 numbers on GPUs use TF32, or not.
 
-    Paddle lets them by default. It holds for all devices and threads of this process; Paddle
-    Inference's predictors have a setting of their own.
+    Paddle lets them by default. It holds for all devices and threads of this process, and for
+    Paddle Inference too, whose kernels ask the same switch at each call; TensorRT does not.
     """
     for library in _LIBRARIES:
         _set(library, allow)

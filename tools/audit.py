@@ -56,9 +56,10 @@ MENDED = {
 }
 
 # What stays below, by lock: who holds it, or why its hole is not reached.
+_SERVING = ("requirements-serving.txt", "requirements-serving-gpu.txt")
 HELD = {
-    ("requirements-serving.txt", "protobuf"): "Paddle Serving's modules need one before 3.21",
-    ("requirements-serving.txt", "requests"): "no later one for Python 3.9; only a client's",
+    **{(lock, "protobuf"): "Paddle Serving's modules need one before 3.21" for lock in _SERVING},
+    **{(lock, "requests"): "no later one for Python 3.9; only a client's" for lock in _SERVING},
     ("requirements-serving.txt", "pygments"): "colours pytest's output, and serves nobody",
 }
 

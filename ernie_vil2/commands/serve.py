@@ -174,6 +174,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.artefact.folder import Artefact
+    from ernie_vil2.serving import tensorrt
     from ernie_vil2.serving.http.app import create_app
     from ernie_vil2.serving.http.service import Service
     from ernie_vil2.serving.web.connections import ConnectionLimits, fit_open_files
@@ -202,6 +203,8 @@ def _serve(args: argparse.Namespace) -> int:
         )
     artefact = Artefact.open(args.artefact)
     artefact.program("image", args.precision)
+    if args.tensorrt:
+        tensorrt.most_tokens(artefact, args.max_batch)
     keys = ApiKeys.read(args.api_key_file, args.key_everywhere)
 
     service = Service(

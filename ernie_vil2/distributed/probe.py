@@ -25,7 +25,7 @@ _CODE_OF_2_6 = [61, 70, 75, 80, 86]
 # The libraries of which CUDA 12 and cuDNN 9 have other versions under the same name, as 2.6 needs
 # them. Others, as libnccl.so.2, are of one version in both.
 _VERSIONS_OF_2_6 = {"libcublas": 11, "libcublasLt": 11, "libcudnn": 8}
-_CPU = "or set Global.device=cpu"
+_CPU = "or use the CPU (Global.device=cpu; of a server, device cpu)"
 _PAGE = "docs/gpu.md has the whole table"
 
 _MISSING = re.compile(r"third-party dynamic library \((\S+?)\)|Cannot load (\w+) shared library")
@@ -75,12 +75,12 @@ def check_capability(name: str, capability: tuple[int, int], code: list[int] | N
     has = ", ".join(f"{one // 10}.{one % 10}" for one in code)
     lock = "requirements-gpu-paddle3.txt" if major >= 9 else "requirements-gpu.txt"
     if major * 10 + minor < _CODE_OF_2_6[0]:
-        remedy = "no wheel of this project runs on it: set Global.device=cpu"
+        way_out = f"no wheel of this project runs on it: use another GPU, {_CPU}"
     else:
-        remedy = f"install {lock} ({_PAGE}), {_CPU}"
+        way_out = f"install {lock} ({_PAGE}), {_CPU}"
     raise UserError(
         f"{name} has compute capability {major}.{minor}, and the installed Paddle "
-        f"{paddle.version.full_version} has code for {has} alone; {remedy}"
+        f"{paddle.version.full_version} has code for {has} alone; {way_out}"
     )
 
 
@@ -142,23 +142,29 @@ def communicate() -> None:
 
 def explain(what: str, error: str) -> str:
     """One line for Paddle's `error` in `what`: the library or capability meant, and the remedy."""
-    missing = _MISSING.search(error)
     failed = f"{what} fails on {paddle.get_device()}: "
-    if missing:
-        library = missing[1] or f"lib{missing[2]}.so"
-        return (
-            f"{failed}Paddle cannot load {library}; install requirements-gpu.txt, which brings it, "
-            f"into this environment ({_PAGE}), {_CPU}"
-        )
-    if _NO_CODE.search(error):
-        return f"{failed}Paddle has no code for its compute capability; {_PAGE}; {_CPU}"
-    if _OLD_DRIVER.search(error):
-        return f"{failed}the driver is too old for this Paddle; update it ({_PAGE}), {_CPU}"
-    if _NO_MEMORY.search(error):
-        return f"{failed}it has no free memory; nvidia-smi shows who holds it"
+    if known := remedy(error):
+        return failed + known
     lines = [line.strip() for line in error.splitlines() if line.strip(" -")]
     said = next((line for line in lines if line.startswith("(")), lines[-1] if lines else "")
     return f"{failed}{said[:300]}; NCCL_DEBUG=INFO and nvidia-smi may tell more; {_CPU}"
+
+
+def remedy(error: str) -> str | None:
+    """What an error of Paddle's on a GPU means and what helps, where that is known."""
+    if missing := _MISSING.search(error):
+        library = missing[1] or f"lib{missing[2]}.so"
+        return (
+            f"Paddle cannot load {library}; install requirements-gpu.txt, which brings it, "
+            f"into this environment ({_PAGE}), {_CPU}"
+        )
+    if _NO_CODE.search(error):
+        return f"Paddle has no code for its compute capability; {_PAGE}; {_CPU}"
+    if _OLD_DRIVER.search(error):
+        return f"the driver is too old for this Paddle; update it ({_PAGE}), {_CPU}"
+    if _NO_MEMORY.search(error):
+        return "it has no free memory; nvidia-smi shows who holds it"
+    return None
 
 
 def _is_2_6() -> bool:

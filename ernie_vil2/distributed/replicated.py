@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import paddle
@@ -12,16 +12,15 @@ from paddle import nn
 from ernie_vil2.distributed import ranks
 from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.distributed.masters import Masters
-from ernie_vil2.distributed.memory import bytes_held, numbers
-
-_TOGETHER = 1 << 24  # numbers in a collective: 64 MiB, and as many in the copy that is sent
+from ernie_vil2.distributed.memory import bytes_held
+from ernie_vil2.distributed.reducer import Reducer
 
 
 class Replicated:
     """A `Parallel` whose processes all step the whole model alike.
 
-    Gradients are averaged while the backward goes on, so that little is left for its steps to do;
-    those of half-precision weights, which are summed in float32, after it.
+    Gradients are averaged while the backward goes on, so that little is left for its steps to do,
+    those of half-precision weights in float32.
 
     Args:
         originals: as `Masters` takes them.
@@ -36,27 +35,36 @@ class Replicated:
         self.objective = objective
         self.masters = Masters(parameters, originals or {})
         self.owned: Mapping[str, paddle.Tensor] = dict(self.masters)
-        self._has_halves = bool(self.masters.halves)
-        if not self._has_halves:
+        self._reducer: Reducer | None = None
+        self._sync = True
+        if not self.masters.halves or ranks.world_size() == 1:
             self.layer = ranks.wrap(objective)
             return
-        # DataParallel would reduce half-precision gradients, of which there are none
-        self.layer = objective
+        self.layer, self._reducer = objective, Reducer(parameters, self.masters)
         learning = {id(p) for p in parameters.values()}
         others = [t for t in objective.state_dict().values() if id(t) not in learning]
-        for tensor in [*self.owned.values(), *others]:
+        for tensor in [*self.owned.values(), *others]:  # as DataParallel does
             ranks.broadcast_(tensor, 0)
         self.masters.round()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self._reducer and self._sync and paddle.is_grad_enabled():
+            self._reducer.begin()
         return self.layer(*inputs, **named)
 
-    def no_sync(self) -> AbstractContextManager[None]:
-        return self.layer.no_sync() if self.layer is not self.objective else nullcontext()
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self._sync = False
+        of_paddle = self.layer is not self.objective
+        try:
+            with self.layer.no_sync() if of_paddle else nullcontext():
+                yield
+        finally:
+            self._sync = True
 
     def reduce_gradients(self) -> None:
-        if self._has_halves:  # else the backward did
-            average_gradients(self.owned.values())
+        if self._reducer:  # else the backward did
+            self._reducer.finish()
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)
@@ -78,30 +86,3 @@ class Replicated:
             [p for p in self.objective.parameters() if not p.stop_gradient], optimizer
         )
         return self.masters.count_in(held)
-
-
-@paddle.no_grad()
-def average_gradients(parameters: Iterable[paddle.Tensor]) -> None:
-    """Bring all processes the means of their gradients, float32, many in one collective."""
-    world = ranks.world_size()
-    learning = [p for p in parameters if p.grad is not None]
-    if world == 1:
-        return
-    for group in _groups(learning):
-        flat = paddle.concat([p.grad.reshape([-1]) for p in group]) / world
-        ranks.all_reduce_(flat)
-        for p, part in zip(group, flat.split([numbers(p) for p in group])):
-            p.grad = part.reshape(p.shape)
-
-
-def _groups(parameters: list[paddle.Tensor]) -> list[list[paddle.Tensor]]:
-    """Parameters in their order, with up to `_TOGETHER` numbers a group where one has not more."""
-    groups: list[list[paddle.Tensor]] = []
-    count = _TOGETHER
-    for p in parameters:
-        if count + numbers(p) > _TOGETHER:
-            groups.append([])
-            count = 0
-        groups[-1].append(p)
-        count += numbers(p)
-    return groups

@@ -80,8 +80,9 @@ def init(device: str = "auto") -> None:
             "(requirements-gpu.txt) and check nvidia-smi, or set it to auto"
         )
     if device == "cpu" or not has_gpu:
-        # A Paddle built for GPUs would take NCCL, and put every process back onto its GPU.
-        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+        if ranks.world_size() > 1:
+            # A Paddle built for GPUs would take NCCL, and put every process back onto its GPU.
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         paddle.set_device("cpu")
         _copy_when_transposing()
     else:

@@ -34,20 +34,25 @@ class Transformer:
     layers: int
     mlp_ratio: float
 
-    def block_activations(self, half: bool) -> float:
-        """Bytes that one block keeps of one record for its backward.
+    def block_activations(self, level: str = "O0") -> float:
+        """Bytes that one block keeps of one record for its backward, under an AMP level.
 
         Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1: s h (34 + 5 a s / h) in half
-        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not.
+        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not. Under
+        O1 only the inputs of matrix products are half: those of GELU and of normalisations, and
+        the softmax beside its half copy, stay float32.
         """
         s, h, a, r = self.tokens, self.width, self.heads, self.mlp_ratio
-        if half:
-            return self.views * (s * h * (18 + 4 * r) + 5 * a * s * s)
-        return self.views * (s * h * (34 + 8 * r) + 9 * a * s * s)
+        linear, quadratic = {
+            "O0": (34 + 8 * r, 9),
+            "O1": (22 + 6 * r, 7),
+            "O2": (18 + 4 * r, 5),
+        }[level]
+        return self.views * (s * h * linear + quadratic * a * s * s)
 
-    def block_input(self, half: bool) -> float:
+    def block_input(self, level: str = "O0") -> float:
         """Bytes of one record's input to a block, which is all that recompute keeps of it."""
-        return self.views * self.tokens * self.width * (2 if half else 4)
+        return self.views * self.tokens * self.width * (2 if level == "O2" else 4)
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,7 @@ class Costs:
     pairs: int
     sources: int  # of ids that the loss looks at
     chunk: int
-    half_weights: bool  # AMP O2
-    half_activations: bool  # AMP O1 and O2
+    level: str  # AMP's
     ema: bool
 
     @classmethod
@@ -76,8 +80,7 @@ class Costs:
             pairs=sum(pair.weight > 0 for pair in config.Loss.pairs),
             sources=len({SOURCE_OF[v] for v in views}) * config.Loss.multi_positive,
             chunk=config.Loss.chunk or _CHUNK,
-            half_weights=config.AMP.level == "O2",
-            half_activations=config.AMP.level != "O0",
+            level=config.AMP.level,
             ema=config.EMA.decay is not None,
         )
 
@@ -91,13 +94,13 @@ class Costs:
 
     @property
     def _width(self) -> int:
-        """Bytes of a weight, and of a gradient."""
-        return 2 if self.half_weights else 4
+        """Bytes of a weight; its gradient has 4."""
+        return 2 if self.level == "O2" else 4
 
     @property
     def _optimizer_width(self) -> int:
         """Bytes of a weight's optimizer state: two moments, float32 master, average."""
-        return 8 + 4 * self.half_weights + 4 * self.ema
+        return 8 + 4 * (self.level == "O2") + 4 * self.ema
 
     # -- moved -------------------------------------------------------------------------------------
 
@@ -117,11 +120,11 @@ class Costs:
 
     def gradients(self, processes: int) -> float:
         """Sent by a ring all-reduce of all gradients."""
-        return 2 * (processes - 1) / processes * self.parameters * self._width
+        return 2 * (processes - 1) / processes * self.parameters * 4
 
     def sharded(self, stage: int) -> float:
         """Sent at most, for gradients to their owners and weights back: once, in stage 3 twice."""
-        return (2 if stage < 3 else 3) * self.parameters * self._width
+        return self.parameters * (4 + (1 if stage < 3 else 2) * self._width)
 
     # -- held --------------------------------------------------------------------------------------
 
@@ -131,7 +134,9 @@ class Costs:
         share = self._largest_share(processes) if stage else everything
         weights = share if stage == 3 else everything
         gradients = share if stage in (2, 3) else everything
-        return (weights + gradients) * self._width + share * self._optimizer_width
+        copies = 2 * everything if self.level == "O1" else 0  # half ones, until the backward
+        held = weights * self._width + gradients * 4 + share * self._optimizer_width
+        return held + copies
 
     def _largest_share(self, processes: int) -> int:
         from ernie_vil2.distributed.sharded import assign_owners  # imports paddle
@@ -156,14 +161,12 @@ class Costs:
 
     def activations(self, rows: int) -> float:
         """Kept by both towers' blocks for the backward; by as many rows as go through at a time."""
-        half = self.half_activations
-        return rows * sum(t.layers * t.block_activations(half) for t in self.towers)
+        return rows * sum(t.layers * t.block_activations(self.level) for t in self.towers)
 
     def recomputed_activations(self, rows: int) -> float:
         """The same with recompute in both towers: each block's input, and one block's insides."""
-        half = self.half_activations
-        inputs = sum(t.layers * t.block_input(half) for t in self.towers)
-        return rows * (inputs + max(t.block_activations(half) for t in self.towers))
+        inputs = sum(t.layers * t.block_input(self.level) for t in self.towers)
+        return rows * (inputs + max(t.block_activations(self.level) for t in self.towers))
 
     # -- tables ------------------------------------------------------------------------------------
 

@@ -8,11 +8,13 @@ import resource
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 
 import paddle
 
 from ernie_vil2 import distributed
+from ernie_vil2.distributed.ring import Ring
 from ernie_vil2.doctor.checks import need, need_processes, slowest
 from ernie_vil2.doctor.trial import Failed, Row, Trial, together
 from ernie_vil2.training.build import trainable
@@ -25,14 +27,22 @@ _BUFFER = 2**26  # numbers that are reduced at a time
 
 
 def gather_speed(trial: Trial) -> Row:
-    """Of the gather of a batch's embeddings, and of its backward."""
+    """Of the gather of a batch's embeddings, and of its backward; with Loss.ring, of its hops.
+
+    The hops are no part of what a step waits for: it computes meanwhile.
+    """
     need_processes(trial)
     plan, objective = trial.trainer.plan, trial.objective
     shape = [plan.rows, len(objective.loss.views), objective.model.embed_dim]
-    own, everyone = (paddle.zeros([n * shape[0], *shape[1:]]) for n in (1, trial.world))
-    forward = timed(lambda: distributed.all_gather(own))
-    backward = timed(lambda: distributed.reduce_scatter(everyone))
-    trial.gathers = plan.merge * (forward + backward)
+    own = paddle.zeros(shape)
+    if objective.loss.ring:
+        forward = timed(lambda: deque(Ring().blocks([own]), maxlen=0))
+        backward = 2 * forward  # blocks, and gradients
+    else:
+        everyone = paddle.zeros([trial.world * shape[0], *shape[1:]])
+        forward = timed(lambda: distributed.all_gather(own))
+        backward = timed(lambda: distributed.reduce_scatter(everyone))
+        trial.gathers = plan.merge * (forward + backward)
     received = (trial.world - 1) * math.prod(shape) * 4
     times = f"{forward * 1e3:.1f} ms forward, {backward * 1e3:.1f} ms backward"
     text = f"{shape} float32 a process, {received / 1e6:.3g} MB received"

@@ -29,4 +29,6 @@ def drop_patches(x: paddle.Tensor, share: float) -> paddle.Tensor:
     patches = paddle.rand([batch, length - 1]).argsort(axis=1)[:, :kept] + 1  # [B, K]
     tokens = paddle.concat([paddle.zeros([batch, 1], "int64"), patches], axis=1)
     rows = tokens + length * paddle.arange(batch).unsqueeze(1)  # of x as [B * (1 + N), C]
-    return paddle.gather(x.reshape([-1, width]), rows.flatten()).reshape([batch, 1 + kept, width])
+    return paddle.gather(x.reshape([-1, width]), rows.reshape([-1])).reshape(
+        [batch, 1 + kept, width]
+    )

@@ -15,8 +15,6 @@ PRECISIONS = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
 # The last operators of both programs, and of these alone: in half precision the sum of squares
 # overflows above 65504, which 768 numbers of 10 exceed.
 _IN_FLOAT32 = {"p_norm", "elementwise_max", "elementwise_div"}
-# paddlepaddle-gpu 2.6.2 has device code for 6.1 to 8.6, which 8.9 runs too
-_OLDEST, _TOO_NEW = (6, 1), (9, 0)
 _POOL = 256  # MiB of the GPU's memory to begin with; it grows
 
 
@@ -50,21 +48,12 @@ def device_for(precision: str) -> str:
     return "gpu" if precision == "bf16" and not on_cpu and count() else "cpu"
 
 
-def why_not(precision: str, capability: tuple[int, int], paddle_version: str) -> str | None:
-    """One line on what keeps a GPU from running a precision, or None.
-
-    Args:
-        capability: its compute capability.
-    """
+def why_not(precision: str, capability: tuple[int, int]) -> str | None:
+    """One line on what keeps a GPU of a compute capability from running a precision, or None."""
     if precision not in PRECISIONS:
         return f"precision {precision}: expected {', '.join(PRECISIONS)}; it is for CPUs"
-    has = ".".join(map(str, capability))
-    if paddle_version.startswith("2.") and not _OLDEST <= capability < _TOO_NEW:
-        return (
-            f"compute capability {has}, and Paddle {paddle_version} has code for 6.1 to 8.9: use a "
-            "Paddle 3 for GPUs from 9.0 on, or device cpu"
-        )
     if precision == "bf16" and capability < (8, 0):
+        has = ".".join(map(str, capability))
         return f"precision bf16: compute capability {has}, expected 8.0 (Ampere) or above; use fp16"
     return None
 
@@ -73,13 +62,16 @@ def configure(config: Any, precision: str, device: str) -> None:
     """Give a `paddle.inference.Config` its settings for a GPU.
 
     Raises:
-        UserError: it is not there, or cannot run the precision.
+        UserError: it is not there, cannot run the precision, or this Paddle cannot run on it.
     """
+    gpu = number(device)
+
     import paddle
 
-    gpu = number(device)
-    capability = paddle.device.cuda.get_device_capability(gpu)
-    if reason := why_not(precision, capability, paddle.__version__):
+    from ernie_vil2.distributed import probe
+
+    probe.check_gpu(gpu)
+    if reason := why_not(precision, paddle.device.cuda.get_device_capability(gpu)):
         raise UserError(f"device {device}: {reason}")
     use(config, precision, gpu)
 
@@ -91,14 +83,3 @@ def use(config: Any, precision: str, gpu: int) -> None:
     config.enable_use_gpu(_POOL, gpu, getattr(inference.PrecisionType, PRECISIONS[precision]))
     if precision != "fp32":
         config.exp_disable_mixed_precision_ops(_IN_FLOAT32)
-
-
-def remedy(reason: str) -> str | None:
-    """What helps against an error that Paddle raised on a GPU, or None if that is not known."""
-    if re.search(r"out of memory|ResourceExhausted|CUBLAS_STATUS_ALLOC_FAILED", reason, re.I):
-        return "its memory is not enough: free some, or take smaller batches"
-    if "no kernel image" in reason:
-        return "this Paddle has no code for it: install one that is built for this GPU"
-    if match := re.search(r"(lib\w+\.so|\w+ dynamic library)[^.]* (not found|cannot open)", reason):
-        return f"{match[1]} is not found: install what requirements-gpu.txt lists"
-    return None

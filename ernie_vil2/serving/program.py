@@ -51,6 +51,8 @@ class Program:
         import paddle
         from paddle import inference
 
+        from ernie_vil2.distributed import probe
+
         if program.suffix == ".json" and paddle.__version__ < "3":
             raise UserError(
                 f"{program} is a program of Paddle 3, this is Paddle {paddle.__version__}: export "
@@ -64,11 +66,11 @@ class Program:
         except UserError:
             raise
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
-            reason = " ".join(str(error).split())
-            remedy = None if device == "cpu" else gpu.remedy(reason)
+            reason = " ".join(str(error).split())[:200]
+            remedy = None if device == "cpu" else probe.remedy(str(error))
             raise UserError(
                 f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} on "
-                f"{device} ({reason[:200]}): {remedy or 'export or copy the model again'}"
+                f"{device} ({reason}): {remedy or 'export or copy the model again'}"
             ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])

@@ -1,7 +1,10 @@
 """What a device that cannot work is refused with: one line, before a model is built."""
 
 import ctypes
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import paddle
@@ -11,6 +14,7 @@ from paddle.base import core
 from ernie_vil2 import cli, distributed
 from ernie_vil2.distributed import probe, start
 from ernie_vil2.errors import UserError
+from tests.support.paths import ROOT
 
 WHEEL = [61, 70, 75, 80, 86]
 # What Paddle has said, word for word: the first two the wheel for GPUs on this CPU, without CUDA's
@@ -171,7 +175,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(probe, "compute", lambda: done.append("compute"))
     monkeypatch.setattr(probe, "code_of_wheel", lambda: WHEEL)
     monkeypatch.setattr(probe, "_is_2_6", lambda: False)
-    monkeypatch.setenv("PADDLE_DISTRI_BACKEND", "gloo")  # which `init` sets: taken back afterwards
+    monkeypatch.delenv("PADDLE_DISTRI_BACKEND", raising=False)
     return done
 
 
@@ -188,3 +192,27 @@ def test_a_gpu_is_tried_when_it_is_chosen(gpu, monkeypatch):
     assert gpu == ["gpu:0", "compute"]
     distributed.init("cpu")
     assert gpu[2:] == ["cpu"], "the CPU is not tried"
+    assert "PADDLE_DISTRI_BACKEND" not in os.environ, "alone: a child may take its GPU"
+
+
+LOADERS = """
+import ctypes, importlib.util, pathlib
+from ernie_vil2 import runtime
+runtime.prepare()
+paddle = pathlib.Path(importlib.util.find_spec("paddle").origin).parent
+phi = ctypes.CDLL(str(paddle / "libs/libphi.so"))
+for name in "Cublas CublasLt CUDNN CUFFT Curand Cusolver Cusparse NCCL NVRTC".split():
+    load = phi[f"_ZN3phi7dynload{len(name) + 12}Get{name}DsoHandleEv"]  # aborts where it is missing
+    load.restype = ctypes.c_void_p
+    print(name, bool(load()))
+"""
+
+
+@pytest.mark.skipif(not probe._is_2_6(), reason="not Paddle 2.6's wheel for GPUs")
+def test_paddles_own_loader_finds_every_library():
+    """No GPU is needed: only requirements-gpu.txt."""
+    environment = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
+    out = subprocess.check_output(
+        [sys.executable, "-c", LOADERS], env=environment, cwd=ROOT, text=True
+    )
+    assert out.split()[1::2] == ["True"] * 9, out

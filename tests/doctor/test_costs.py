@@ -74,7 +74,7 @@ def test_activations_of_a_block_are_what_autograd_keeps(small):
         x = paddle.randn([tower.views * rows, tower.tokens, tower.width])
         x.stop_gradient = False
         found = kept(lambda: block(x, *mask), block.parameters())  # noqa: B023
-        assert rows * tower.block_activations(half=False) == pytest.approx(found, rel=0.05)
+        assert rows * tower.block_activations() == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize("sources", [(), ("image", "text")])
@@ -103,17 +103,20 @@ def test_moved_by_hand():
     assert cost.ring(1, 32) == 0
     assert of(BASE, "Loss.multi_positive=false").sources == 0
     assert cost.gradients(2) == 12 * 4
-    assert replace(cost, half_weights=True).gradients(2) == 12 * 2
     assert [cost.sharded(stage) for stage in (1, 2, 3)] == [2 * 48, 2 * 48, 3 * 48]
+    half = replace(cost, level="O2")  # gradients travel in float32 all the same
+    assert half.gradients(2) == 12 * 4
+    assert [half.sharded(stage) for stage in (1, 2, 3)] == [48 + 24, 48 + 24, 48 + 2 * 24]
 
 
 def test_state_by_hand():
     cost = replace(of(), towers=[], other_tensors=[6, 3, 2, 1])  # shares of 2 processes: 6 and 6
     states = [cost.state(2, stage) for stage in (None, 1, 2, 3)]
     assert states == [12 * 16, 12 * 8 + 6 * 8, 12 * 4 + 6 * 12, 6 * 16]
-    half = replace(cost, half_weights=True, ema=True)  # 2 + 2 + 4 (master) + 8 (moments) + 4 (EMA)
-    assert half.state(2) == 12 * 20
-    assert half.state(2, 3) == 6 * 20
+    half = replace(cost, level="O2", ema=True)  # 2 + 4 + 4 (master) + 8 (moments) + 4 (EMA)
+    assert half.state(2) == 12 * 22
+    assert half.state(2, 3) == 6 * 22
+    assert replace(cost, level="O1").state(2) == 12 * (16 + 2)  # and half copies of the weights
     assert half.by_processes([2, 8])[1][2:] == ["-", "-", "0.00 MB", "-", "-", "-"]
 
 
@@ -153,8 +156,8 @@ def test_tables_of_the_page(page, capsys):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     assert cells(text) == base.by_processes() + large.by_processes() + base.by_batch()
     for cost in (base, large):
-        half = replace(cost, half_activations=True)
+        levels = [replace(cost, level=level) for level in ("O0", "O1", "O2")]
         assert f"{cost.parameters:,}" in text
         for way in ("activations", "recomputed_activations"):
-            full_mb, half_mb = (getattr(c, way)(1) / 1e6 for c in (cost, half))
-            assert f"{full_mb:,.0f} / {half_mb:,.0f} MB" in text
+            sizes = [f"{getattr(level, way)(1) / 1e6:,.0f}" for level in levels]
+            assert f"{' / '.join(sizes)} MB" in text

@@ -53,6 +53,7 @@ except UserError as error:
     assert "libnvinfer.so is not found, which this Paddle needs of TensorRT 8.5.3" in line
 
 
+@on_paddle2
 def test_the_settings(artefact, tmp_path):
     """Read back from Paddle's own Config."""
     code = f"""

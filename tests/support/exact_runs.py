@@ -19,6 +19,7 @@ MICRO, UNEVEN = (f"DataLoader.Train.micro_batch_size={size}" for size in (4, 3))
 DRY = "Arch.Text.hidden_dropout_prob=0,Arch.Text.attention_probs_dropout_prob=0"
 MERGE = "Distributed.gradient_merge=2"
 RECOMPUTE = "Arch.Image.recompute=true,Arch.Text.recompute=true"
+HALF = "AMP.level=O2"
 # name -> (the run on one process that it must equal, what is switched on)
 RUNS = {
     "plain": ("plain", [DRY]),
@@ -35,6 +36,16 @@ RUNS = {
     "all_ring": (
         "merged",
         [MICRO, MERGE, RECOMPUTE, "Loss.chunk=3", RING, "Distributed.sharding=3"],
+    ),
+}
+# which micro-batches of the same rows keep near each other, since bfloat16 rounds the same numbers
+HALF_RUNS = {
+    "half": ("half", [MICRO, HALF]),
+    "half_merged": ("half_merged", [MICRO, MERGE, HALF]),
+    **{f"half{n}": ("half", [MICRO, HALF, f"Distributed.sharding={n}"]) for n in (1, 2)},
+    "half_all": (
+        "half_merged",
+        [MICRO, MERGE, RECOMPUTE, CHUNK, HALF, "Distributed.sharding=3"],
     ),
 }
 ACCURACY = 0.2  # by which two near-equal logits of untrained towers, that change places, change it
@@ -55,7 +66,8 @@ def write(folder: Path, **sections) -> Path:
 def argument(name: str, global_batch: int = 16, *more: str) -> str:
     """A run as `exact_step.py` takes it, with `more` switched on."""
     common = [f"DataLoader.Train.global_batch_size={global_batch}", "Global.keep_checkpoints=1"]
-    return f"{name}={','.join([*common, *RUNS[name][1], *more])}"
+    _, switches = {**RUNS, **HALF_RUNS}[name]
+    return f"{name}={','.join([*common, *switches, *more])}"
 
 
 def worst(expected: dict, found: dict) -> tuple[float, str]:

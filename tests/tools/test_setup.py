@@ -111,17 +111,17 @@ def plan(checkout, path, *options, script="tools/quickstart.sh", **variables):
 @pytest.mark.parametrize(
     ("capabilities", "lock", "disk"),
     [
-        (["6.1"], "requirements-gpu.txt", 10),
-        (["7.0"], "requirements-gpu.txt", 10),
-        (["7.5", "8.9"], "requirements-gpu.txt", 10),
-        (["8.0"] * 8, "requirements-gpu.txt", 10),
-        (["8.6"], "requirements-gpu.txt", 10),
-        (["8.9"], "requirements-gpu.txt", 10),
-        (["9.0"] * 8, "requirements-gpu-paddle3.txt", 16),
-        (["10.0"], "requirements-gpu-paddle3.txt", 16),
-        (["12.0"], "requirements-gpu-paddle3.txt", 16),
-        (["12.0", "8.6"], "requirements-gpu-paddle3.txt", 16),
-        (["?"], "requirements-gpu.txt", 10),
+        (["6.1"], "requirements-gpu.txt", 13),
+        (["7.0"], "requirements-gpu.txt", 13),
+        (["7.5", "8.9"], "requirements-gpu.txt", 13),
+        (["8.0"] * 8, "requirements-gpu.txt", 13),
+        (["8.6"], "requirements-gpu.txt", 13),
+        (["8.9"], "requirements-gpu.txt", 13),
+        (["9.0"] * 8, "requirements-gpu-paddle3.txt", 20),
+        (["10.0"], "requirements-gpu-paddle3.txt", 20),
+        (["12.0"], "requirements-gpu-paddle3.txt", 20),
+        (["12.0", "8.6"], "requirements-gpu-paddle3.txt", 20),
+        (["?"], "requirements-gpu.txt", 13),
     ],
 )
 @pytest.mark.parametrize("script", SCRIPTS)

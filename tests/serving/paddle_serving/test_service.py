@@ -1,6 +1,7 @@
 """The real Paddle Serving gives the training model's embeddings, however it is set up."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from ernie_vil2 import processor
+from ernie_vil2.artefact.folder import Artefact
 from tests.support.paddle_serving import DEFAULTS, TEXTS, Service, encoded, ended, marks
 
 pytestmark = marks
@@ -63,19 +65,34 @@ def test_a_device_that_cannot_be_used_is_said(artefact, tmp_path, threads):
     assert "device gpu:0: this Paddle sees 0 GPUs; use device cpu" in service.error
 
 
-@pytest.mark.skipif(
-    bool(processor.missing("bf16", processor.flags())), reason="this CPU has no bfloat16"
-)
-def test_bfloat16(artefact, images, expected, tmp_path):
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_other_precisions(artefact, images, expected, tmp_path, precision):
+    if reason := processor.why_not(precision, processor.flags()):
+        pytest.skip(reason)
+    folder = shutil.copytree(artefact, tmp_path / "model")
+    if precision == "int8":  # a program of its own; bfloat16 is a way to run fp32's
+        add_int8(folder, images)
     settings = yaml.safe_load(DEFAULTS.read_text())
     for tower in ("image", "text"):
-        settings["op"][tower]["local_service_conf"]["precision"] = "bf16"
-    (tmp_path / "bf16.yml").write_text(yaml.safe_dump(settings))
-    service = Service(artefact, tmp_path, "--config", tmp_path / "bf16.yml")
+        settings["op"][tower]["local_service_conf"]["precision"] = precision
+    (tmp_path / "settings.yml").write_text(yaml.safe_dump(settings))
+    service = Service(folder, tmp_path, "--config", tmp_path / "settings.yml")
     assert not service.error, service.error
     _, values, _ = service.ask(images=encoded(images), texts=TEXTS)
     for tower, embeds in zip(("image", "text"), expected):
         found = np.array(values[f"{tower}_embeds"])
-        assert np.sum(found * embeds, axis=1).min() > 0.99
+        assert np.sum(found * embeds, axis=1).min() > 0.98
         assert np.abs(found - embeds).max() > 1e-5  # it is not float32 that ran
     assert service.stop() == 0
+
+
+def add_int8(folder, images) -> None:
+    from ernie_vil2.export.quantize import quantize
+
+    artefact = Artefact.open(folder)
+    pixels, tokenizer = np.stack([*map(artefact.transform(), images)]), artefact.tokenizer()
+    batches = {"image": [pixels], "text": [tokenizer([text]) for text in TEXTS]}
+    for tower, batch in batches.items():
+        assert quantize(folder / "fp32", folder / "int8", tower, batch)
+    artefact.precisions["int8"] = {"min_cosine": 0.98}
+    artefact.save()

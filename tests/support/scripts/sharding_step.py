@@ -105,7 +105,7 @@ def run_case(case: Case):
     if alone:
         parallel = Replicated(objective, trainable)
     else:
-        parallel = Sharded(objective, trainable, case.stage, case.bucket)
+        parallel = Sharded(objective, trainable, case.stage, bucket=case.bucket)
 
     def add(result, kind, tensors):
         result.update({f"{kind}/{n}": np.asarray(a) for n, a in parallel.gather(tensors).items()})
