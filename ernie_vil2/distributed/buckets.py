@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import paddle
 
@@ -90,7 +91,8 @@ class _Reduction:
         self._parameters, self._mine = parameters, owner == ranks.rank()
         # Not in place, since the backward may hand the same storage on to others; divided before
         # the sum, since float16 overflows easily.
-        self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
+        with _as_they_are():
+            self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
         for parameter in parameters:
             parameter.clear_gradient(False)
         self._task = ranks.start_reduce(self.flat, owner)
@@ -171,12 +173,16 @@ class Reductions:
         return [reduction.flat for reduction in self._under_way]
 
 
+def _as_they_are() -> AbstractContextManager[None]:
+    """Inside, nothing is cast, though a forward or its backward runs under `auto_cast`."""
+    return paddle.amp.auto_cast(enable=False)
+
+
 def _join(tensors: Collection[paddle.Tensor]) -> paddle.Tensor:
     """Several tensors in one, flat; one as it is."""
     if len(tensors) == 1:
         return next(iter(tensors))
-    # weights are fetched within forwards, where mixed precision might cast them
-    with paddle.amp.auto_cast(enable=False):
+    with _as_they_are():
         return paddle.concat([tensor.flatten() for tensor in tensors])
 
 
@@ -184,6 +190,6 @@ def _split(flat: paddle.Tensor, like: Collection[paddle.Tensor]) -> list[paddle.
     """The reverse of `_join`, in storages of their own."""
     if len(like) == 1:
         return [flat]
-    with paddle.amp.auto_cast(enable=False):
+    with _as_they_are():
         parts = paddle.split(flat, [numbers(tensor) for tensor in like])
         return [part.reshape(tensor.shape) for part, tensor in zip(parts, like)]

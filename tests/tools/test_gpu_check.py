@@ -29,7 +29,6 @@ ONLY_ON_GPUS = {
     "precision: O2 float16: a first step",
     "precision: O1 float16: loss after 20 steps",
     "precision: O2 float16: loss after 20 steps",
-    "precision: forced overflow",
     "inference: fp32, TensorFloat-32 on",
     "inference: fp16",
     "inference: TensorRT",
