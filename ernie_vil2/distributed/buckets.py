@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import paddle
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.groups import Group
 from ernie_vil2.distributed.memory import numbers
 
 BYTES = 32 * 2**20  # of a bucket at most, but for a tensor that is larger by itself
@@ -39,7 +40,7 @@ class Broadcast:
     Those of others may be without storage until then, and have another one after.
     """
 
-    def __init__(self, tensors: Sequence[paddle.Tensor], owner: int):
+    def __init__(self, tensors: Sequence[paddle.Tensor], owner: int, group: Group):
         self._tensors, self._mine = tensors, owner == ranks.rank()
         first = tensors[0]
         if len(tensors) == 1:  # as it is, without a copy
@@ -50,7 +51,7 @@ class Broadcast:
             self._flat = _join(tensors)
         else:
             self._flat = paddle.empty([sum(map(numbers, tensors))], first.dtype)
-        self._task = ranks.start_broadcast(self._flat, owner)
+        self._task = ranks.start_broadcast(self._flat, owner, group.handle)
 
     def wait(self) -> None:
         """Return when the tensors have their owner's values."""
@@ -63,19 +64,26 @@ class Broadcast:
 
 @paddle.no_grad()
 def start_broadcasts(
-    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], limit: int
+    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], group: Group, limit: int
 ) -> Iterator[Broadcast]:
-    """Begin to send tensors from their owners, one bucket whenever the next is asked for."""
+    """Begin to send tensors from their owners, one bucket whenever the next is asked for.
+
+    Args:
+        owners: name -> rank, of the group.
+        limit: bytes of a bucket at most.
+    """
     kinds = {name: (owners[name], tensor.dtype) for name, tensor in tensors.items()}
     for names in fill({name: size(t) for name, t in tensors.items()}, kinds, limit):
-        yield Broadcast([tensors[name] for name in names], owners[names[0]])
+        yield Broadcast([tensors[name] for name in names], owners[names[0]], group)
 
 
 @paddle.no_grad()
-def broadcast(tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], limit: int) -> None:
-    """Overwrite tensors on every process with what their owners have."""
+def broadcast(
+    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], group: Group, limit: int
+) -> None:
+    """Overwrite tensors on every process of the group with what their owners have."""
     under_way: deque[Broadcast] = deque()
-    for bucket in start_broadcasts(tensors, owners, limit):
+    for bucket in start_broadcasts(tensors, owners, group, limit):
         under_way.append(bucket)
         if len(under_way) > _IN_FLIGHT:
             under_way.popleft().wait()
@@ -86,18 +94,23 @@ def broadcast(tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], l
 class _Reduction:
     """Gradients of one owner and dtype on their way to it, from construction to `wait`."""
 
-    def __init__(self, parameters: Collection[paddle.Tensor], owner: int):
+    def __init__(
+        self, parameters: Collection[paddle.Tensor], owner: int, group: Group, replicas: Group
+    ):
         self._parameters, self._mine = parameters, owner == ranks.rank()
+        self._replicas = replicas
         # Not in place, since the backward may hand the same storage on to others; divided before
         # the sum, since float16 overflows easily.
         self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
         for parameter in parameters:
             parameter.clear_gradient(False)
-        self._task = ranks.start_reduce(self.flat, owner)
+        self._task = ranks.start_reduce(self.flat, owner, group.handle)
 
     def wait(self) -> None:
         self._task.wait()
         if self._mine:
+            if len(self._replicas.ranks) > 1:
+                ranks.all_reduce_(self.flat, self._replicas.handle)
             for parameter, part in zip(self._parameters, _split(self.flat, self._parameters)):
                 parameter.grad = part
 
@@ -110,14 +123,22 @@ class Reductions:
 
     Args:
         parameters: name -> parameter.
-        owners: name -> rank.
+        owners: name -> rank, of the group.
+        group: those among which gradients leave.
+        replicas: those that own the same, and add up what their groups have.
         limit: bytes of a bucket at most.
     """
 
     def __init__(
-        self, parameters: Mapping[str, paddle.Tensor], owners: Mapping[str, int], limit: int
+        self,
+        parameters: Mapping[str, paddle.Tensor],
+        owners: Mapping[str, int],
+        group: Group,
+        replicas: Group,
+        limit: int,
     ):
         self._parameters, self._owners, self._limit = parameters, owners, limit
+        self._group, self._replicas = group, replicas
         self._most_pending = _PENDING * sum(map(size, parameters.values()))
         self._pending: dict[tuple[int, object], list[str]] = {}  # owner and dtype -> names
         self._bytes: dict[tuple[int, object], int] = {}
@@ -144,7 +165,8 @@ class Reductions:
         names = self._pending.pop(key, [])
         self._bytes.pop(key, None)
         if names:
-            self._under_way.append(_Reduction([self._parameters[n] for n in names], key[0]))
+            parameters = [self._parameters[name] for name in names]
+            self._under_way.append(_Reduction(parameters, key[0], self._group, self._replicas))
         if len(self._under_way) > _IN_FLIGHT:
             self._under_way.popleft().wait()
 

@@ -140,6 +140,7 @@ def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
     """The writer of output_dir/checkpoints."""
     # equal on all ranks, other for each start
     token = distributed.all_gather_objects(secrets.token_hex(4))[0]
+    writers = distributed.sharding_ranks()  # the first such group writes for the others
     return CheckpointWriter(
         Path(config.Global.output_dir) / "checkpoints",
         config,
@@ -147,7 +148,7 @@ def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
         keep=config.Global.keep_checkpoints,
         keep_every=config.Global.keep_every,
         rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        world_size=len(writers),
         token=token,
-        sharded=config.Distributed.sharding is not None,
+        sharded=config.Distributed.sharding is not None and 0 in writers,
     )

@@ -23,6 +23,7 @@ from ernie_vil2.training.build import (
     build_optimizer,
     trainable,
 )
+from ernie_vil2.training.engine import sharding_engine
 from ernie_vil2.training.objective import Objective, backward
 from ernie_vil2.training.optim import build_scheduler
 
@@ -57,7 +58,9 @@ class Step:
         self.scheduler = build_scheduler(config.LRScheduler, total_steps)
         # halves the weights, which the optimizer has to know and sharding shares out
         self.amp, self.scaler = build_amp(config, objective)
-        self.parallel = build_parallel(objective, trainable(objective), config.Distributed.sharding)
+        self.parallel = build_parallel(
+            objective, trainable(objective), config.Distributed.sharding, sharding_engine(config)
+        )
         self.optimizer = build_optimizer(config, objective, self.parallel.owned, self.scheduler)
         self.ema = build_ema(config, self.parallel.owned)
 
@@ -119,7 +122,7 @@ class Step:
     def _finish(self) -> None:
         self._statistics = []
         self.scaler.update()
-        self.optimizer.clear_grad()
+        self.parallel.clear_gradients(self.optimizer)
         self.scheduler.step()
         self.objective.clamp()
 
