@@ -76,10 +76,10 @@ def reduce_scatter(x: paddle.Tensor) -> paddle.Tensor:
     return total[rank() * rows : (rank() + 1) * rows]
 
 
-def reduce_(x: paddle.Tensor, to: int) -> None:
-    """Sum `x` over ranks, in place on rank `to`; the others' values are then undefined."""
+def reduce_(x: paddle.Tensor, to: int, group: Any = None) -> None:
+    """Sum `x` over ranks, of a group or of all, in place on `to`; the others' is then undefined."""
     if world_size() > 1:
-        dist.reduce(x, dst=to)
+        dist.reduce(x, dst=to, group=group)
 
 
 def all_reduce_(x: paddle.Tensor, group: Any = None) -> None:
