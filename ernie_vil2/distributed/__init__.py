@@ -6,7 +6,7 @@ loss: what it shares is any layer.
 
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_vil2.distributed.groups import sharding_ranks, strategy
+from ernie_vil2.distributed.groups import strategy
 from ernie_vil2.distributed.ranks import (
     all_gather,
     all_gather_objects,
@@ -45,7 +45,6 @@ __all__ = [
     "recompute",
     "reduce_",
     "reduce_scatter",
-    "sharding_ranks",
     "start_broadcast",
     "start_reduce",
     "strategy",

@@ -44,11 +44,6 @@ def sharding() -> Group:
     return Group(tuple(group.ranks), group)
 
 
-def sharding_ranks() -> tuple[int, ...]:
-    """The processes that share out one model with this one, itself among them."""
-    return sharding().ranks
-
-
 def replicas() -> Group:
     """Those that own the same share as this process."""
     hybrid = _hybrid()

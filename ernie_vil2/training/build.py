@@ -14,6 +14,7 @@ from paddle import nn
 from ernie_vil2 import distributed
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
+from ernie_vil2.distributed import groups
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
@@ -140,7 +141,7 @@ def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
     """The writer of output_dir/checkpoints."""
     # equal on all ranks, other for each start
     token = distributed.all_gather_objects(secrets.token_hex(4))[0]
-    writers = distributed.sharding_ranks()  # the first such group writes for the others
+    writers = groups.sharding().ranks  # the first such group writes for the others
     return CheckpointWriter(
         Path(config.Global.output_dir) / "checkpoints",
         config,

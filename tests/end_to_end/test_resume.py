@@ -250,7 +250,8 @@ def test_on_one_several_and_one_processes(runs, tmp_path, sharding, several):
     for step, values in found:
         for name, value in values.items():
             if not name.endswith("accuracy"):  # near-equal logits may change places
-                assert value == pytest.approx(expected[step][name], rel=1e-5), (step, name)
+                # of six digits, after steps whose sums ran in another order
+                assert value == pytest.approx(expected[step][name], rel=2e-5), (step, name)
 
 
 def test_other_global_batches_are_refused(runs, whole, tmp_path):

@@ -79,6 +79,7 @@ def run_case(case: Case, degree: int = 1):
     import paddle
 
     from ernie_vil2 import distributed
+    from ernie_vil2.checkpoints.training_state import optimizer_tensors
     from ernie_vil2.distributed.paddle_sharded import PaddleSharded
     from ernie_vil2.distributed.replicated import Replicated
     from ernie_vil2.distributed.sharded import Sharded, assign_owners
@@ -170,6 +171,7 @@ def run_case(case: Case, degree: int = 1):
     memory["collectives"] = sent
     add(result, "weight", dict(owned))
     add(result, "average", ema.average)
+    add(result, "state", optimizer_tensors(optimizer, objective))  # as in a checkpoint
 
     training = False
     objective.eval()
