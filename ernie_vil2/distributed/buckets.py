@@ -85,7 +85,7 @@ def broadcast(
     under_way: deque[Broadcast] = deque()
     for bucket in start_broadcasts(tensors, owners, group, limit):
         under_way.append(bucket)
-        if len(under_way) > _IN_FLIGHT:
+        if len(under_way) == _IN_FLIGHT:  # before the next begins
             under_way.popleft().wait()
     for bucket in under_way:
         bucket.wait()
@@ -165,20 +165,21 @@ class Reductions:
         names = self._pending.pop(key, [])
         self._bytes.pop(key, None)
         if names:
+            if len(self._under_way) == _IN_FLIGHT:
+                self._under_way.popleft().wait()
             parameters = [self._parameters[name] for name in names]
             self._under_way.append(_Reduction(parameters, key[0], self._group, self._replicas))
-        if len(self._under_way) > _IN_FLIGHT:
-            self._under_way.popleft().wait()
 
     @paddle.no_grad()
     def finish(self) -> None:
         """Send all gradients that are still here, and wait for them."""
-        by_owner = sorted(self._parameters, key=lambda name: self._owners[name])
-        for name in by_owner:  # so that a bucket fills before the next one opens
-            if name not in self._added and self._parameters[name].grad is not None:
-                self.add(name)
-        for key in list(self._pending):
-            self._send(key)
+        for owner in sorted(set(self._owners.values())):  # its buckets fill before others open
+            for name, parameter in self._parameters.items():
+                is_left = name not in self._added and parameter.grad is not None
+                if is_left and self._owners[name] == owner:
+                    self.add(name)
+            for key in [key for key in self._pending if key[0] == owner]:
+                self._send(key)
         while self._under_way:
             self._under_way.popleft().wait()
         self._added.clear()

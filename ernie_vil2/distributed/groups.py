@@ -105,14 +105,18 @@ def degrees(
 
 def strategy(
     sharding: int | None, dp_degree: int | None, sharding_degree: int | None
-) -> fleet.DistributedStrategy:
+) -> fleet.DistributedStrategy | None:
     """What fleet starts with, for `Distributed` of the configuration; before its start.
+
+    None, fleet's default, unless there are several models that are each shared out.
 
     Raises:
         UserError: as `degrees`.
     """
     world_size = dist.ParallelEnv().world_size
     models, shares = degrees(sharding, dp_degree, sharding_degree, world_size)
+    if 1 in (models, shares):
+        return None
     set_log_level("WARNING")  # else Paddle tells that there is one
     found = fleet.DistributedStrategy()
     found.hybrid_configs = {

@@ -2,12 +2,19 @@
 
 import pytest
 
-from ernie_vil2.distributed.groups import degrees, everyone, replicas, sharding
+from ernie_vil2.distributed.groups import degrees, everyone, replicas, sharding, strategy
 from ernie_vil2.errors import UserError
 
 
 def test_alone_one_process_is_all_groups():
     assert everyone().ranks == sharding().ranks == replicas().ranks == (0,)
+
+
+def test_what_fleet_is_told(monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "8")
+    told = strategy(2, None, 4).hybrid_configs
+    assert [told[f"{kind}_degree"] for kind in ("dp", "mp", "pp", "sharding")] == [2, 1, 1, 4]
+    assert strategy(2, None, None) is strategy(None, None, None) is None  # its default
 
 
 @pytest.mark.parametrize(
