@@ -11,7 +11,21 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "ernie_vil2/__init__.py")
 # Exactly this one: it is what the package is documented and tested for, and newer ones write other
 # files. paddlepaddle and paddlepaddle-gpu are two names of one package that overwrite each other's
 # files, so whoever installs chooses one by an extra.
-CPU, GPU = ["paddlepaddle==2.6.2"], ["paddlepaddle-gpu==2.6.2"]
+CPU = ["paddlepaddle==2.6.2"]
+# the wheel brings no CUDA libraries: requirements-gpu.in says which it opens
+GPU = [
+    "paddlepaddle-gpu==2.6.2",
+    "nvidia-cublas-cu11==11.11.3.6",
+    "nvidia-cuda-nvrtc-cu11==11.8.89",
+    "nvidia-cuda-runtime-cu11==11.8.89",
+    "nvidia-cudnn-cu11==8.6.0.163",
+    "nvidia-cufft-cu11==10.9.0.58",
+    "nvidia-curand-cu11==10.3.0.86",
+    "nvidia-cusolver-cu11==11.4.1.48",
+    "nvidia-cusparse-cu11==11.7.5.86",
+    "nvidia-nccl-cu11==2.21.5",
+    "nvidia-nvtx-cu11==11.8.86",
+]
 TRAIN = [
     "paddlenlp>=2.8.1,<2.9",
     "paddleclas>=2.6.0,<2.7",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
 
 from ernie_vil2.errors import UserError
 
@@ -72,29 +71,3 @@ def unsafe_passes(precision: str, has: Set[str], paddle_version: str) -> tuple[s
     if int(paddle_version.split(".")[0]) >= 3:
         return ()
     return () if precision != "bf16" and has >= AVX512 else ("self_attention_fuse_pass",)
-
-
-def keep_safe(inference: Any) -> None:
-    """Let `inference.create_predictor` delete the unsafe passes of every configuration first.
-
-    For Paddle Serving, which makes its configurations itself and would else lose all fusing with
-    `ir_optim: false`. A second call changes nothing.
-
-    Args:
-        inference: the module `paddle.inference`.
-    """
-    import paddle
-
-    create = inference.create_predictor
-    if getattr(create, "is_safe", False):
-        return
-
-    def create_predictor(config: Any) -> Any:
-        half = "cpu_bfloat16_pass" in config.pass_builder().all_passes()
-        precision = "bf16" if half else "fp32"
-        for name in unsafe_passes(precision, flags(), paddle.__version__):
-            config.delete_pass(name)
-        return create(config)
-
-    create_predictor.is_safe = True  # type: ignore[attr-defined]
-    inference.create_predictor = create_predictor

@@ -5,7 +5,9 @@ Standard library only: importing this module costs nothing.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib.util
 import os
 import sys
 import warnings
@@ -25,7 +27,27 @@ _OTHERS_NOISE = (
     "Setuptools is replacing distutils",
     "Currently not a parallel execution environment",
 )
+# What Paddle 2.6's wheel for GPUs opens by these names, without a version.
+CUDA_LIBRARIES = (
+    "libcublas",
+    "libcublasLt",
+    "libcudnn",
+    "libcufft",
+    "libcurand",
+    "libcusolver",
+    "libcusparse",
+    "libnccl",
+    "libnvrtc",
+)
 _prepared = False
+
+# In the environment of processes that shall leave GPUs alone, whatever they choose themselves. A
+# label for each process that paddle.distributed.launch starts, which it hands out one by one, and
+# CUDA sees none of them; gloo, since a wheel for GPUs would take NCCL.
+WITHOUT_GPU = {
+    "CUDA_VISIBLE_DEVICES": ",".join(["-1"] * 64),
+    "PADDLE_DISTRI_BACKEND": "gloo",
+}
 
 
 def prepare(processes_on_host: int | None = None) -> list[str]:
@@ -34,8 +56,7 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     Values that the user has set are kept. A second call in one process does nothing.
 
     Args:
-        processes_on_host: how many share the cores; by default what `paddle.distributed.launch`
-            says, else 1.
+        processes_on_host: how many share the cores; by default `launched_here()`.
 
     Returns:
         A line for the log for each choice.
@@ -47,7 +68,7 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     for message in _OTHERS_NOISE:
         warnings.filterwarnings("ignore", message=message)
 
-    lines = _prepare_malloc()
+    lines = _prepare_malloc() + link_cuda_libraries()
     if "paddle" in sys.modules:
         late = "warning: paddle was imported before ernie_vil2.runtime.prepare(): its BLAS kernels"
         return [*lines, f"{late} and threads stay as they are, which can be several times slower"]
@@ -64,7 +85,7 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     if _is_amd_with_avx2() and choose("MKL_DEBUG_CPU_TYPE", 5):
         lines.append("MKL_DEBUG_CPU_TYPE=5: fast matrix products on AMD processors")
 
-    processes = processes_on_host or int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
+    processes = processes_on_host or launched_here()
     cores = usable_cores()
     threads = max(1, cores // processes)
     if _set_by_launcher("OMP_NUM_THREADS"):
@@ -78,6 +99,47 @@ def prepare(processes_on_host: int | None = None) -> list[str]:
     choose("KMP_INIT_AT_FORK", "TRUE")
     os.environ[_OURS] = ",".join(sorted(filter(None, ours)))
     return lines
+
+
+def launched_here() -> int:
+    """How many processes of the job run here: what `paddle.distributed.launch` says, else 1."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
+
+
+def link_cuda_libraries() -> list[str]:
+    """Put pip's CUDA 11 libraries where Paddle 2.6's wheel for GPUs looks for them.
+
+    pip's wheels hold `libcublas.so.11` in folders that no loader searches, and the driver brings
+    none. Paddle's libphi.so opens `libcublas.so`, which by its RUNPATH the loader looks for beside
+    it. So a link there is found by every process of this environment, with nothing set before it
+    starts; by rule of the loader, the folders of LD_LIBRARY_PATH still go first. A library looks
+    for what it opens itself beside the link to it: so they all get one by their own name too.
+
+    Returns:
+        A line for the log where links were made.
+    """
+    paddle = importlib.util.find_spec("paddle")  # without importing it
+    if paddle is None or not paddle.origin:
+        return []
+    libs = Path(paddle.origin).parent / "libs"
+    pips = libs.parent.parent / "nvidia"
+    if not (pips / "cublas/lib/libcublas.so.11").exists():  # a Paddle for CPUs, or Paddle 3
+        return []
+    if all((libs / f"{name}.so").exists() for name in CUDA_LIBRARIES):
+        return []
+    # not a failure here: another process may be faster, or the environment may not be ours to write
+    with contextlib.suppress(OSError):
+        for library in sorted(pips.glob("*/lib/lib*.so.*")):
+            stem = library.name.partition(".")[0]
+            names = {library.name, f"{stem}.so" if stem in CUDA_LIBRARIES else library.name}
+            for link in (libs / name for name in names):
+                if not link.exists():
+                    with contextlib.suppress(FileNotFoundError, FileExistsError):
+                        if link.is_symlink():  # leads nowhere
+                            link.unlink()
+                        link.symlink_to(os.path.relpath(library, libs))
+        return ["CUDA libraries: linked into paddle/libs, where Paddle looks for them"]
+    return []
 
 
 def usable_cores() -> int:

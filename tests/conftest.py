@@ -8,13 +8,23 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import runtime
+from tests.support import gpus
 from tests.support.paths import FIXTURES
 
+gpus.hide()  # tests and what they start compute on the CPU, on which their bounds hold
 runtime.prepare()  # before any test imports paddle
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes; run by CI, skipped by -m 'not slow'")
+    config.addinivalue_line("markers", "gpu: needs a GPU, and is skipped where there is none")
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and not gpus.labels():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, and Paddle sees none"))
 
 
 @pytest.fixture
@@ -86,3 +96,19 @@ def tiny_artefact(tiny_model, tmp_path_factory) -> Path:
     (folder / "words.txt").write_text("\n".join(words))
     export(tiny_model, Tokenizer(folder / "words.txt", max_len=8), folder / "exported")
     return folder / "exported"
+
+
+@pytest.fixture
+def tf32_switch(monkeypatch):
+    """Says whether TF32 is on: Paddle's own switch, or in a build for CPUs one like it."""
+    import paddle
+    from paddle.base import core
+
+    if not paddle.is_compiled_with_cuda():
+        state = {"cublas": True, "cudnn": True}
+        for name in state:
+            monkeypatch.setattr(
+                core, f"set_{name}_switch", lambda on, n=name: state.update({n: on}), raising=False
+            )
+            monkeypatch.setattr(core, f"get_{name}_switch", lambda n=name: state[n], raising=False)
+    return lambda: core.get_cublas_switch() and core.get_cudnn_switch()

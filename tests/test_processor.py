@@ -115,34 +115,6 @@ def test_a_precision_that_the_processor_lacks_is_refused(tiny_artefact, monkeypa
         Predictor(artefact, precision)
 
 
-def _fp32(folder, tower):
-    return folder / "fp32" / f"{tower}.pdmodel", folder / "fp32" / f"{tower}.pdiparams"
-
-
-@on_paddle2
-@pytest.mark.parametrize(
-    "has,half,passes",
-    [
-        (DESKTOP, False, {PASS}),
-        (SAPPHIRE_RAPIDS, False, set()),
-        (SAPPHIRE_RAPIDS, True, {PASS}),
-    ],
-)
-def test_other_peoples_predictors_are_safe(tiny_artefact, monkeypatch, has, half, passes):
-    monkeypatch.setattr(processor, "flags", lambda: has)
-    made = []
-    monkeypatch.setattr(inference, "create_predictor", made.append)
-    processor.keep_safe(inference)
-    processor.keep_safe(inference)
-    config = inference.Config(*map(str, _fp32(tiny_artefact, "image")))
-    config.enable_mkldnn()
-    if half:
-        config.enable_mkldnn_bfloat16()
-    assert deleted(monkeypatch, lambda: inference.create_predictor(config)) == passes
-    assert made == [config]
-    assert (PASS in config.pass_builder().all_passes()) == (not passes)
-
-
 @pytest.fixture
 def fused_model(tiny_artefact, tmp_path):
     """Exported, with attention that Paddle 2.6 fuses on processors with AVX-512."""

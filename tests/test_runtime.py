@@ -1,5 +1,7 @@
+import _ctypes
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -130,3 +132,77 @@ def test_too_late_is_told():
         "import paddle\nfrom ernie_vil2 import runtime\nprint(*runtime.prepare(), sep='\\n')"
     )
     assert "warning: paddle was imported before" in out
+
+
+# What pip's CUDA 11 wheels hold, of which Paddle opens nine by names without a version.
+PIPS = {
+    "cublas": ["libcublas.so.11", "libcublasLt.so.11", "libnvblas.so.11"],
+    "cuda_nvrtc": ["libnvrtc.so.11.2", "libnvrtc-builtins.so.11.8"],
+    "cuda_runtime": ["libcudart.so.11.0"],
+    "cudnn": ["libcudnn.so.8", "libcudnn_ops_infer.so.8"],
+    "cufft": ["libcufft.so.10"],
+    "curand": ["libcurand.so.10"],
+    "cusolver": ["libcusolver.so.11"],
+    "cusparse": ["libcusparse.so.11"],
+    "nccl": ["libnccl.so.2"],
+}
+LOAD = "import ctypes, sys\nctypes.CDLL(sys.argv[1])\n"
+
+
+@pytest.fixture
+def site(tmp_path):
+    """site-packages with a Paddle and pip's CUDA libraries, each a copy of a small, real one."""
+    real = _ctypes.__file__
+    (tmp_path / "paddle" / "libs").mkdir(parents=True)
+    (tmp_path / "paddle" / "__init__.py").write_text("raise ImportError('too early')\n")
+    for package, names in PIPS.items():
+        folder = tmp_path / "nvidia" / package / "lib"
+        folder.mkdir(parents=True)
+        for name in names:
+            shutil.copy(real, folder / name)
+    return tmp_path
+
+
+def linked(site, **variables):
+    """What `prepare` said of the libraries in a fresh process that would find `site`'s Paddle."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r})\n"
+        "from ernie_vil2 import runtime\nprint(*runtime.prepare(), sep='\\n')\n"
+    )
+    return fresh_process(code, **variables)[0]
+
+
+def test_pips_libraries_are_put_where_paddle_looks(site):
+    assert "CUDA libraries" in linked(site)
+    libs = site / "paddle" / "libs"
+    for name in runtime.CUDA_LIBRARIES:
+        assert (libs / f"{name}.so").samefile(next(site.glob(f"nvidia/*/lib/{name}.so.*"))), name
+        fresh_process(LOAD.replace("sys.argv[1]", repr(str(libs / f"{name}.so"))))
+    # what they open themselves, they look for beside themselves
+    assert (libs / "libcudnn_ops_infer.so.8").is_file() and (libs / "libcudart.so.11.0").is_file()
+    assert not (libs / "libcudart.so").exists()
+    assert "CUDA libraries" not in linked(site), "the second time there is nothing to do"
+
+
+def test_a_link_that_leads_nowhere_is_made_anew_and_a_file_stays(site):
+    libs = site / "paddle" / "libs"
+    (libs / "libcudnn.so").symlink_to("../../nvidia/cudnn/lib/libcudnn.so.7")  # of an older wheel
+    (libs / "libnccl.so").write_text("the user's own")
+    linked(site)
+    assert (libs / "libcudnn.so").resolve().name == "libcudnn.so.8"
+    assert (libs / "libnccl.so").read_text() == "the user's own"
+
+
+def test_nothing_is_linked_for_a_paddle_that_finds_them_itself(site):
+    """Paddle 3 opens them by their versions, and CUDA 12's are not what 2.6 was built for."""
+    cublas = site / "nvidia" / "cublas" / "lib" / "libcublas.so.11"
+    cublas.rename(cublas.with_name("libcublas.so.12"))
+    linked(site)
+    assert list((site / "paddle" / "libs").iterdir()) == []
+
+
+def test_an_environment_that_cannot_be_written_is_no_failure(site):
+    libs = site / "paddle" / "libs"
+    libs.rmdir()
+    libs.write_text("")  # root may write into any folder, but not into a file
+    assert "CUDA libraries" not in linked(site)

@@ -15,13 +15,96 @@ fail() { # one line, and the exit code of a user's mistake
 }
 trap 'echo >&2; echo "interrupted; the same command goes on from here" >&2; exit 130' INT
 
-# Sets $requirements: the lock for this machine, ERNIE_VIL2_DEVICE=cpu leaves a GPU alone.
-# shellcheck disable=SC2034
-choose_requirements() {
-  requirements="requirements.txt"
-  if [ "${ERNIE_VIL2_DEVICE:-}" != cpu ] && nvidia-smi >/dev/null 2>&1; then
-    requirements="requirements-gpu.txt"
+# Whether version $1 is older than $2, number by number.
+older() { # VERSION VERSION
+  awk -v a="$1" -v b="$2" 'BEGIN {
+    n = split(a, x, "."); m = split(b, y, ".")
+    for (i = 1; i <= (n > m ? n : m); i++) if (x[i] + 0 != y[i] + 0) exit !(x[i] + 0 < y[i] + 0)
+    exit 1
+  }'
+}
+
+# The cards, a line "CAPABILITY, DRIVER, NAME" for each; fails where there is none. A driver that does
+# not know the question for the capability is older than the first for Hopper: its answer is "?".
+cards() {
+  local answer query="nvidia-smi --format=csv,noheader --query-gpu"
+  command -v nvidia-smi >/dev/null || return
+  $query=compute_cap,driver_version,name 2>/dev/null && return
+  answer=$($query=driver_version,name 2>/dev/null) && [ -n "$answer" ] && printf '?, %s\n' "${answer//$'\n'/$'\n'?, }"
+}
+
+# Sets $requirements to the lock for this machine, $needed_gb to the disk it takes, $found to why.
+# ERNIE_VIL2_DEVICE=cpu leaves a GPU alone, ERNIE_VIL2_REQUIREMENTS chooses by hand. docs/gpu.md
+choose_requirements() { # [CAPABILITY,DRIVER of a card to plan for]
+  local list least most driver wanted least_name most_name
+  requirements="requirements.txt" found="no NVIDIA GPU"
+  if [ -n "${ERNIE_VIL2_REQUIREMENTS:-}" ]; then
+    requirements=$ERNIE_VIL2_REQUIREMENTS found="ERNIE_VIL2_REQUIREMENTS"
+  elif [ -n "${1:-}" ]; then
+    list="${1%%,*}, ${1#*,}, a card to plan for"
+  elif [ "${ERNIE_VIL2_DEVICE:-}" = cpu ]; then
+    found="ERNIE_VIL2_DEVICE=cpu"
+  else
+    list=$(cards) || list=""
   fi
+  if [ -n "${list:-}" ]; then
+    IFS=$'\t' read -r least most driver least_name most_name < <(awk -F ', *' -v OFS='\t' '
+      $1 !~ /^[0-9]+\.[0-9]+$/ { $1 = "8.9" } # "?": older than Hopper
+      { split($1, part, "."); rank = part[1] * 100 + part[2] }
+      NR == 1 || rank < low { low = rank; least = $1; least_name = $3 }
+      NR == 1 || rank > high { high = rank; most = $1; most_name = $3 }
+      { driver = $2 }
+      END { print least, most, driver, least_name, most_name }' <<< "$list")
+    found="$least_name, compute capability $least, driver $driver"
+    case "$list" in "?"*) found="$least_name, driver $driver, too old to tell the compute capability" ;; esac
+    [ "$least" = "$most" ] || found="$found, and $most_name, $most"
+    if older "$least" 6.1; then
+      fail "$least_name has compute capability $least, and Paddle's wheels have code for 6.1 and newer:" \
+        "ERNIE_VIL2_DEVICE=cpu uses the CPU"
+    elif older "$most" 9.0; then
+      requirements="requirements-gpu.txt" wanted=450.80.02 # CUDA 11
+    elif ! older "$least" 8.0; then
+      requirements="requirements-gpu-paddle3.txt" wanted=550.54.14 # as Paddle's guides say
+    else
+      fail "$least_name has compute capability $least and $most_name $most, and no wheel is for both:" \
+        "choose by ERNIE_VIL2_REQUIREMENTS=requirements-gpu.txt for the one or" \
+        "requirements-gpu-paddle3.txt for the other, and by CUDA_VISIBLE_DEVICES when training"
+    fi
+    ! older "$driver" "$wanted" ||
+      fail "the NVIDIA driver is $driver, and $requirements needs $wanted or newer: update it, or" \
+        "ERNIE_VIL2_DEVICE=cpu uses the CPU"
+  fi
+  case "$requirements" in
+    *requirements-gpu.txt) needed_gb=13 ;; # 7.2 in the end, 9.8 while unpacking, and pip's cache
+    *requirements-gpu-paddle3.txt) needed_gb=20 ;; # estimated: never installed
+  esac
+}
+
+# The card that --dry-run=CAPABILITY,DRIVER plans for; none for the card that is here.
+dry_run_card() { # OPTION
+  case "$1" in
+    --dry-run) ;;
+    --dry-run=[0-9]*.[0-9]*,[0-9]*) say "${1#*=}" ;;
+    *) fail "$1: as in --dry-run=9.0,550.54.14, a compute capability and a driver" ;;
+  esac
+}
+
+# Says what make_environment would do, for --dry-run.
+say_plan() { # VENV
+  say "found: $found" "would install: $requirements into $1" \
+    "disk: $needed_gb GB are needed in $root, $(df -Pk "$root" | awk 'NR == 2 { printf "%d", $4 / 1048576 }') GB are free" \
+    "nothing was changed"
+}
+
+# pip's CUDA libraries where Paddle 2.6's wheel for GPUs finds them; a program would do it too.
+link_cuda_libraries() { # FILE
+  case "$1" in *requirements-gpu.txt | *requirements-serving-gpu.txt) ;; *) return ;; esac
+  local name
+  "$venv/bin/python" -c 'from ernie_vil2 import runtime; print(*runtime.link_cuda_libraries(), sep="\n")' ||
+    fail "the CUDA libraries cannot be linked in $venv"
+  for name in libcublas libcudnn libnccl; do
+    [ -e "$venv"/lib/python3.*/site-packages/paddle/libs/$name.so ] || fail "$venv lacks $name.so: rm -rf $venv, and again"
+  done
 }
 
 # Sets $python to the first usable Python: 3.9 to 3.11, else 3.12.
@@ -110,6 +193,8 @@ install() { # FILE: what it lists, into $venv, unless that was done before
     free="$(df -Pk "$venv" | awk 'NR == 2 { printf "%.1f", $4 / 1048576 }') GB free"
     if grep -q 'No space left on device' "$log"; then
       reason="no space left on the disk ($free here; also look at \$TMPDIR)."
+    elif grep -q 'No matching distribution found for paddlepaddle-gpu==3' "$log"; then
+      reason="Paddle's own package index, which $file names, cannot be reached or has no wheel for this Python."
     elif grep -qE 'from versions: none|ConnectionError|ConnectTimeout|ReadTimeout|ProxyError|SSLError|Max retries exceeded' "$log"; then
       reason="the package index cannot be reached: is there a network?"
     else
@@ -172,6 +257,7 @@ make_environment() { # VENV FILE
     "$python" -m venv "$venv" > "$venv/venv.log" 2>&1 ||
       fail "$python cannot make an environment in $venv: $(tail -n 1 "$venv/venv.log")"
     install "$file"
+    link_cuda_libraries "$file"
   fi
   check_system_libraries
 }

@@ -56,9 +56,10 @@ MENDED = {
 }
 
 # What stays below, by lock: who holds it, or why its hole is not reached.
+_SERVING = ("requirements-serving.txt", "requirements-serving-gpu.txt")
 HELD = {
-    ("requirements-serving.txt", "protobuf"): "Paddle Serving's modules need one before 3.21",
-    ("requirements-serving.txt", "requests"): "no later one for Python 3.9; only a client's",
+    **{(lock, "protobuf"): "Paddle Serving's modules need one before 3.21" for lock in _SERVING},
+    **{(lock, "requests"): "no later one for Python 3.9; only a client's" for lock in _SERVING},
     ("requirements-serving.txt", "pygments"): "colours pytest's output, and serves nobody",
 }
 
@@ -66,7 +67,7 @@ HELD = {
 def entries(lock: Path) -> list[Requirement]:
     """The pinned packages of a lock."""
     lines = (line.partition("#")[0].strip() for line in lock.read_text().splitlines())
-    return [Requirement(line) for line in lines if line]
+    return [Requirement(line) for line in lines if line and not line.startswith("--")]
 
 
 def findings(lock: Path) -> list[str]:

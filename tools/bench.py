@@ -7,12 +7,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import inference, loss, scale
+from benchmarks import data, inference, loss, scale
 
 from ernie_vil2 import cli, runtime
 from ernie_vil2.errors import UserError
 
-BENCHMARKS = {"loss": loss, "scale": scale, "inference": inference}
+BENCHMARKS = {"loss": loss, "scale": scale, "inference": inference, "data": data}
 
 
 def main(argv=None) -> int:

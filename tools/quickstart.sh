@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained and evaluated model: bash tools/quickstart.sh
 # Run again, it goes on where it stopped; when all is done, it shows the evaluation again.
-# PYTHON=/path/to/python chooses the Python, ERNIE_VIL2_DEVICE=cpu leaves an NVIDIA GPU alone.
+#   --dry-run            say what would be installed, by the card and the driver here
+#   --dry-run=9.0,550.54 the same for a card of that compute capability and a driver
+# PYTHON=/path/to/python chooses the Python, ERNIE_VIL2_DEVICE=cpu leaves an NVIDIA GPU alone,
+# ERNIE_VIL2_REQUIREMENTS names other requirements than those chosen by the card.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -u
 exec </dev/null
@@ -18,6 +21,14 @@ step() { # NUMBER TITLE COMMAND...
 
 device=()
 if [ "${ERNIE_VIL2_DEVICE:-}" = cpu ]; then device=(-o Global.device=cpu); fi
+case "${1:-}" in
+  --dry-run | --dry-run=*)
+    card=$(dry_run_card "$1") || exit
+    choose_requirements "$card" && say_plan .venv
+    exit
+    ;;
+  ?*) fail "unknown option $1: --dry-run is the only one" ;;
+esac
 choose_requirements
 
 step 1 "environment" make_environment .venv "$requirements"

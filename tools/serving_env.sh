@@ -1,18 +1,36 @@
 #!/usr/bin/env bash
 # Makes .venv-serving, the environment of tools/serve_paddle.py: bash tools/serving_env.sh
+# With an NVIDIA GPU it gets Paddle for GPUs; ERNIE_VIL2_DEVICE=cpu leaves that alone.
 # ERNIE_VIL2_SERVING_VENV names another folder. A second run completes what a first one left.
+#   --dry-run            say what would be installed, by the card and the driver here
+#   --dry-run=8.0,535.54 the same for a card of that compute capability and a driver
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -u
 exec </dev/null
 # shellcheck source=tools/_setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
+environment=${ERNIE_VIL2_SERVING_VENV:-.venv-serving} card="" dry_run=""
+case "${1:-}" in
+  "") ;;
+  --dry-run | --dry-run=*) dry_run=yes card=$(dry_run_card "$1") || exit ;;
+  *) fail "unknown option $1: --dry-run is the only one" ;;
+esac
+choose_requirements "$card"
 # shellcheck disable=SC2034
-needed_gb=3
+case "$requirements" in
+  *requirements-gpu.txt) requirements=requirements-serving-gpu.txt needed_gb=10 ;;
+  *requirements-gpu*)
+    fail "$found needs Paddle 3, and Paddle Serving 0.9 reads programs of Paddle 2.6: serve with" \
+      "tools/serve.py, or on the CPU with ERNIE_VIL2_DEVICE=cpu"
+    ;;
+  *) requirements=requirements-serving.txt needed_gb=3 ;;
+esac
+if [ -n "$dry_run" ]; then say_plan "$environment" && exit; fi
 client="paddle-serving-client==0.9.0"
 
 # Paddle Serving asks for packages of 2021, which no longer install; the lock has newer ones
 export PIP_NO_DEPS=1
-make_environment "${ERNIE_VIL2_SERVING_VENV:-.venv-serving}" requirements-serving.txt
+make_environment "$environment" "$requirements"
 site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))') ||
   fail "$venv is damaged: remove it and run this again"
 

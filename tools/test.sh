@@ -2,6 +2,7 @@
 # The tests, alone on a fresh machine too: bash tools/test.sh [--all] [--paddle3] [pytest's options...]
 #   --all      the slow ones as well (minutes)
 #   --paddle3  on Paddle 3, in .venv-paddle3
+#   --dry-run, --dry-run=9.0,550.54   as in quickstart.sh: say what would be installed
 # ERNIE_VIL2_VENV and ERNIE_VIL2_REQUIREMENTS name another environment and its requirements.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"
 set -u
@@ -10,18 +11,24 @@ exec </dev/null
 source "$(dirname "${BASH_SOURCE[0]}")/_setup.sh"
 
 which_tests=(-m "not slow")
-environment=.venv
-choose_requirements
+environment=.venv dry_run="" card=""
 while :; do
   case "${1:-}" in
     --all) which_tests=() ;;
-    --paddle3) environment=.venv-paddle3 requirements="requirements-paddle3.txt" ;;
+    --paddle3)
+      environment=.venv-paddle3
+      export ERNIE_VIL2_REQUIREMENTS="${ERNIE_VIL2_REQUIREMENTS:-requirements-paddle3.txt}"
+      ;;
+    --dry-run | --dry-run=*) dry_run=yes card=$(dry_run_card "$1") || exit ;;
     *) break ;;
   esac
   shift
 done
 
-make_environment "${ERNIE_VIL2_VENV:-$environment}" "${ERNIE_VIL2_REQUIREMENTS:-$requirements}"
+environment=${ERNIE_VIL2_VENV:-$environment}
+choose_requirements "$card"
+if [ -n "$dry_run" ]; then say_plan "$environment" && exit; fi
+make_environment "$environment" "$requirements"
 install requirements-test.txt
 python=$venv/bin/python
 

@@ -13,6 +13,7 @@ import yaml
 from ernie_vil2.errors import UserError
 
 DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
+SHAPES = "tensorrt"  # the folder of a file for each tower
 FORMAT = 2
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Of each template a text is made with a label in place of {}; a label's embedding is their mean.
@@ -118,6 +119,15 @@ def check_values(artefact: Any, path: Path) -> None:
         least = measured.get("min_cosine", 1)
         right = name in PRECISIONS and _is_number(least) and -1 <= least <= 1
         expect(right, f"precisions.{name}", measured, "a precision and what was measured of it")
+    made, shapes = artefact.golden_made, artefact.tensorrt
+    right = isinstance(made, dict) and all(type(value) is str for value in made.values())
+    expect(right, "golden", made, "the device and the precision of golden.npz, or nothing")
+    right = shapes == {} or (
+        isinstance(shapes, dict)
+        and set(shapes) == {"max_batch", "max_len"}
+        and all(type(value) is int and value > 0 for value in shapes.values())
+    )
+    expect(right, "tensorrt", shapes, "max_batch and max_len, whole numbers above 0, or nothing")
 
 
 def check_prompts(prompts: list[str], where: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.artefact import description, seal
-from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, VOCABULARY
+from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, SHAPES, VOCABULARY
 from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
@@ -41,6 +41,9 @@ class Artefact:
         precisions: what the exporter measured of each one that it made.
         weights: the file that they came from and their SHA-256.
         versions: of the packages that exported.
+        golden_made: "device" and "precision" that the golden vectors were made with.
+        tensorrt: "max_batch" and "max_len" of the shapes that TensorRT may be given; empty where
+            none were collected.
         files: name -> SHA-256 of each file of the folder, empty while the exporter is still at
             work.
     """
@@ -61,6 +64,8 @@ class Artefact:
     weights: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    golden_made: dict[str, str] = field(default_factory=dict)
+    tensorrt: dict[str, int] = field(default_factory=dict)
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
@@ -95,6 +100,8 @@ class Artefact:
                 content["weights"],
                 content["versions"],
                 content["files"],
+                content.get("golden", {}),  # not in all that have format 2
+                content.get("tensorrt", {}),
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} lacks or misstates {error}: export the model again") from None
@@ -126,6 +133,8 @@ class Artefact:
             },
             "prompts": self.prompts,
             "precisions": self.precisions,
+            "golden": self.golden_made,
+            "tensorrt": self.tensorrt,
             "files": seal.hash_files(self.folder, names),
         }
         description.write(self.folder / DESCRIPTION, content)
@@ -167,6 +176,21 @@ class Artefact:
                 )
                 return program, weights
         raise UserError(f"{stem}.pdmodel or .json, or its .pdiparams, is missing: export again")
+
+    def shapes(self, tower: str) -> Path:
+        """The file of a tower's shapes for TensorRT, compared with its SHA-256.
+
+        Raises:
+            UserError: not exported, missing, damaged.
+        """
+        if not self.tensorrt:
+            raise UserError(
+                f"{self.folder} has no shapes for TensorRT: export it with --tensorrt, on Paddle "
+                "2.6"
+            )
+        name = f"{SHAPES}/{tower}.pbtxt"
+        self.check(name)
+        return self.folder / name
 
     def transform(self) -> Callable[[bytes | np.ndarray], np.ndarray]:
         """From one image's bytes, or RGB uint8 [H, W, 3], to what the image program takes.

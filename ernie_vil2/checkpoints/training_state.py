@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from ernie_vil2.files.safetensors import LazyTensors
 
 
 def collect(
-    objective: paddle.nn.Layer, optimizer, average: Mapping | None = None, main: bool = True
+    objective: paddle.nn.Layer,
+    optimizer,
+    average: Mapping | None = None,
+    full: Mapping | None = None,
+    main: bool = True,
 ) -> tuple[dict | None, dict]:
     """The `weights` and `training` that `CheckpointWriter.save` takes; nothing is copied.
 
@@ -22,12 +27,14 @@ def collect(
         objective: layers `model` and `loss`.
         average: the weights' averages by name, all of them, where EMA is on; these are the weights
             to use, and those as trained go with the training.
+        full: name in the objective -> float32 values of its half-precision weights.
         main: whether this rank writes what all have; others give their optimizer's state alone.
     """
     training = optimizer_tensors(optimizer, objective)
     if not main:
         return None, training
-    weights = objective.model.state_dict()
+    full = full or {}
+    weights = {n: full.get(f"model.{n}", t) for n, t in objective.model.state_dict().items()}
     training.update({f"loss.{name}": t for name, t in objective.loss.state_dict().items()})
     if average is not None:
         training.update({f"model.{name}": tensor for name, tensor in weights.items()})
@@ -42,6 +49,7 @@ def restore(
     scheduler,
     ema=None,
     names: Collection | None = None,
+    full: Mapping | None = None,
 ) -> None:
     """Put a checkpoint's weights, averages and optimizer state in place.
 
@@ -52,6 +60,7 @@ def restore(
     Args:
         ema: takes the averages of the names it holds.
         names: the objective's parameters that this process's optimizer owns; None: all.
+        full: as in `collect`, of those that this process keeps: set too, before they are rounded.
 
     Raises:
         UserError: the checkpoint is of another model, or a file cannot be read.
@@ -72,7 +81,14 @@ def restore(
         )
     for name, tensor in own.items():
         file, key = source[name]
-        paddle.assign(paddle.to_tensor(file[key]).astype(tensor.dtype), tensor)
+        if f"{name}|master" in training:  # older checkpoints have rounded weights beside it
+            file, key = training, f"{name}|master"
+        value = paddle.to_tensor(file[key])
+        paddle.assign(value.astype(tensor.dtype), tensor)
+        if full and isinstance(full.get(name), np.ndarray):
+            np.copyto(full[name], file[key])
+        elif full and name in full:
+            paddle.assign(value.astype("float32"), full[name])
     if ema is not None:
         for name, tensor in ema.average.items():
             paddle.assign(paddle.to_tensor(weights[name]), tensor)
@@ -91,14 +107,13 @@ def optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> dict[str, paddle
     # out of the state: saved after a resume whose first steps were skipped, it would be lost.
     state = {**optimizer._accumulators_holder, **optimizer.state_dict()}
     state.pop("LR_Scheduler", None)  # a function of the step
-    masters = state.pop("master_weights", {})
+    state.pop("master_weights", None)  # none: all that an optimizer steps is float32
     structured = {p.name: name for name, p in objective.named_parameters()}
     tensors = {}
     for name, tensor in state.items():
         # the longest, since "linear_1.w_0" must not claim what belongs to "linear_1.w_0_x"
         owner = max((own for own in structured if name.startswith(own + "_")), key=len)
         tensors[f"{structured[owner]}|{name[len(owner) + 1 :]}"] = tensor
-    tensors.update({f"{structured[name]}|master": tensor for name, tensor in masters.items()})
     return tensors
 
 
@@ -109,17 +124,21 @@ def _optimizer_state(
     own = {name: p.name for name, p in objective.named_parameters()}
     state: dict = {}
     for key, tensors in ((key, source) for source in sources for key in source):
-        structured, _, accumulator = key.partition("|")
+        structured, accumulator = _parts(key)
         if not accumulator or (names is not None and structured not in names):
             continue
         tensor = paddle.to_tensor(tensors[key])
-        if accumulator == "master":
-            tensor.name = own[structured]  # paddle looks masters up by the parameter's name
-            state.setdefault("master_weights", {})[own[structured]] = tensor
-        else:
-            tensor.name = f"{own[structured]}_{accumulator}"
-            state[tensor.name] = tensor
+        tensor.name = f"{own[structured]}_{accumulator}"
+        state[tensor.name] = tensor
     return state
+
+
+def _parts(key: str) -> tuple[str, str]:
+    """A tensor's parameter, and which of its accumulators it is; "" for what is none."""
+    name, _, accumulator = key.partition("|")
+    if accumulator == "master":  # in older checkpoints, of half-precision weights
+        return name, ""
+    return name, re.sub(r"^fp32_master_\d+_", "", accumulator)  # these had names of their own
 
 
 def _of_unfrozen(objective: paddle.nn.Layer, optimizer, tensors: Mapping) -> dict:
@@ -127,23 +146,21 @@ def _of_unfrozen(objective: paddle.nn.Layer, optimizer, tensors: Mapping) -> dic
 
     Paddle asks for all accumulators of all parameters or for none.
     """
-    known: dict[str, list] = {}  # parameter -> its accumulators
+    known: dict[str, dict] = {}  # parameter -> its accumulators, and where they stand
     for key in tensors:
-        name, _, accumulator = key.partition("|")
+        name, accumulator = _parts(key)
         if accumulator:
-            known.setdefault(name, []).append(accumulator)
+            known.setdefault(name, {})[accumulator] = key
     if not known:
         return {}
-    like, accumulators = next(iter(known.items()))
+    accumulators = next(iter(known.values()))
     begun = {}
     for name, parameter in objective.named_parameters():
         if parameter.stop_gradient or name in known:
             continue
         for accumulator in accumulators:
-            before = tensors[f"{like}|{accumulator}"]
-            if accumulator == "master":
-                value = parameter.astype("float32").numpy()
-            elif "_pow_acc" in accumulator:  # of Adam's bias correction
+            before = tensors[accumulators[accumulator]]
+            if "_pow_acc" in accumulator:  # of Adam's bias correction
                 beta = optimizer._beta1 if "beta1" in accumulator else optimizer._beta2
                 value = np.full(before.shape, beta, before.dtype)
             else:

@@ -20,9 +20,18 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         choices=PRECISIONS,
         default=["fp32"],
-        help="fp32 always; bf16 and int8 for CPUs, fp16 for GPUs",
+        help="fp32 always; int8 for CPUs, bf16 for CPUs and GPUs, fp16 for GPUs",
     )
     add("--onnx", action="store_true", help="write ONNX programs too")
+    add(
+        "--tensorrt",
+        nargs="?",
+        type=cli.whole(1, 4096),
+        const=32,
+        default=0,
+        metavar="N",
+        help="collect the shapes that TensorRT needs, of up to N images or texts a run (%(const)s)",
+    )
     add("--preprocess", action="store_true", help="image program takes uint8 pixels [B, S, S, 3]")
     add("--prompts", metavar="FILE", help="zero-shot templates, one a line with {} for the label")
     for name, kind, help in (
@@ -49,6 +58,7 @@ def main(argv: list | None = None) -> int:
         args.calibration,
         args.min_cosine,
         args.max_recall_drop,
+        args.tensorrt,
     )
     export_model(args.weights, config, args.save_dir, options, config_name=args.config)
     return 0

@@ -7,8 +7,13 @@ import importlib
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from ernie_vil2 import cli, runtime
+
+if TYPE_CHECKING:
+    from ernie_vil2.artefact.folder import Artefact
+    from ernie_vil2.serving.predictor import Predictor
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +23,24 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=cli.whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
     )
-    parser.add_argument("--precision", default="fp32", help="one that was exported")
-    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1")
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="one that was exported: fp32, bf16 or int8 on a CPU, fp32, fp16 or, from Ampere on, "
+        "bf16 on a GPU (%(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
+    parser.add_argument(
+        "--tensorrt",
+        action="store_true",
+        help="on a GPU, in fp32 or fp16, for a model exported with --tensorrt: let TensorRT run "
+        "what it can. The first start builds its engines, which takes minutes",
+    )
+    parser.add_argument(
+        "--tensorrt-cache",
+        metavar="FOLDER",
+        help="where engines are kept for the next start (~/.cache/ernie_vil2/tensorrt)",
+    )
     parser.add_argument("--threads", type=cli.whole(1, 1024), help="of the CPU (all usable cores)")
     parser.add_argument(
         "--max-batch",
@@ -128,12 +149,24 @@ def main(argv: list[str] | None = None) -> int:
     return _verify(args) if args.verify else _serve(args)
 
 
-def _verify(args: argparse.Namespace) -> int:
-    runtime.prepare()
+def _predictor(args: argparse.Namespace, artefact: str | Artefact, verify: bool) -> Predictor:
     from ernie_vil2.serving.predictor import Predictor
 
-    predictor = Predictor(args.artefact, args.precision, args.device, args.threads, verify=False)
-    for tower, difference in predictor.verify().items():
+    return Predictor(
+        artefact,
+        args.precision,
+        args.device,
+        args.threads,
+        batch_size=args.max_batch,
+        tensorrt=args.tensorrt,
+        verify=verify,
+        tensorrt_cache=args.tensorrt_cache,
+    )
+
+
+def _verify(args: argparse.Namespace) -> int:
+    runtime.prepare()
+    for tower, difference in _predictor(args, args.artefact, verify=False).verify().items():
         print(f"{args.precision}, {tower}: as trained, largest difference {difference:.1e}")
     return 0
 
@@ -141,9 +174,9 @@ def _verify(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     runtime.prepare()
     from ernie_vil2.artefact.folder import Artefact
+    from ernie_vil2.serving import tensorrt
     from ernie_vil2.serving.http.app import create_app
     from ernie_vil2.serving.http.service import Service
-    from ernie_vil2.serving.predictor import Predictor
     from ernie_vil2.serving.web.connections import ConnectionLimits, fit_open_files
     from ernie_vil2.serving.web.limits import ApiKeys, Limits
     from ernie_vil2.serving.web.server import listen, make_server
@@ -170,16 +203,13 @@ def _serve(args: argparse.Namespace) -> int:
         )
     artefact = Artefact.open(args.artefact)
     artefact.program("image", args.precision)
+    if args.tensorrt:
+        tensorrt.most_tokens(artefact, args.max_batch)
     keys = ApiKeys.read(args.api_key_file, args.key_everywhere)
-
-    def load() -> Predictor:
-        return Predictor(
-            artefact, args.precision, args.device, args.threads, batch_size=args.max_batch
-        )
 
     service = Service(
         artefact,
-        load,
+        lambda: _predictor(args, artefact, verify=True),
         limits,
         keys,
         max_batch=args.max_batch,

@@ -51,6 +51,7 @@ HINTS = {
     **dict.fromkeys(("gradient_accumulation_steps", "update_freq", "grad_cache"), _PARTS),
     **dict.fromkeys(("amp", "use_amp", "precision", "mixed_precision"), _HALF),
     **dict.fromkeys(("bf16", "fp16", "use_bf16", "use_fp16", "half"), _HALF),
+    **dict.fromkeys(("allow_tf32", "use_tf32"), "TensorFloat-32 is AMP.tf32"),
     **dict.fromkeys(("warmup", "warmup_epoch", "warmup_epochs", "warmup_ratio"), _WARMUP),
     **dict.fromkeys(("epoch", "num_epochs", "num_train_epochs", "max_epochs"), _EPOCHS),
     **dict.fromkeys(("steps", "total_steps", "num_train_steps"), _STEPS),

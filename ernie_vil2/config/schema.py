@@ -101,6 +101,7 @@ SCHEMA = section(
             out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
+            patch_dropout=number(BELOW_ONE, 0.0),
         ),
         Text=component(
             name=string(),
@@ -183,6 +184,7 @@ SCHEMA = section(
         ),
         multi_positive=boolean(True),
         chunk=nullable(integer(POSITIVE, None)),
+        ring=boolean(False),
     ),
     Optimizer=section(
         name=choice("AdamW", "Lamb", default="AdamW"),
@@ -192,6 +194,7 @@ SCHEMA = section(
         weight_decay=number(NOT_NEGATIVE, 0.001),
         clip_norm=nullable(number(POSITIVE, 1.0)),
         layer_decay=nullable(number(SHARE, None)),
+        fused=boolean(True),
         freeze=listof(choice("image", "text"), SET, []),
         groups=listof(
             section(
@@ -220,6 +223,7 @@ SCHEMA = section(
         level=choice("O0", "O1", "O2", default="O0"),
         dtype=choice("bfloat16", "float16", default="bfloat16"),
         init_loss_scaling=number(POSITIVE, 65536.0),
+        tf32=boolean(True),
     ),
     EMA=section(
         decay=nullable(number(BELOW_ONE, None)),
@@ -244,7 +248,7 @@ SCHEMA = section(
             batch_size=integer(POSITIVE, 128),
             global_batch_size=nullable(integer(POSITIVE, None)),
             micro_batch_size=nullable(integer(POSITIVE, None)),
-            num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+            num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
             worker_timeout=nullable(number(SECONDS, 600.0)),
             shuffle=boolean(True),
         ),
@@ -252,7 +256,7 @@ SCHEMA = section(
             section(
                 dataset=_DATASET,
                 batch_size=integer(POSITIVE, 64),
-                num_workers=integer(NOT_NEGATIVE, 2, most=1024),
+                num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
                 worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )

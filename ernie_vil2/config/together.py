@@ -36,6 +36,8 @@ def check_together(tree: dict[str, Any], where: str) -> None:
         expected = f"at most Arch.Text.max_position_embeddings, {longest}"
         raise wrong(where, "Tokenizer.max_len", tree["Tokenizer"]["max_len"], expected)
 
+    _check_stage_3(tree, where)
+
     best, ks = tree["Metric"]["best"], tree["Metric"]["ks"]
     recalls = [*(f"R@{k}" for k in ks), "mean_recall"]
     numbers = [f"{way}/{name}" for way in ("text_to_image", "image_to_text") for name in recalls]
@@ -43,6 +45,19 @@ def check_together(tree: dict[str, Any], where: str) -> None:
         expected = f"a recall that Metric.ks {ks} gives"
         expected += did_you_mean(best, ["mean_recall", *numbers])
         raise wrong(where, "Metric.best", best, expected)
+
+
+def _check_stage_3(tree: dict[str, Any], where: str) -> None:
+    """Under O1 the backward keeps half-precision copies of all weights, in every process."""
+    stage, level = tree["Distributed"]["sharding"], tree["AMP"]["level"]
+    towers = ("Image", "Text")
+    kept = [t for t in towers if not tree["Arch"][t].get("recompute")]
+    if stage == 3 and level == "O1" and kept:
+        raise UserError(
+            f"{where}: Distributed.sharding is 3 and AMP.level O1, whose copies of the weights "
+            f"stay on every process until the backward; set AMP.level to O2, or also "
+            f"{' and '.join(f'Arch.{t}.recompute' for t in kept)} to true"
+        )
 
 
 def _check_pairs(pairs: list[dict[str, Any]], views: dict[str, Any], where: str) -> None:

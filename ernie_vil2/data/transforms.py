@@ -1,7 +1,8 @@
 """Images: the official evaluation preprocessing and the training augmentation.
 
 The only implementation; training, evaluation, export and serving import it. `decode.py` makes
-pixels of a file's bytes, OpenCV does the rest.
+pixels of a file's bytes, OpenCV does the rest. The last step, the normalisation, is done here for
+one image, and for the batches of training and evaluation on the device (`normalise.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = [
     "TrainTransform",
     "decode_image",
     "eval_pixels",
+    "eval_planes",
     "eval_transform",
+    "normalisation_table",
 ]
 
 MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1 (official)
@@ -56,7 +59,7 @@ def _resize_short(image: Pixels, size: int) -> Pixels:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Floats:
+def normalisation_table(mean: Sequence[float], std: Sequence[float]) -> Floats:
     """What each value 0..255 becomes in each channel, float32 [3, 256]: (v / 255 - mean) / std.
 
     Rounded to float32 after each step, as the official code does, so that results are the same.
@@ -71,6 +74,13 @@ def _normalise(image: Pixels, table: Floats) -> Floats:
     result = np.empty((3, *image.shape[:2]), np.float32)
     for plane, values, target in zip(cv2.split(image), table, result):
         cv2.LUT(plane, values, target)
+    return result
+
+
+def _planes(image: Pixels) -> Pixels:
+    """uint8 [H, W, 3] -> [3, H, W], in memory of its own."""
+    result = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(result))
     return result
 
 
@@ -101,12 +111,21 @@ def eval_transform(
         A function of an image's bytes, or of its pixels uint8 [H, W, 3] in RGB, that gives float32
         [3, size, size]. It can be pickled, and raises ImageError.
     """
-    return partial(_evaluate, size=size, table=_normalisation_table(mean, std))
+    return partial(_evaluate, size=size, table=normalisation_table(mean, std))
 
 
 def eval_pixels(size: int = 224) -> Callable[[bytes | Pixels], Pixels]:
     """`eval_transform` without the normalisation: uint8 [size, size, 3], RGB."""
     return partial(_resize_and_crop, size=size)
+
+
+def eval_planes(size: int = 224) -> Callable[[bytes | Pixels], Pixels]:
+    """`eval_transform` before the normalisation: uint8 [3, size, size], for `Normalise`."""
+    return partial(_evaluate_planes, size=size)
+
+
+def _evaluate_planes(image: bytes | Pixels, size: int) -> Pixels:
+    return _planes(_resize_and_crop(image, size))
 
 
 def _evaluate(image: bytes | Pixels, size: int, table: Floats) -> Floats:
@@ -129,8 +148,8 @@ def _resize_and_crop(image: bytes | Pixels, size: int) -> Pixels:
 class TrainTransform:
     """`transform(image, rng)`: one random augmentation of an image.
 
-    uint8 [H, W, 3] in RGB -> float32 [3, size, size]. Two calls on one decoded image give the views
-    image1 and image2.
+    uint8 [H, W, 3] in RGB -> uint8 [3, size, size], which `Normalise` takes on the device. Two
+    calls on one decoded image give the views image1 and image2.
 
     The official recipe: random crop (`crop_scale: null`) of the image resized to `size`, flip,
     colour jitter in random order, greyscale, Gaussian blur. The arguments are the keys of
@@ -170,9 +189,14 @@ class TrainTransform:
         self.blur_sigma = tuple(blur["sigma"])
         self.blur_prob = blur["prob"]
         self.crop_scale = crop_scale
-        self._table = _normalisation_table(mean, std)
+        self._mean = mean
 
-    def __call__(self, image: Pixels, rng: np.random.Generator) -> Floats:
+    def blank(self) -> Pixels:
+        """What stands for an image that there is not: the mean colour, about 0 once normalised."""
+        colour = np.rint(np.asarray(self._mean) * 255).astype(np.uint8).reshape(3, 1, 1)
+        return np.tile(colour, [1, self.size, self.size])
+
+    def __call__(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         _check_image(image)
         if self.crop_scale is None:
             image = augment.random_crop(_resize_short(image, self.size), self.size, rng)
@@ -186,7 +210,7 @@ class TrainTransform:
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         if rng.random() < self.blur_prob:
             image = cv2.GaussianBlur(image, self.blur_kernel, rng.uniform(*self.blur_sigma))
-        return _normalise(image, self._table)
+        return _planes(image)
 
     def _color_jitter(self, image: Pixels, rng: np.random.Generator) -> Pixels:
         steps = (

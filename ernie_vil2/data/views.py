@@ -58,7 +58,7 @@ class ViewMaker:
             batch_draw: the draw made for the whole batch, used where `per: batch`.
 
         Returns:
-            View -> float32 [3, S, S] or int64 [max_len], and "ids": the keys of the "image" and of
+            View -> uint8 [3, S, S] or int64 [max_len], and "ids": the keys of the "image" and of
             what was drawn for each text source.
 
         Raises:
@@ -84,9 +84,7 @@ class ViewMaker:
 
     def placeholder(self) -> dict[str, Any]:
         """What stands in a batch for a record that cannot be read: right shapes, no content."""
-        size = self.transform.size
-        black = np.zeros([3, size, size], dtype=np.float32)
-        sample: dict[str, Any] = dict.fromkeys(self.image_views, black)
+        sample: dict[str, Any] = dict.fromkeys(self.image_views, self.transform.blank())
         empty = self.tokenizer([""])[0]
         sample.update(dict.fromkeys(self.text_views, empty))
         sample["ids"] = dict.fromkeys([IMAGE, *self.sources.values()], 0)
@@ -100,7 +98,7 @@ class ViewMaker:
         """Stack samples, view after view, so that each tower runs once.
 
         Returns:
-            `pixel_values` float32 [Vi * B, 3, S, S], `input_ids` int64 [Vt * B, L] cut to the
+            `pixel_values` uint8 [Vi * B, 3, S, S], `input_ids` int64 [Vt * B, L] cut to the
             longest text, `ids` as a dict of "image" and the text sources to int64 [B], `valid`
             bool [B].
         """

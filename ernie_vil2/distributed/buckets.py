@@ -122,11 +122,12 @@ class Reductions:
     bounded whatever the number of owners. All processes add the same names in the same order.
 
     Args:
-        parameters: name -> parameter.
+        parameters: name -> parameter, or what has its gradient instead.
         owners: name -> rank, of the group.
         group: those among which gradients leave.
         replicas: those that own the same, and add up what their groups have.
         limit: bytes of a bucket at most.
+        total: bytes of all gradients.
     """
 
     def __init__(
@@ -136,10 +137,11 @@ class Reductions:
         group: Group,
         replicas: Group,
         limit: int,
+        total: int,
     ):
         self._parameters, self._owners, self._limit = parameters, owners, limit
         self._group, self._replicas = group, replicas
-        self._most_pending = _PENDING * sum(map(size, parameters.values()))
+        self._most_pending = _PENDING * total
         self._pending: dict[tuple[int, object], list[str]] = {}  # owner and dtype -> names
         self._bytes: dict[tuple[int, object], int] = {}
         self._under_way: deque[_Reduction] = deque()

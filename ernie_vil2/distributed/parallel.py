@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.replicated import Replicated
 from ernie_vil2.distributed.sharded import Sharded
 
@@ -40,11 +41,14 @@ class Parallel(Protocol):
 
     Attributes:
         objective: the layer.
-        owned: name -> trainable parameter, those that this process's optimizer steps.
+        owned: name -> trainable parameter, those that this process's optimizer steps; of a
+            half-precision one its float32 master.
+        masters: name -> what has a parameter's gradient, of all parameters that learn.
     """
 
     objective: nn.Layer
     owned: Mapping[str, paddle.Tensor]
+    masters: Masters
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The objective's forward; its backward is the last of this step, unless in `no_sync`."""
@@ -79,7 +83,7 @@ class Parallel(Protocol):
         """Send what owners changed in their weights to the others.
 
         Call it after each optimizer step, and after values were put in place otherwise, as for an
-        evaluation of averages.
+        evaluation of averages. Half-precision weights are rounded from their masters here.
         """
 
     def whole(self) -> AbstractContextManager[None]:
@@ -106,6 +110,7 @@ def build_parallel(
     objective: nn.Layer,
     parameters: Mapping[str, paddle.Tensor],
     sharding: int | None,
+    originals: Mapping[str, paddle.Tensor] | None = None,
     engine: str = "ours",
 ) -> Parallel:
     """`Replicated`, or a sharded one where there is a stage of it and more than one process.
@@ -114,13 +119,14 @@ def build_parallel(
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all processes.
         sharding: the stage, 1, 2 or 3, or None.
-        engine: of the sharding, ours or paddle.
+        originals: float32 values of the half-precision ones among the parameters.
+        engine: of the sharding, ours or paddle; paddle takes no half-precision parameters.
     """
     if sharding is None or ranks.world_size() == 1:
-        return Replicated(objective, parameters)
+        return Replicated(objective, parameters, originals)
     if engine == "paddle":
         # costs a second, and loads what only a GPU's run needs
         from ernie_vil2.distributed.paddle_sharded import PaddleSharded
 
         return PaddleSharded(objective, parameters)
-    return Sharded(objective, parameters, sharding)
+    return Sharded(objective, parameters, sharding, originals)

@@ -102,6 +102,14 @@ def start_reduce(x: paddle.Tensor, to: int, group: Any = None) -> Task:
     return dist.reduce(x, dst=to, group=group, sync_op=False)
 
 
+def start_all_reduce(x: paddle.Tensor) -> Task:
+    """Begin `all_reduce_`; neither read nor free `x` before wait() of what is returned.
+
+    Needs more than one process.
+    """
+    return dist.all_reduce(x, sync_op=False)
+
+
 def start_broadcast(x: paddle.Tensor, source: int, group: Any = None) -> Task:
     """Begin `broadcast_`; neither read nor free `x` before wait() of what is returned.
 

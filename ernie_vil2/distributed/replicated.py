@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.clip import clip_gradients
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.memory import bytes_held
+from ernie_vil2.distributed.reducer import Reducer
 
 
 class Replicated:
     """A `Parallel` whose processes all step the whole model alike.
 
-    Gradients are averaged while the backward goes on, so that little is left for its steps to do.
+    Gradients are averaged while the backward goes on, so that little is left for its steps to do,
+    those of half-precision weights in float32.
+
+    Args:
+        originals: as `Masters` takes them.
     """
 
-    def __init__(self, objective: nn.Layer, parameters: Mapping[str, paddle.Tensor]):
+    def __init__(
+        self,
+        objective: nn.Layer,
+        parameters: Mapping[str, paddle.Tensor],
+        originals: Mapping[str, paddle.Tensor] | None = None,
+    ):
         self.objective = objective
-        self.owned = parameters
-        self.layer = ranks.wrap(objective)
+        self.masters = Masters(parameters, originals or {})
+        self.owned: Mapping[str, paddle.Tensor] = dict(self.masters)
+        self._reducer: Reducer | None = None
+        self._sync = True
+        if not self.masters.halves or ranks.world_size() == 1:
+            self.layer = ranks.wrap(objective)
+            return
+        self.layer, self._reducer = objective, Reducer(parameters, self.masters)
+        learning = {id(p) for p in parameters.values()}
+        others = [t for t in objective.state_dict().values() if id(t) not in learning]
+        for tensor in [*self.owned.values(), *others]:  # as DataParallel does
+            ranks.broadcast_(tensor, 0)
+        self.masters.round()
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if self._reducer and self._sync and paddle.is_grad_enabled():
+            self._reducer.begin()
         return self.layer(*inputs, **named)
 
-    def no_sync(self) -> AbstractContextManager[None]:
-        return self.layer.no_sync() if ranks.world_size() > 1 else nullcontext()
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        self._sync = False
+        of_paddle = self.layer is not self.objective
+        try:
+            with self.layer.no_sync() if of_paddle else nullcontext():
+                yield
+        finally:
+            self._sync = True
 
     def reduce_gradients(self) -> None:
-        pass  # the backward did
+        if self._reducer:  # else the backward did
+            self._reducer.finish()
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)
@@ -43,7 +76,7 @@ class Replicated:
         optimizer.clear_grad()
 
     def publish(self) -> None:
-        pass  # all have stepped alike
+        self.masters.round()  # and nothing else: all have stepped alike
 
     def whole(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -52,10 +85,7 @@ class Replicated:
         return tensors
 
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
-        return bytes_held(self.owned.values(), optimizer)
-
-
-def clip_gradients(parameters: Iterable[paddle.Tensor], max_norm: float | None) -> paddle.Tensor:
-    """`Parallel.clip_gradients` of parameters whose gradients are all in this process."""
-    bound = float("inf") if max_norm is None else max_norm
-    return paddle.nn.utils.clip_grad_norm_(list(parameters), bound)
+        held = bytes_held(
+            [p for p in self.objective.parameters() if not p.stop_gradient], optimizer
+        )
+        return self.masters.count_in(held)

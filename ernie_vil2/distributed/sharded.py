@@ -56,6 +56,7 @@ class Sharded(Shares):
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all ranks.
         stage: 1, 2 or 3.
+        originals: as `Masters` takes them.
         bucket: bytes of gradients or weights of one owner that travel together; 0: each by itself.
 
     Raises:
@@ -67,11 +68,12 @@ class Sharded(Shares):
         objective: nn.Layer,
         parameters: Mapping[str, paddle.Tensor],
         stage: int,
+        originals: Mapping[str, paddle.Tensor] | None = None,
         bucket: int = buckets.BYTES,
     ):
         if stage not in (1, 2, 3):
             raise UserError(f"sharding stage {stage!r}: expected 1, 2 or 3")
-        super().__init__(objective, parameters)
+        super().__init__(objective, parameters, originals)
         self.stage = stage
         world = len(self.group.ranks)
         sizes = {name: numbers(p) for name, p in self.parameters.items()}
@@ -79,8 +81,9 @@ class Sharded(Shares):
         self._resident = self.parameters  # whose values every rank keeps
         self._units: list[Unit] = []
         self._bucket = bucket
+        total = 4 * sum(sizes.values())  # bytes of all gradients
         self._reductions = buckets.Reductions(
-            self.parameters, self.owners, self.group, self.replicas, bucket
+            self.masters, self.owners, self.group, self.replicas, bucket, total
         )
         self._sync = True
         self._reduce_early = False
@@ -90,6 +93,7 @@ class Sharded(Shares):
         first = dict.fromkeys(self.owned, self.replicas.ranks[0])
         if len(self.replicas.ranks) > 1:
             buckets.broadcast(self.owned, first, self.replicas, bucket)
+            self.masters.round()
         self._broadcast(self.parameters)
         if stage == 3:
             self._units = find_units(objective, self.parameters, self.owners, self.group, bucket)
@@ -133,6 +137,7 @@ class Sharded(Shares):
     # -- weights -----------------------------------------------------------------------------------
 
     def publish(self) -> None:
+        self.masters.round()
         self._release_units()  # in stage 3 the others fetch these when they need them
         self._broadcast(self._resident)
 
@@ -155,4 +160,5 @@ class Sharded(Shares):
 
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         # weights that are fetched for use count
-        return bytes_held(self.parameters.values(), optimizer, self._reductions.under_way())
+        held = bytes_held(self.parameters.values(), optimizer, self._reductions.under_way())
+        return self.masters.count_in(held)

@@ -10,6 +10,8 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import groups, ranks
+from ernie_vil2.distributed.clip import clip_gradients
+from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.errors import UserError
 
 
@@ -19,18 +21,25 @@ class Shares:
     Args:
         objective: the layer to train.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all ranks.
+        originals: as `Masters` takes them.
 
     Attributes:
         group: the processes that share one model.
         replicas: those that own the same share as this one.
         owners: name -> rank of the group; see `share_out`.
-        owned: name -> parameter of this process.
+        masters: name -> what is stepped, of all parameters.
+        owned: those of this process.
 
     Raises:
         UserError: fewer tensors than processes of a group.
     """
 
-    def __init__(self, objective: nn.Layer, parameters: Mapping[str, paddle.Tensor]):
+    def __init__(
+        self,
+        objective: nn.Layer,
+        parameters: Mapping[str, paddle.Tensor],
+        originals: Mapping[str, paddle.Tensor] | None = None,
+    ):
         self.group, self.replicas = groups.sharding(), groups.replicas()
         if len(self.group.ranks) > len(parameters):
             raise UserError(
@@ -39,13 +48,15 @@ class Shares:
                 "Distributed.sharding_degree"
             )
         self.objective, self.parameters = objective, dict(parameters)
+        self.masters = Masters(self.parameters, originals or {})
         self.owners: Mapping[str, int] = {}
         self.owned: Mapping[str, paddle.Tensor] = {}
 
     def share_out(self, places: Mapping[str, int]) -> None:
         """Let each parameter be owned by the process in its place of the group."""
         self.owners = {name: self.group.ranks[place] for name, place in places.items()}
-        self.owned = {n: p for n, p in self.parameters.items() if self.owners[n] == ranks.rank()}
+        self.owned = {n: p for n, p in self.masters.items() if self.owners[n] == ranks.rank()}
+        self.masters.keep(self.owned.keys())
 
     def equalize_rest(self) -> None:
         """Give what does not learn, frozen parameters and buffers, rank 0's values."""
@@ -59,19 +70,8 @@ class Shares:
         ranks.all_reduce_(total)
         total.scale_(1 / len(self.replicas.ranks))  # which all bring the same
 
-    @paddle.no_grad()
     def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
-        gradients = [p.grad for p in self.owned.values() if p.grad is not None]
-        squares = [g.astype("float32").square().sum() for g in gradients]
-        total = paddle.add_n(squares) if squares else paddle.zeros([])
-        self._add_up(total)
-        norm = total.sqrt()
-        if max_norm is not None:
-            factor = (max_norm / (norm + 1e-6)).clip(max=1.0)  # as paddle's clip_grad_norm_
-            for parameter in self.owned.values():
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad * factor.astype(parameter.grad.dtype)
-        return norm
+        return clip_gradients(self.owned.values(), max_norm, self._add_up)
 
     def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
         scaler.unscale_(optimizer)

@@ -15,7 +15,7 @@ import paddle.distributed as dist
 from paddle.base import core
 from paddle.distributed import collective, fleet
 
-from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed import probe, ranks
 from ernie_vil2.errors import UserError
 
 _paddle_new_process_group = collective._new_process_group_impl
@@ -63,14 +63,15 @@ def _serve_store(default_store: core.Store, rank: int, key: str) -> core.Store:
 def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None) -> None:
     """Choose the device and start fleet, on one process or on those of paddle.distributed.launch.
 
-    A second call in one process chooses the device alone.
+    A GPU is tried before it is used, and so are the connections between the processes. A second
+    call in one process chooses the device alone.
 
     Args:
         device: cpu, gpu, or auto for a GPU where there is one.
         strategy: of `groups.strategy`; None: all processes are one another's replicas.
 
     Raises:
-        UserError: gpu, where there is none.
+        UserError: gpu, where there is none; a GPU or a connection that does not work.
     """
     global _started
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
@@ -80,9 +81,16 @@ def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None
             "(requirements-gpu.txt) and check nvidia-smi, or set it to auto"
         )
     if device == "cpu" or not has_gpu:
+        if ranks.world_size() > 1:
+            # A Paddle built for GPUs would take NCCL, and put every process back onto its GPU.
+            os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         paddle.set_device("cpu")
+        _copy_when_transposing()
     else:
-        paddle.set_device(f"gpu:{dist.ParallelEnv().device_id}")
+        index = dist.ParallelEnv().device_id
+        probe.check_gpu(index)
+        paddle.set_device(f"gpu:{index}")
+        probe.compute()
     if _started:
         return
     collective._new_process_group_impl = _new_process_group
@@ -90,6 +98,17 @@ def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
         fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
     _started = True
+    probe.communicate()
+
+
+def _copy_when_transposing() -> None:
+    """Let `transpose` and slices copy at once, instead of giving views.
+
+    Each operation that reads a view copies it for itself, on a CPU with a slow kernel: that was
+    half of the demo's step. Some rare operations have no other kernel (`view`; `flatten` of bool).
+    """
+    if "FLAGS_use_stride_kernel" not in os.environ:
+        paddle.set_flags({"FLAGS_use_stride_kernel": False})
 
 
 def leave(code: int) -> int:

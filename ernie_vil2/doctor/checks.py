@@ -12,11 +12,13 @@ import paddle
 from ernie_vil2 import distributed
 from ernie_vil2.checkpoints.verify import verify
 from ernie_vil2.doctor.trial import Failed, Row, Skipped, Trial, digest, together
+from ernie_vil2.tf32 import full_float32
 from ernie_vil2.training.build import trainable
 from ernie_vil2.training.runlog import versions
 
-# Largest relative errors. On a GPU float32 products may be TensorFloat-32.
-_TOLERANCE = {"cpu": 1e-5, "gpu": 1e-3, "half": 5e-2}
+# Largest relative errors. On a GPU float32 products are not TensorFloat-32 in this check, but sums
+# come in any order; its figure was never calibrated on one.
+_TOLERANCE = {"cpu": 1e-5, "gpu": 1e-4, "half": 5e-2}
 
 
 def same_start(trial: Trial) -> Row:
@@ -88,12 +90,13 @@ def gradients(trial: Trial) -> Row:
     """Loss and gradients of the run's own step are those of one process."""
     need(trial.batches)
     trainer = trial.trainer
-    loss_alone, alone = trial.gradients_alone()
-    # float16 may overflow at first, which lowers the loss scale
-    for _ in range(20 if trial.stepper.scaler.is_enable() else 1):
-        losses, found = trial.small_step_kept()
-        if math.isfinite(float(losses["gradient_norm"])):
-            break
+    with full_float32():  # it is for the collectives to be exact, whatever the run allows products
+        loss_alone, alone = trial.gradients_alone()
+        # float16 may overflow at first, which lowers the loss scale
+        for _ in range(20 if trial.stepper.scaler.is_enable() else 1):
+            losses, found = trial.small_step_kept()
+            if math.isfinite(float(losses["gradient_norm"])):
+                break
     loss = distributed.mean([float(losses["loss"])])[0]
     errors = {"loss": _relative(abs(loss - loss_alone), abs(loss_alone))}
     norms = {name: float(gradient.norm()) for name, gradient in alone.items()}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ernie_vil2 import cli
 from ernie_vil2.config.load import Config, load_config
 from ernie_vil2.doctor.towers import Transformer, image_tower, text_tower
+from ernie_vil2.views import SOURCE_OF
 
 PROCESSES = (8, 64, 256, 512, 1024)
 NODE = 8  # GPUs in one, which share a model where sharding stays inside
@@ -30,24 +31,24 @@ class Costs:
     other_tensors: list[int]  # projections, temperature
     embed_dim: int
     pairs: int
+    sources: int  # of ids that the loss looks at
     chunk: int
-    half_weights: bool  # AMP O2
-    half_activations: bool  # AMP O1 and O2
+    level: str  # AMP's
     ema: bool
 
     @classmethod
     def of(cls, config: Config) -> Costs:
         """Raises UserError for an image tower that is no CLIP_vit_*: only their sizes are known."""
         image, text = image_tower(config), text_tower(config)
-        dim = config.Arch.embed_dim
+        dim, views = config.Arch.embed_dim, [*config.Views.image, *config.Views.text]
         return cls(
             towers=[image, text],
             other_tensors=[1] + ([image.width * dim, text.width * dim] if dim else []),
             embed_dim=dim or image.width,
             pairs=sum(pair.weight > 0 for pair in config.Loss.pairs),
+            sources=len({SOURCE_OF[v] for v in views}) * config.Loss.multi_positive,
             chunk=config.Loss.chunk or _CHUNK,
-            half_weights=config.AMP.level == "O2",
-            half_activations=config.AMP.level != "O0",
+            level=config.AMP.level,
             ema=config.EMA.decay is not None,
         )
 
@@ -61,35 +62,44 @@ class Costs:
 
     @property
     def _width(self) -> int:
-        """Bytes of a weight, and of a gradient."""
-        return 2 if self.half_weights else 4
+        """Bytes of a weight; its gradient has 4."""
+        return 2 if self.level == "O2" else 4
 
     @property
     def _optimizer_width(self) -> int:
         """Bytes of a weight's optimizer state: two moments, float32 master, average."""
-        return 8 + 4 * self.half_weights + 4 * self.ema
+        return 8 + 4 * (self.level == "O2") + 4 * self.ema
 
     # -- moved -------------------------------------------------------------------------------------
 
+    def embeddings(self, rows: int) -> float:
+        """float32, of all views."""
+        return rows * sum(tower.views for tower in self.towers) * self.embed_dim * 4
+
     def gather(self, processes: int, global_batch: int) -> float:
         """Sent in the gather of all views' embeddings, and again in its backward (NCCL)."""
-        views = sum(tower.views for tower in self.towers)
-        return (processes - 1) / processes * global_batch * views * self.embed_dim * 4
+        return (processes - 1) / processes * self.embeddings(global_batch)
+
+    def ring(self, processes: int, global_batch: int) -> float:
+        """Sent with Loss.ring: a block with ids and validity (int64) twice, its gradient once."""
+        rows = global_batch // processes
+        keys = 8 * (self.sources + 1) * rows
+        return (processes - 1) * (3 * self.embeddings(rows) + 2 * keys)
 
     def gradients(self, processes: int) -> float:
         """Sent by a ring all-reduce of all gradients."""
-        return 2 * (processes - 1) / processes * self.parameters * self._width
+        return 2 * (processes - 1) / processes * self.parameters * 4
 
     def sharded(self, stage: int) -> float:
         """Sent at most, for gradients to their owners and weights back: once, in stage 3 twice."""
-        return (2 if stage < 3 else 3) * self.parameters * self._width
+        return self.parameters * (4 + (1 if stage < 3 else 2) * self._width)
 
     def between_replicas(self, models: int, degree: int) -> float:
         """Sent by an owner besides, where so many models are each shared by `degree` processes."""
-        return 2 * (models - 1) / models * self._largest_share(degree) * self._width
+        return 2 * (models - 1) / models * self._largest_share(degree) * 4
 
     def buckets(self, processes: int) -> int:
-        """Collectives that send all weights to the others; gradients take as many in stage 1."""
+        """Collectives that send all weights to the others."""
         from ernie_vil2.distributed.buckets import BYTES, fill
         from ernie_vil2.distributed.sharded import assign_owners
 
@@ -105,7 +115,9 @@ class Costs:
         share = self._largest_share(processes) if stage else everything
         weights = share if stage == 3 else everything
         gradients = share if stage in (2, 3) else everything
-        return (weights + gradients) * self._width + share * self._optimizer_width
+        copies = 2 * everything if self.level == "O1" else 0  # half ones, until the backward
+        held = weights * self._width + gradients * 4 + share * self._optimizer_width
+        return held + copies
 
     def _largest_share(self, processes: int) -> int:
         from ernie_vil2.distributed.sharded import assign_owners  # imports paddle
@@ -115,6 +127,10 @@ class Costs:
         for name, owner in assign_owners(sizes, processes).items():
             shares[owner] += sizes[name]
         return max(shares)
+
+    def travelling(self, rows: int) -> float:
+        """With Loss.ring: own rows, a block, the next; four gradients (see docs/scaling.md)."""
+        return 7 * self.embeddings(rows)
 
     def plain_logits(self, rows: int, columns: int) -> float:
         """Kept for the backward: float32 logits and a bool mask a direction, a pair's targets."""
@@ -126,14 +142,12 @@ class Costs:
 
     def activations(self, rows: int) -> float:
         """Kept by both towers' blocks for the backward; by as many rows as go through at a time."""
-        half = self.half_activations
-        return rows * sum(t.layers * t.block_activations(half) for t in self.towers)
+        return rows * sum(t.layers * t.block_activations(self.level) for t in self.towers)
 
     def recomputed_activations(self, rows: int) -> float:
         """The same with recompute in both towers: each block's input, and one block's insides."""
-        half = self.half_activations
-        inputs = sum(t.layers * t.block_input(half) for t in self.towers)
-        return rows * (inputs + max(t.block_activations(half) for t in self.towers))
+        inputs = sum(t.layers * t.block_input(self.level) for t in self.towers)
+        return rows * (inputs + max(t.block_activations(self.level) for t in self.towers))
 
     # -- tables ------------------------------------------------------------------------------------
 
@@ -165,14 +179,17 @@ class Costs:
     def by_batch(
         self, batches: Iterable[int] = GLOBAL_BATCHES, processes: Iterable[int] = PROCESSES
     ) -> list[list[str]]:
-        """Rows: global batch, processes, local batch, gather; logits plain, chunked; activations,
-        with recompute."""
+        """Rows: global batch, processes, local batch; moved by gather, ring; embeddings held after
+        a gather, in a ring; logits plain, chunked; activations, with recompute."""
         rows = []
         for batch in batches:
             for world in processes:
                 local = batch // world
                 sizes = (
                     self.gather(world, batch),
+                    self.ring(world, batch),
+                    2 * self.embeddings(batch),  # and their gradients
+                    self.travelling(local),
                     self.plain_logits(local, batch),
                     self.chunked_logits(local, batch),
                     self.activations(local),
@@ -210,6 +227,7 @@ def main(argv: list | None = None) -> None:
     print(_table(head, costs.by_nodes()) + "\n")
     chunked = f"logits, chunk {costs.chunk:,}"
     head = ["global batch", "GPUs", "local batch", "gather, and again backward"]
+    head += ["ring, both ways", "embeddings, gathered", "in a ring"]
     head += ["logits, plain", chunked, "activations", "with recompute"]
     print(_table(head, costs.by_batch()))
 

@@ -8,12 +8,14 @@ import resource
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 
 import paddle
 
 from ernie_vil2 import distributed
 from ernie_vil2.distributed import groups
+from ernie_vil2.distributed.ring import Ring
 from ernie_vil2.doctor.checks import need, need_processes, slowest
 from ernie_vil2.doctor.trial import Failed, Row, Trial, together
 from ernie_vil2.training.build import trainable
@@ -26,14 +28,22 @@ _BUFFER = 2**26  # numbers that are reduced at a time
 
 
 def gather_speed(trial: Trial) -> Row:
-    """Of the gather of a batch's embeddings, and of its backward."""
+    """Of the gather of a batch's embeddings, and of its backward; with Loss.ring, of its hops.
+
+    The hops are no part of what a step waits for: it computes meanwhile.
+    """
     need_processes(trial)
     plan, objective = trial.trainer.plan, trial.objective
     shape = [plan.rows, len(objective.loss.views), objective.model.embed_dim]
-    own, everyone = (paddle.zeros([n * shape[0], *shape[1:]]) for n in (1, trial.world))
-    forward = _seconds(lambda: distributed.all_gather(own))
-    backward = _seconds(lambda: distributed.reduce_scatter(everyone))
-    trial.gathers = plan.merge * (forward + backward)
+    own = paddle.zeros(shape)
+    if objective.loss.ring:
+        forward = timed(lambda: deque(Ring().blocks([own]), maxlen=0))
+        backward = 2 * forward  # blocks, and gradients
+    else:
+        everyone = paddle.zeros([trial.world * shape[0], *shape[1:]])
+        forward = timed(lambda: distributed.all_gather(own))
+        backward = timed(lambda: distributed.reduce_scatter(everyone))
+        trial.gathers = plan.merge * (forward + backward)
     received = (trial.world - 1) * math.prod(shape) * 4
     times = f"{forward * 1e3:.1f} ms forward, {backward * 1e3:.1f} ms backward"
     text = f"{shape} float32 a process, {received / 1e6:.3g} MB received"
@@ -62,7 +72,7 @@ def reduction_speed(trial: Trial) -> Row:
         for _ in range(2 if stage == 3 else 1):
             distributed.broadcast_(buffer, group.ranks[0], group.handle)
 
-    seconds = _seconds(move)
+    seconds = timed(move)
     trial.reduction = numbers / buffer.shape[0] * seconds
     size = buffer.shape[0] * buffer.element_size()
     sent = {None: 2 * (trial.world - 1) / trial.world, 3: 3}.get(stage, 2)  # see docs/scaling.md
@@ -75,7 +85,7 @@ def reduction_speed(trial: Trial) -> Row:
 
 def data_speed(trial: Trial) -> Row:
     """Of reading and augmenting, with nothing else going on."""
-    trainer, workers = trial.trainer, trial.trainer.config.DataLoader.Train.num_workers
+    trainer, workers = trial.trainer, trial.trainer.stream.workers
     rows = min(trainer.plan.rows, 32)
     warm_up = max(_WARM_UP, workers)  # they begin together, so their first batches come in a burst
     count = warm_up + max(_MEASURED, 2 * workers)
@@ -115,7 +125,7 @@ def step_speed(trial: Trial) -> Row:
         marks[0] = time.perf_counter()
 
     batches = trial.load(plan)
-    seconds = _seconds(step)
+    seconds = timed(step)
     share = plan.records / run.records
     fixed = slowest(marks[0])  # clipping and update take as long for any number of records
     moving = trial.reduction + trial.gathers * plan.merge / run.merge
@@ -176,7 +186,7 @@ def disk(trial: Trial) -> Row:
     return Row("pass", text)
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def timed(action: Callable[[], object]) -> float:
     """Mean time of an action on the slowest process; all run it equally often."""
 
     def once() -> float:

@@ -14,30 +14,37 @@ class Transformer:
 
     tensors: list[int]  # numbers in each parameter
     views: int
-    tokens: int
+    tokens: int  # that go through its blocks
     width: int
     heads: int
     layers: int
     mlp_ratio: float
 
-    def block_activations(self, half: bool) -> float:
-        """Bytes that one block keeps of one record for its backward.
+    def block_activations(self, level: str = "O0") -> float:
+        """Bytes that one block keeps of one record for its backward, under an AMP level.
 
         Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1: s h (34 + 5 a s / h) in half
-        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not.
+        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not. Under
+        O1 only the inputs of matrix products are half: those of GELU and of normalisations, and
+        the softmax beside its half copy, stay float32.
         """
         s, h, a, r = self.tokens, self.width, self.heads, self.mlp_ratio
-        if half:
-            return self.views * (s * h * (18 + 4 * r) + 5 * a * s * s)
-        return self.views * (s * h * (34 + 8 * r) + 9 * a * s * s)
+        linear, quadratic = {
+            "O0": (34 + 8 * r, 9),
+            "O1": (22 + 6 * r, 7),
+            "O2": (18 + 4 * r, 5),
+        }[level]
+        return self.views * (s * h * linear + quadratic * a * s * s)
 
-    def block_input(self, half: bool) -> float:
+    def block_input(self, level: str = "O0") -> float:
         """Bytes of one record's input to a block, which is all that recompute keeps of it."""
-        return self.views * self.tokens * self.width * (2 if half else 4)
+        return self.views * self.tokens * self.width * (2 if level == "O2" else 4)
 
 
 def image_tower(config: Config) -> Transformer:
     """Raises UserError for one that is no CLIP_vit_*: only their sizes are known."""
+    from ernie_vil2.models.patches import patches_kept  # imports paddle
+
     arch = config.Arch.Image
     sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
     given = {key: getattr(arch, key, None) for key in sizes}
@@ -54,8 +61,8 @@ def image_tower(config: Config) -> Transformer:
     norm = [c, c]
     block = [*norm, 3 * c * c, *qkv_bias, *_linear(c, c), *norm, *_mlp(c, int(c * ratio))]
     stem = [c, tokens * c, 3 * patch * patch * c, *norm]
-    views = len(config.Views.image)
-    return Transformer(stem + depth * block + norm, views, tokens, c, arch.num_heads, depth, ratio)
+    views, seen = len(config.Views.image), 1 + patches_kept(tokens - 1, arch.patch_dropout)
+    return Transformer(stem + depth * block + norm, views, seen, c, arch.num_heads, depth, ratio)
 
 
 def text_tower(config: Config) -> Transformer:

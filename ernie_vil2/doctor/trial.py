@@ -17,7 +17,7 @@ from ernie_vil2 import distributed
 from ernie_vil2.checkpoints import training_state
 from ernie_vil2.losses.plain import plain_losses
 from ernie_vil2.losses.targets import Targets
-from ernie_vil2.training.build import trainable
+from ernie_vil2.models.precision import auto_cast
 from ernie_vil2.training.objective import joined_identities
 from ernie_vil2.training.plan import Plan
 from ernie_vil2.training.stream import Stream
@@ -117,7 +117,7 @@ class Trial:
         Each micro-batch has its turn to be differentiated, while the others' rows are constants, so
         one has a graph at a time. In sharding stage 3 the weights still come from their owners.
         """
-        stepper, objective = self.stepper, self.objective
+        stepper = self.stepper
         stepper.train_mode()
         total: float = 0.0
         gradients: dict = {}
@@ -125,17 +125,17 @@ class Trial:
             own_seeds = self.stream(self.plan).dropout_seeds(number)
             seeds = [seed for seeds in distributed.all_gather_objects(own_seeds) for seed in seeds]
             ids, valid = joined_identities(parts)
-            with paddle.amp.auto_cast(**stepper.amp):
+            with auto_cast(stepper.amp):
                 with paddle.no_grad():
                     constants = [self._embed(*pair) for pair in zip(parts, seeds)]
                 for turn, pair in enumerate(zip(parts, seeds)):
                     rows = [*constants[:turn], self._embed(*pair), *constants[turn + 1 :]]
                     loss = self._loss_alone(paddle.concat(rows), ids, valid, scalars=turn == 0)
                     (loss / self.plan.merge).backward()
-                    for name, parameter in trainable(objective).items():
-                        if name in stepper.parallel.owned and parameter.grad is not None:
-                            gradients[name] = gradients.get(name, 0.0) + _float32(parameter.grad)
-                        parameter.clear_gradient(False)
+                    for name, master in stepper.parallel.masters.items():
+                        if name in stepper.parallel.owned and master.grad is not None:
+                            gradients[name] = gradients.get(name, 0.0) + _float32(master.grad)
+                        master.clear_gradient(False)
             total += float(loss) / self.plan.merge
         return total, gradients
 
@@ -170,6 +170,7 @@ class Trial:
         """Name -> digest of all that this process gets back from a checkpoint."""
         stepper = self.stepper
         tensors = training_state.optimizer_tensors(stepper.optimizer, self.objective)
+        tensors.update({f"master.{n}": t for n, t in stepper.parallel.masters.full.items()})
         if stepper.ema:
             tensors.update({f"average.{n}": t for n, t in stepper.ema.average.items()})
         other = {"schedule": stepper.scheduler.last_epoch, **stepper.scaler.state_dict()}

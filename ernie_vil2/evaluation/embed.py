@@ -83,7 +83,8 @@ class Part:
                 if row.image_id:
                     self.pairs.append((key, row.image_id))
         self.bad += batch["bad"]
-        return batch["pixels"][new]
+        pixels = batch["pixels"]
+        return pixels if len(new) == len(pixels) else pixels[new]
 
 
 def embed_records(
@@ -95,6 +96,7 @@ def embed_records(
     num_workers: int = 0,
     progress: Callable[[], object] = lambda: None,
     *,
+    normalise: Callable[[paddle.Tensor], paddle.Tensor] = lambda pixels: pixels,
     timeout: float | None = None,
     skip: Callable[[BadRecord], object] | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -106,6 +108,7 @@ def embed_records(
         reader, transform, batch_size, num_workers, timeout: as in `Rows`.
         tokenizer: texts -> int64 [N, L].
         progress: called after each batch.
+        normalise: makes of a batch of what `transform` gives, on the device, what the model takes.
         skip: called with the BadRecord of each row that cannot be read; None: such a row is an
             error.
         stopping: asked before each batch; where one rank's says True, all ranks get None.
@@ -122,7 +125,8 @@ def embed_records(
                 break
             pixels = part.add(batch)
             if len(pixels):
-                part.images.append(model.encode_image(paddle.to_tensor(pixels)).numpy())
+                pixels = normalise(paddle.to_tensor(pixels))
+                part.images.append(model.encode_image(pixels).numpy())
             progress()
             part.stopped = stopping()
         texts = [] if part.bad and not skip else [text for text, _ in part.texts.values()]

@@ -12,8 +12,10 @@ import numpy as np
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.ledger import Ledger
+from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.data.records import BadRecord
-from ernie_vil2.data.transforms import eval_transform
+from ernie_vil2.data.transforms import eval_planes
+from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
@@ -43,8 +45,9 @@ class Evaluator:
     ):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
         self.reader = build_reader(**self.loader.dataset).evaluation()
-        size, mean, std = (config.Transform[key] for key in ("size", "mean", "std"))
-        self.transform = eval_transform(size, mean, std)
+        self.workers = worker_count(self.loader.num_workers, "DataLoader.Eval")
+        self.transform = eval_planes(config.Transform.size)
+        self.normalise = Normalise(config.Transform.mean, config.Transform.std)
         self.tokenizer = tokenizer
         self.seed = config.Global.seed
         self.skip_bad = skip_bad or self.loader.skip_bad
@@ -67,7 +70,7 @@ class Evaluator:
                 self.reader,
                 self.transform,
                 loader.batch_size,
-                loader.num_workers,
+                self.workers,
                 loader.worker_timeout,
             )
         )
@@ -92,8 +95,9 @@ class Evaluator:
             self.transform,
             self.tokenizer,
             self.loader.batch_size,
-            self.loader.num_workers,
+            self.workers,
             progress,
+            normalise=self.normalise,
             timeout=self.loader.worker_timeout,
             skip=self._skip if self.skip_bad else None,
             stopping=stopping,

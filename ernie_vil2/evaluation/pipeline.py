@@ -53,10 +53,15 @@ def evaluate(
     from ernie_vil2.evaluation.examples import write_predictions
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json
+    from ernie_vil2.models.precision import auto_cast, check_precision
 
     out = Path(out or Path(config.Global.output_dir) / "eval")
     evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad)
-    embeddings = evaluator.embed(model)
+    # on a GPU as fast as in training; on a CPU there is nothing to gain
+    amp = config.AMP if distributed.on_gpu() else {**config.AMP, "level": "O0"}
+    check_precision(amp)
+    with auto_cast(amp):
+        embeddings = evaluator.embed(model)
     if not distributed.is_main():
         return None
     assert embeddings is not None  # nothing stops it

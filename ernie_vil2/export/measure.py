@@ -18,6 +18,7 @@ from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Embeddings, embed_records
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
+from ernie_vil2.serving.gpu import device_for
 from ernie_vil2.serving.predictor import Predictor
 
 
@@ -88,7 +89,7 @@ class Measure:
 
     def _embed(self, precision: str) -> Embeddings:
         # bytes and strings go through the artefact's own transform and tokenizer
-        model = _AsModel(Predictor(self.artefact, precision, device(precision), verify=False))
+        model = _AsModel(Predictor(self.artefact, precision, device_for(precision), verify=False))
         embeddings = embed_records(
             model, self.records, self.artefact.transform(), self.artefact.tokenizer(), 32
         )
@@ -147,11 +148,6 @@ class _AsModel:
 
     def encode_text(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         return paddle.to_tensor(self.predictor.embed_ids(input_ids.numpy()))
-
-
-def device(precision: str) -> str:
-    """Where a precision runs: fp16 on a GPU, the others on the CPU."""
-    return "gpu" if precision == "fp16" else "cpu"
 
 
 def _lowest(a: np.ndarray, b: np.ndarray) -> float:

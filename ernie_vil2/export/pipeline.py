@@ -25,6 +25,7 @@ class Options:
     Attributes:
         precisions: of `PRECISIONS`; fp32 is always made.
         onnx: write ONNX programs too.
+        tensorrt: collect the shapes that TensorRT needs, of up to so many images or texts; 0: none.
         preprocess: the image program takes uint8 pixels [B, S, S, 3].
         prompts: templates for zero-shot classification, `{}` for the label.
         records: of `DataLoader.Eval`, to compare the other precisions with fp32 on.
@@ -41,6 +42,7 @@ class Options:
     calibration: int = 64
     min_cosine: float = 0.99
     max_recall_drop: float = 0.01
+    tensorrt: int = 0
 
 
 def export_model(
@@ -75,9 +77,13 @@ def export_model(
     for precision in options.precisions:
         if precision not in PRECISIONS:
             raise UserError(f'no precision "{precision}"{did_you_mean(precision, PRECISIONS)}')
-        if precision in processor.NEEDS:
-            processor.check(precision, processor.flags())
     runtime.prepare()  # before Paddle
+
+    from ernie_vil2.serving import gpu
+
+    for precision in options.precisions:
+        if gpu.device_for(precision) == "cpu":
+            processor.check(precision, processor.flags())
 
     from ernie_vil2.evaluation.trained import load_trained
     from ernie_vil2.export.programs import export
@@ -101,6 +107,8 @@ def export_model(
         _add_precisions(artefact, config, options, config_name, say)
         if options.onnx:
             _add_onnx(artefact, say)
+        if options.tensorrt:
+            _add_tensorrt(artefact, options.tensorrt, say)
         _add_paddle_serving(artefact, say)
         artefact.save()  # last, since it has the checksums of all the others
     say(f"exported to {save_dir}")
@@ -165,6 +173,13 @@ def _add_onnx(artefact: Artefact, say: Callable[[str], object]) -> None:
     to_onnx(artefact.folder / "fp32", artefact.folder / "onnx")
     difference = check_onnx(artefact.folder / "onnx", artefact)
     say(f"ONNX: largest difference from the model {max(difference.values()):.1e}")
+
+
+def _add_tensorrt(artefact: Artefact, max_batch: int, say: Callable[[str], object]) -> None:
+    from ernie_vil2.export.tensorrt import collect_shapes
+
+    collect_shapes(artefact, max_batch)
+    say(f"TensorRT: shapes of up to {max_batch} images or texts, {artefact.max_len} tokens each")
 
 
 def _add_paddle_serving(artefact: Artefact, say: Callable[[str], object]) -> None:

@@ -22,6 +22,7 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_transform
 from ernie_vil2.export.towers import ImageProgram, TextProgram
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.tf32 import full_float32
 
 GOLDEN_TEXTS = (
     "一只戴着帽子的猫在海边看日落",
@@ -104,6 +105,7 @@ def export(
             "paddle": paddle.__version__,
             **{name: version(name) for name in ("paddlenlp", "paddleclas")},
         },
+        golden_made={"device": _device_name(), "precision": "float32, TF32 off"},
     )
     if preprocess:
         image, shape, dtype = PixelProgram(model, mean, std), [None, size, size, 3], "uint8"
@@ -123,6 +125,12 @@ def _save(program: nn.Layer, stem: Path, spec: InputSpec) -> None:
     stem.with_suffix(".pdiparams.info").unlink(missing_ok=True)  # only for training on
 
 
+def _device_name() -> str:
+    """What runs the model: "cpu", or a GPU's name."""
+    device = paddle.get_device()
+    return paddle.device.cuda.get_device_name(device) if device.startswith("gpu") else device
+
+
 def weights_hash(model: nn.Layer) -> str:
     """SHA-256 over names, shapes and float32 values of all weights, whatever file holds them."""
     digest = hashlib.sha256()
@@ -138,8 +146,9 @@ def make_golden(model: DualEncoder, artefact: Artefact) -> Golden:
     images = [_png(*size, seed) for seed, size in enumerate(((97, 160), (160, 120), (64, 64)))]
     # normalised here, not by the program, since these vectors are to prove the program
     transform = eval_transform(artefact.image_size, artefact.mean, artefact.std)
-    image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
-    text_embeds = model.encode_text(paddle.to_tensor(artefact.tokenizer()(list(GOLDEN_TEXTS))))
+    with full_float32():  # TF32 would be off by more than what fp32 is held to
+        image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
+        text_embeds = model.encode_text(paddle.to_tensor(artefact.tokenizer()(list(GOLDEN_TEXTS))))
     return Golden(images, list(GOLDEN_TEXTS), image_embeds.numpy(), text_embeds.numpy())
 
 

@@ -9,11 +9,13 @@ import paddle
 from paddle import nn
 
 from ernie_vil2 import distributed
+from ernie_vil2.distributed.ring import Ring
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.losses.chunked import chunked_losses
 from ernie_vil2.losses.pairs import Pair, PairLike, Term
 from ernie_vil2.losses.plain import plain_losses
-from ernie_vil2.losses.targets import Ids, Targets, looked_at
+from ernie_vil2.losses.ring import ring_losses
+from ernie_vil2.losses.targets import Ids, Records, looked_at
 from ernie_vil2.views import DEFAULT_PAIRS, SOURCES, VIEWS
 
 
@@ -47,6 +49,9 @@ class MultiViewContrastive(nn.Layer):
         chunk: columns that are scored at a time, for memory linear in the global batch; 1024 is a
             good choice. None scores all at once by plain autograd. The numbers agree to float32
             rounding.
+        ring: whether the ranks' embeddings travel from rank to rank instead of being gathered, for
+            memory that grows with the local batch alone; with `chunk`, so many of a rank's at a
+            time. The numbers agree to float32 rounding.
 
     Raises:
         UserError: no pair has a weight above 0, a pair stands twice or is none, chunk is below 1.
@@ -58,6 +63,7 @@ class MultiViewContrastive(nn.Layer):
         multi_positive: bool = True,
         max_logit_scale: float = 100.0,
         chunk: int | None = None,
+        ring: bool = False,
     ):
         super().__init__()
         if isinstance(pairs, Mapping):
@@ -74,7 +80,7 @@ class MultiViewContrastive(nn.Layer):
         self.terms = [Term.of(pair, self.views) for pair in self.pairs]
         self.multi_positive = multi_positive
         self.max_log_scale = math.log(max_logit_scale)
-        self.chunk = chunk
+        self.chunk, self.ring = chunk, ring
         for pair in self.pairs:
             if pair.temperature and pair.learnable:
                 self._add_scalar(_temperature_name(pair), -math.log(pair.temperature))
@@ -132,7 +138,7 @@ class MultiViewContrastive(nn.Layer):
         for pair in self.pairs:
             if pair.temperature and pair.learnable:
                 log_scale = getattr(self, _temperature_name(pair))
-                log_scale.set_value(paddle.clip(log_scale, max=self.max_log_scale))
+                paddle.assign(paddle.clip(log_scale, max=self.max_log_scale), log_scale)
 
     def forward(
         self,
@@ -163,20 +169,32 @@ class MultiViewContrastive(nn.Layer):
             raise UserError(f"the loss needs the views {missing}, got {sorted(embeds)}")
         with paddle.amp.auto_cast(enable=False):
             rows = paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
-            columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
-            targets = Targets.gather(self.used_ids(ids, rows.shape[0]), rows.shape[0], valid)
+            if valid is None:
+                valid = paddle.ones([rows.shape[0]], dtype="bool")
+            records = Records(self.used_ids(ids, rows.shape[0]), valid)
             if not isinstance(logit_scale, paddle.Tensor):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])
             scales, biases = self.scales_and_biases(logit_scale)
-            inputs = (rows, columns, scales, biases, targets, self.terms)
-            if self.chunk is None:
-                losses, accuracies = plain_losses(*inputs)
-            else:
-                losses, accuracies = chunked_losses(*inputs, self.chunk)
-
+            losses, accuracies = self._losses(rows, scales, biases, records)
             weights = paddle.to_tensor([pair.weight for pair in self.pairs], dtype="float32")
             result = {"loss": (losses * weights).sum()}
             for pair, loss, accuracy in zip(self.pairs, losses, accuracies):
                 result[pair.name], result[f"{pair.name}/accuracy"] = loss, accuracy
             return result
+
+    def _losses(
+        self,
+        rows: paddle.Tensor,
+        scales: paddle.Tensor,
+        biases: paddle.Tensor,
+        records: Records,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Losses and accuracies of the pairs, float32 [P] both, by the way that was chosen."""
+        if self.ring:
+            return ring_losses(rows, scales, biases, records, self.terms, self.chunk, Ring())
+        columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
+        inputs = (rows, columns, scales, biases, records.gather(), self.terms)
+        if self.chunk is None:
+            return plain_losses(*inputs)
+        return chunked_losses(*inputs, self.chunk)

@@ -70,7 +70,7 @@ class _WholeLogits:
     """Per-row losses of logits [B, N], summed with their weights."""
 
     def __init__(self, targets: Targets, rule: Rule):
-        self.row_weight = targets.row_weight
+        self.row_weight = targets.row_weight()
         self.positive, self.seen = targets.masks(rule)
         self.count = self.positive.astype("float32").sum(-1).clip(min=1.0)  # [B], of positives
 

@@ -2,45 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import paddle
 
 from ernie_vil2.losses.plain import MASKED, softplus
+from ernie_vil2.losses.targets import Entries
 
 
 class BlockEntries:
-    """P entries of a [B, C] block, the few of one kind, which are read and written alone."""
+    """P entries of a [B, C] block, the few of one kind, which are read and written alone.
 
-    def __init__(self, row: paddle.Tensor, place: paddle.Tensor):
-        self.row, self._place = row, place  # int64 [P]; the place is in the flattened block
-        self._any = place.shape[0] > 0  # Paddle's kernels do not take empty inputs
+    There may be none. Then no operator is called, since none takes an empty tensor everywhere: a
+    GPU has no grid for it, and Paddle 2.6 no index_add.
+    """
 
-    def take(self, block: paddle.Tensor) -> paddle.Tensor:
-        """[B, C] -> [P]"""
-        return block.flatten().gather(self._place) if self._any else paddle.zeros([0])
+    def __init__(self, entries: Entries | None):
+        self._entries = entries
 
-    def put_(self, block: paddle.Tensor, values: paddle.Tensor | float) -> None:
+    def take(self, block: paddle.Tensor) -> paddle.Tensor | None:
+        """[B, C] -> [P]; None where there are none, which the other methods take for [P]."""
+        if self._entries is None:
+            return None
+        _, place = self._entries
+        return block.flatten().gather(place)
+
+    def put_(self, block: paddle.Tensor, values: paddle.Tensor | float | None) -> None:
         """Write values [P], or one number, into the block."""
-        if self._any:
+        if self._entries is not None:
+            row, place = self._entries
             shape = block.shape
-            block.reshape_([-1]).scatter_(self._place, self._full(values))
+            block.reshape_([-1]).scatter_(place, _full(row, values))
             block.reshape_(shape)
 
-    def add(self, x: paddle.Tensor, values: paddle.Tensor | float) -> paddle.Tensor:
+    def change_(
+        self, block: paddle.Tensor, change: Callable[[paddle.Tensor], paddle.Tensor]
+    ) -> None:
+        """Write what `change` makes of the entries [P] in their place."""
+        values = self.take(block)
+        if values is not None:
+            self.put_(block, change(values))
+
+    def add(self, x: paddle.Tensor, values: paddle.Tensor | float | None) -> paddle.Tensor:
         """x [B] plus each row's values [P], or one number for each."""
-        return paddle.index_add(x, self.row, 0, self._full(values)) if self._any else x
-
-    def maximum(self, x: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
-        """x [B] or each row's largest value, whichever is larger."""
-        if not self._any:
+        if self._entries is None:
             return x
-        return paddle.put_along_axis(x, self.row, values, 0, reduce="amax")
+        row, _ = self._entries
+        return paddle.index_add(x, row, 0, _full(row, values))
 
-    def at_rows(self, x: paddle.Tensor) -> paddle.Tensor:
-        """x [B] -> [P]"""
-        return x.gather(self.row) if self._any else paddle.zeros([0])
+    def maximum(self, x: paddle.Tensor, values: paddle.Tensor | None) -> paddle.Tensor:
+        """x [B] or each row's largest value, whichever is larger."""
+        if self._entries is None:
+            return x
+        return paddle.put_along_axis(x, self._entries[0], values, 0, reduce="amax")
 
-    def _full(self, values: paddle.Tensor | float) -> paddle.Tensor:
-        return paddle.full(self.row.shape, values) if isinstance(values, float) else values
+    def subtract_(self, block: paddle.Tensor, of_rows: paddle.Tensor) -> None:
+        """Take from each entry its row's number of [B]."""
+        if self._entries is not None:
+            row, _ = self._entries
+            self.change_(block, lambda values: values - of_rows.gather(row))
+
+
+def _full(row: paddle.Tensor, values: paddle.Tensor | float | None) -> paddle.Tensor:
+    return paddle.full(row.shape, values) if isinstance(values, float) else values
 
 
 class RunningLoss:
@@ -71,7 +95,7 @@ class RunningLoss:
         """Derivatives of the sum of weight x loss by a block's logits, in their place."""
         raise NotImplementedError
 
-    def rank(self, logits: paddle.Tensor, positives: BlockEntries) -> paddle.Tensor:
+    def rank(self, logits: paddle.Tensor, positives: BlockEntries) -> paddle.Tensor | None:
         """Compare a block of logits [B, C] with the best so far; returns its positives' [P]."""
         own = positives.take(logits)
         positives.put_(logits, MASKED)
@@ -117,7 +141,7 @@ class _Softmax(RunningLoss):
         weight: paddle.Tensor,
     ) -> paddle.Tensor:
         logits.subtract_(self._log_sum_exp().unsqueeze(1)).exp_().multiply_(weight.unsqueeze(1))
-        positives.put_(logits, positives.take(logits) - positives.at_rows(share * weight))
+        positives.subtract_(logits, share * weight)
         return logits
 
 
@@ -129,7 +153,8 @@ class _Sigmoid(RunningLoss):
         self.total = paddle.zeros([rows])
 
     def add(self, logits: paddle.Tensor, positives: BlockEntries) -> None:
-        positives.put_(logits, -self.rank(logits, positives))
+        self.rank(logits, positives)
+        positives.change_(logits, paddle.neg)
         self.total = self.total + softplus(logits).sum(-1)
 
     def loss(self, share: paddle.Tensor) -> paddle.Tensor:
@@ -142,9 +167,9 @@ class _Sigmoid(RunningLoss):
         share: paddle.Tensor,
         weight: paddle.Tensor,
     ) -> paddle.Tensor:
-        positives.put_(logits, -positives.take(logits))
+        positives.change_(logits, paddle.neg)
         logits.sigmoid_().multiply_(weight.unsqueeze(1))
-        positives.put_(logits, -positives.take(logits))
+        positives.change_(logits, paddle.neg)
         return logits
 
 

@@ -66,17 +66,60 @@ def looked_at(sources: tuple[str, str]) -> set[str]:
     return set().union(*_rule(sources, SOURCES))
 
 
+class Records:
+    """What this rank knows of its B records, and other ranks have to know of them.
+
+    Args:
+        ids: source -> int64 [B]; may be empty. All ranks have the same sources.
+        valid: bool [B]; what is False is neither anchor, positive nor negative.
+    """
+
+    def __init__(self, ids: Ids, valid: paddle.Tensor):
+        self.ids, self.valid = ids, valid
+
+    def rule(self, sources: tuple[str, str]) -> Rule:
+        """The rule for views of these two sources, given which ids are known."""
+        return _rule(sources, [_RECORD, *self.ids])
+
+    def keys(self) -> paddle.Tensor:
+        """Ids and validity as they travel to other ranks, int64 [B, K + 1]."""
+        return paddle.stack([*self.ids.values(), self.valid.astype("int64")], axis=1)
+
+    def against(self, keys: paddle.Tensor, first: int) -> Targets:
+        """The relation of these records to columns whose `keys` have come.
+
+        Args:
+            first: the column that is row 0's record, if the others came with it; see `Targets`.
+        """
+        *ids, valid = keys.unbind(1)  # (K + 1) x [N]
+        columns = dict(zip(self.ids, ids))
+        return Targets(self.ids, self.valid, columns, valid.astype("bool"), first)
+
+    def row_weight(self, count: int, valid_count: paddle.Tensor) -> paddle.Tensor:
+        """Float32 [B], with which rows are added up to this rank's share of the loss.
+
+        The mean over ranks of these sums is the mean over the valid rows of all ranks.
+
+        Args:
+            count, valid_count: the records of all ranks, and how many are valid (a float32 scalar).
+        """
+        rows = self.valid.shape[0]
+        return self.valid.astype("float32") * (count / rows / valid_count.clip(min=1.0))
+
+    def gather(self) -> Targets:
+        """Their relation to the records of all ranks, in one collective."""
+        first = distributed.rank() * self.valid.shape[0]
+        return self.against(distributed.all_gather(self.keys()), first)
+
+
 class Targets:
-    """The relation of B local rows to the N = WB columns of all ranks, without a B x N mask.
+    """The relation of B local rows to N columns, without a B x N mask.
 
     Args:
         ids, column_ids: source -> int64 [B], [N], the same sources in both.
         valid, column_valid: bool [B], [N]; what is False is neither anchor, positive nor negative.
-        first: the column that is row 0's record; the other rows' follow.
-
-    Attributes:
-        row_weight: float32 [B]; with it the mean over ranks of sums over rows is the mean over the
-            valid rows of all ranks.
+        first: the column that is row 0's record; the other rows' follow. Outside of 0 to N - 1
+            where the rows are not among these columns.
     """
 
     def __init__(
@@ -87,32 +130,23 @@ class Targets:
         column_valid: paddle.Tensor,
         first: int = 0,
     ):
-        rows, count = valid.shape[0], column_valid.shape[0]
-        records = paddle.arange(count)
-        self._rows = {_RECORD: records[first : first + rows], **ids}
-        self._columns = {_RECORD: records, **column_ids}
+        self.records = Records(ids, valid)
+        rows, columns = valid.shape[0], column_valid.shape[0]
+        self._rows = {_RECORD: paddle.arange(first, first + rows), **ids}
+        self._columns = {_RECORD: paddle.arange(columns), **column_ids}
         self.column_valid = column_valid
-        total = column_valid.astype("float32").sum().clip(min=1.0)
-        self.row_weight = valid.astype("float32") * (count / rows / total)  # [B]
-
-    @classmethod
-    def gather(cls, ids: Ids, rows: int, valid: paddle.Tensor | None) -> Targets:
-        """Of this rank's `rows` records and those of all ranks, in one collective.
-
-        Args:
-            ids: source -> int64 [B]; may be empty.
-            valid: bool [B], None where all are.
-        """
-        if valid is None:
-            valid = paddle.ones([rows], dtype="bool")
-        keys = paddle.stack([*ids.values(), valid.astype("int64")], axis=1)  # [B, K + 1]
-        columns = distributed.all_gather(keys).unbind(1)  # (K + 1) x [WB]
-        column_ids, column_valid = dict(zip(ids, columns)), columns[-1].astype("bool")
-        return cls(ids, valid, column_ids, column_valid, distributed.rank() * rows)
 
     def rule(self, sources: tuple[str, str]) -> Rule:
         """The rule for views of these two sources, given which ids are known."""
-        return _rule(sources, self._rows)
+        return self.records.rule(sources)
+
+    def valid_columns(self) -> paddle.Tensor:
+        """How many of the columns are valid, a float32 scalar."""
+        return self.column_valid.astype("float32").sum()
+
+    def row_weight(self) -> paddle.Tensor:
+        """That of the records, where the columns are the records of all ranks."""
+        return self.records.row_weight(self.column_valid.shape[0], self.valid_columns())
 
     def masks(self, rule: Rule) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Which columns are positives of a row, and which it sees at all; valid columns alone.
@@ -127,7 +161,9 @@ class Targets:
         left_out = self._agree(rule.left_out, self._columns) & ~positive
         return positive & self.column_valid, self.column_valid & ~left_out
 
-    def entries(self, columns: paddle.Tensor, rules: Collection[Rule]) -> dict[Rule, list[Entries]]:
+    def entries(
+        self, columns: paddle.Tensor, rules: Collection[Rule]
+    ) -> dict[Rule, list[Entries | None]]:
         """The positives, and what is left out, of some columns only.
 
         Args:
@@ -135,21 +171,22 @@ class Targets:
 
         Returns:
             Rule -> [positives, left out] of the block [B, C], each as (row, place in the flattened
-            block), int64 [P] both, where P is the number of such entries.
+            block), int64 [P] both, where P is the number of such entries; None where it is 0.
         """
         sources = dict.fromkeys(s for rule in rules for each in rule for s in each)
         ids = {source: self._columns[source].gather(columns) for source in sources}
-        place = self._agree(sources, ids).flatten().nonzero().flatten()  # the few that matter
+        place = places(self._agree(sources, ids).reshape([-1]))  # the few that matter
+        if place is None:
+            return {rule: [None, None] for rule in rules}
         row, column = place // len(columns), place % len(columns)
-        if _is_empty(place):
-            return {rule: [(row, place), (row, place)] for rule in rules}
         agree = {s: self._rows[s].gather(row) == ids[s].gather(column) for s in sources}  # [P]
         found = {}
         for rule in rules:
             positive = _any(agree[source] for source in rule.positive)
-            left_out = [agree[source] & ~positive for source in rule.left_out]
-            which = positive, _any(left_out) if left_out else paddle.zeros_like(positive)
-            found[rule] = [_picked(row, place, each) for each in which]
+            found[rule] = [_picked(row, place, positive), None]
+            if rule.left_out:
+                left_out = _any(agree[source] for source in rule.left_out) & ~positive
+                found[rule][1] = _picked(row, place, left_out)
         return found
 
     def _agree(self, sources: Iterable[str], ids: Ids) -> paddle.Tensor:
@@ -161,14 +198,19 @@ def _any(masks: Iterable[paddle.Tensor]) -> paddle.Tensor:
     return functools.reduce(paddle.logical_or, masks)
 
 
-def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> Entries:
+def places(mask: paddle.Tensor) -> paddle.Tensor | None:
+    """Where a bool [n] is True, int64 [P]; None where it nowhere is, for no operator to get that.
+
+    On a GPU the grid of an empty tensor is an error that shows at a later launch.
+    """
+    found = mask.nonzero()  # [P, 1]
+    return found.flatten() if found.shape[0] else None
+
+
+def _picked(row: paddle.Tensor, place: paddle.Tensor, which: paddle.Tensor) -> Entries | None:
     """The entries for which `which` is True."""
-    index = which.nonzero().flatten()
-    if index.shape[0] == place.shape[0]:
-        return row, place
-    return (index, index) if _is_empty(index) else (row.gather(index), place.gather(index))
-
-
-def _is_empty(entries: paddle.Tensor) -> bool:
-    """Whether there are none: paddle 2.6 has no index_add of nothing, and a GPU no empty grid."""
-    return entries.shape[0] == 0
+    index = places(which)
+    if index is None:
+        return None
+    all_of_them = index.shape[0] == place.shape[0]
+    return (row, place) if all_of_them else (row.gather(index), place.gather(index))

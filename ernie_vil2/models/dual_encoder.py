@@ -98,7 +98,9 @@ class DualEncoder(nn.Layer):
     @paddle.no_grad()
     def clamp_logit_scale(self) -> None:
         """Bring the parameter itself back to the maximum; call it after each optimizer step."""
-        self.temperature.set_value(paddle.clip(self.temperature, max=self._clamped_temperature))
+        # not `set_value`, which copies through the host
+        clamped = paddle.clip(self.temperature, max=self._clamped_temperature)
+        paddle.assign(clamped, self.temperature)
 
     def layers_above(self, name: str) -> int:
         """How many layers lie between a parameter and its tower's head, for layer-wise decay.

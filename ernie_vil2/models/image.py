@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.limits import BELOW_ONE
 from ernie_vil2.models.image_backbone import VisionTransformer, build_backbone, load_pretrained
 from ernie_vil2.models.recompute import recompute_block
 
@@ -25,6 +26,7 @@ class ImageTower(nn.Layer):
         out_dim: None gives the backbone's features; a number, a Linear to it.
         activation: of that Linear, "tanh" or None.
         recompute: run each block again in the backward pass instead of keeping its activations.
+        patch_dropout: the share of each image's patches that training leaves out.
 
     Raises:
         UserError: an unknown name, a size that the backbone does not take, weights out of reach.
@@ -45,6 +47,7 @@ class ImageTower(nn.Layer):
         out_dim: int | None = None,
         activation: str | None = None,
         recompute: bool = False,
+        patch_dropout: float = 0.0,
     ):
         super().__init__()
         sizes = {
@@ -73,6 +76,8 @@ class ImageTower(nn.Layer):
         if recompute and not isinstance(self.backbone, VisionTransformer):
             raise UserError(f"Arch.Image.recompute works on vision transformers, not on {name}")
         self.recompute = recompute
+        if patch_dropout:
+            self._drop_patches(patch_dropout)
         self.width = _probe(self.backbone, name, self.img_size)
         self.head = None
         if out_dim is not None:
@@ -90,6 +95,16 @@ class ImageTower(nn.Layer):
             features = self.backbone(pixel_values)
         features = _pool(features)  # [B, C] or [B, C, h, w] -> [B, C]
         return features if self.head is None else self.head(features)
+
+    def _drop_patches(self, share: float) -> None:
+        if not 0 <= share < 1:
+            raise UserError(f"Arch.Image.patch_dropout is {share}: expected {BELOW_ONE.words}")
+        if not isinstance(self.backbone, VisionTransformer):
+            raise UserError(
+                f"Arch.Image.patch_dropout is {share}, which needs a vision transformer with a "
+                f"class token, and {self.name} is none: set it to 0"
+            )
+        self.backbone.patch_dropout = share
 
     def layer_of(self, name: str) -> int:
         """The depth of a parameter, by its name in this layer: 0 stem, 1..n, n + 1 head."""

@@ -15,6 +15,7 @@ from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.files.pdparams import read_pdparams
+from ernie_vil2.models.patches import drop_patches
 from ernie_vil2.models.pretrained import fill_pretrained
 
 # A number of classes that no backbone has as a width of its own: it tells which layer is the
@@ -185,6 +186,9 @@ class VisionTransformer(nn.Layer):
 
     PaddleClas's own forward reads module globals that the next model built overwrites, and for one
     of its CLIP names drops the class token, so only the parts are used.
+
+    Attributes:
+        patch_dropout: the share of each image's patches that training leaves out.
     """
 
     def __init__(self, vit: nn.Layer):
@@ -196,6 +200,7 @@ class VisionTransformer(nn.Layer):
         self.ln_pre = getattr(vit, "ln_pre", None) or nn.Identity()
         self.blocks = vit.blocks
         self.norm = vit.norm
+        self.patch_dropout = 0.0
 
     def forward(
         self, pixel_values: paddle.Tensor, run_block: Callable[..., paddle.Tensor] | None = None
@@ -207,6 +212,8 @@ class VisionTransformer(nn.Layer):
         x = paddle.concat([cls_token, x], axis=1)  # [B, 1 + N, C]
         if self.pos_embed is not None:
             x = x + self.pos_embed
+        if self.training and self.patch_dropout:
+            x = drop_patches(x, self.patch_dropout)  # [B, 1 + N, C] -> [B, 1 + K, C]
         x = self.pos_drop(self.ln_pre(x))
         for block in self.blocks:
             x = block(x) if run_block is None else run_block(block, x)

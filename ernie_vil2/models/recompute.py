@@ -6,6 +6,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import recompute
+from ernie_vil2.models.precision import casting_again
 
 
 def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
@@ -17,7 +18,7 @@ def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
     """
     if not paddle.is_grad_enabled():
         return block(*inputs)
-    state = paddle.get_rng_state()
+    state, casting = paddle.get_rng_state(), casting_again()
     replaying = False
 
     def run(*inputs: paddle.Tensor) -> paddle.Tensor:
@@ -28,7 +29,8 @@ def recompute_block(block: nn.Layer, *inputs: paddle.Tensor) -> paddle.Tensor:
         now = paddle.get_rng_state()
         paddle.set_rng_state(state)
         try:
-            return block(*inputs)
+            with casting:
+                return block(*inputs)
         finally:
             paddle.set_rng_state(now)
 

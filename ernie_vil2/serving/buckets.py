@@ -26,3 +26,8 @@ def by_length(ids: np.ndarray, rows: int) -> Iterator[tuple[np.ndarray, int]]:
     for start in range(0, len(order), rows):
         part = order[start : start + rows]
         yield part, int(widths[part].max())
+
+
+def widths(longest: int) -> list[int]:
+    """The widths that `by_length` gives for texts padded to `longest` tokens, rising."""
+    return [*range(BUCKET, longest, BUCKET), longest]

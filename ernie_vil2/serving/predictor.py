@@ -12,13 +12,11 @@ from PIL import Image
 
 from ernie_vil2 import runtime
 from ernie_vil2.artefact.folder import TOWERS, Artefact
-from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.data.decode import rgb_pixels
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.serving import fork
-from ernie_vil2.serving.buckets import by_length
-from ernie_vil2.serving.program import Program
+from ernie_vil2.serving.tower import Tower, TowerOptions
 
 
 class Predictor:
@@ -29,12 +27,15 @@ class Predictor:
 
     Args:
         folder: that tools/export.py wrote.
-        precision: one that was exported: "fp32", "bf16" (CPUs with AVX512-BF16), "int8"
-            (CPU), "fp16" (GPU).
+        precision: one that was exported: "fp32", "bf16" (CPUs with AVX512-BF16, GPUs from Ampere
+            on), "int8" (CPU), "fp16" (GPU).
         device: "cpu", "gpu" or "gpu:1".
         threads: of the CPU; None: all usable cores.
         batch_size: most items of one run.
-        tensorrt: let TensorRT run what it can, on a GPU.
+        tensorrt: let TensorRT run what it can, on a GPU, in fp32 or fp16: its engines are built
+            now, which takes minutes, or were kept from another time. Needs an artefact that was
+            exported with its shapes.
+        tensorrt_cache: where they are kept; None: `~/.cache/ernie_vil2/tensorrt`.
         verify: compare with the artefact's golden vectors now.
 
     Attributes:
@@ -56,16 +57,20 @@ class Predictor:
         batch_size: int = 32,
         tensorrt: bool = False,
         verify: bool = True,
+        tensorrt_cache: str | os.PathLike | None = None,
     ):
         self.artefact = folder if isinstance(folder, Artefact) else Artefact.open(folder)
         self.embed_dim, self.logit_scale = self.artefact.embed_dim, self.artefact.logit_scale
         self.precision, self.batch_size = precision, batch_size
         self.tokenizer, self.transform = self.artefact.tokenizer(), self.artefact.transform()
         self._threads = threads or runtime.usable_cores()
-        options = precision, device, self._threads, tensorrt
         self.start_pool()
-        found = self._pool.map(lambda tower: self.artefact.program(tower, precision), TOWERS)
-        self._programs = {tower: Program(*files, *options) for tower, files in zip(TOWERS, found)}
+        # checksums, of both towers at a time
+        list(self._pool.map(lambda tower: self.artefact.program(tower, precision), TOWERS))
+        options = TowerOptions(
+            precision, device, self._threads, batch_size, tensorrt, tensorrt_cache
+        )
+        self._towers = {name: Tower(self.artefact, name, options) for name in TOWERS}
         fork.protect(self)
         if verify:
             self.verify()
@@ -88,7 +93,7 @@ class Predictor:
         embeds = np.empty([len(images), self.embed_dim], np.float32)
         for part in _slices(len(images), self.batch_size):
             pixels = self._pool.map(self._pixels, range(part.start, part.stop), images[part])
-            embeds[part] = self._programs["image"](np.stack(list(pixels)))
+            embeds[part] = self.embed_pixels(np.stack(list(pixels)))
         return embeds
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
@@ -105,10 +110,7 @@ class Predictor:
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """What `artefact.transform()` gave, stacked: [N, ...] -> float32 [N, D]."""
-        embeds = np.empty([len(pixels), self.embed_dim], np.float32)
-        for part in _slices(len(pixels), self.batch_size):
-            embeds[part] = self._programs["image"](pixels[part])
-        return embeds
+        return self._towers["image"](pixels)
 
     def embed_ids(self, ids: np.ndarray) -> np.ndarray:
         """int64 [N, L], padded with 0 -> float32 [N, D].
@@ -118,43 +120,15 @@ class Predictor:
         Raises:
             UserError: ids that the text tower has no rows for.
         """
-        ids = self._checked(ids)
-        embeds = np.empty([len(ids), self.embed_dim], np.float32)
-        for rows, width in by_length(ids, self.batch_size):
-            embeds[rows] = self._programs["text"](ids[rows, :width])
-        return embeds
+        return self._towers["text"](ids)
 
     def verify(self) -> dict[str, float]:
         """{"image", "text"}: the largest difference from the training model's golden vectors.
 
         Raises:
-            UserError: fp32 is off by more than 1e-5, or another precision has a lower cosine than
-                the exporter allowed it.
+            UserError: as `Tower.verify`.
         """
-        golden = self.artefact.golden()
-        found = {
-            "image": (self.encode_image(golden.images), golden.image_embeds),
-            "text": (self.encode_text(golden.texts), golden.text_embeds),
-        }
-        least = None
-        if self.precision != "fp32":
-            least = self.artefact.precisions[self.precision].get("min_cosine", 0.99)
-        where = f"{self.artefact.folder} in {self.precision}"
-        return {tower: check_golden(where, tower, *both, least) for tower, both in found.items()}
-
-    def _checked(self, ids: np.ndarray) -> np.ndarray:
-        """The ids, without padding beyond the last position.
-
-        Outside its tables Paddle reads anything, or ends the process.
-        """
-        rows, positions = self.artefact.vocab_size, self.artefact.max_positions
-        if ids.ndim != 2 or ids.dtype != np.int64:
-            raise UserError(f"ids are {ids.dtype} {list(ids.shape)}: expected int64 [N, L]")
-        if ids.size and (ids.min() < 0 or ids.max() >= rows):
-            raise UserError(f"ids from {ids.min()} to {ids.max()}: expected 0 to {rows - 1}")
-        if ids[:, positions:].any():
-            raise UserError(f"a text of up to {ids.shape[1]} tokens: expected at most {positions}")
-        return ids[:, :positions]
+        return {name: tower.verify() for name, tower in self._towers.items()}
 
     def _pixels(self, index: int, image) -> np.ndarray:
         try:
@@ -167,7 +141,7 @@ class Predictor:
 
     def locks(self) -> list:
         """Held while a program runs."""
-        return [program.lock for program in self._programs.values()]
+        return [tower.program.lock for tower in self._towers.values()]
 
     def start_pool(self) -> None:
         """Threads that decode: new ones, also in the child of a fork."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ernie_vil2 import processor, runtime
 from ernie_vil2.errors import UserError
+from ernie_vil2.serving import gpu, tensorrt
 
 # Left to choose, Paddle 2.6 also takes operators that oneDNN has no bfloat16 kernel for.
 BF16_OPERATORS = {
@@ -23,30 +25,52 @@ BF16_OPERATORS = {
 
 
 class Program:
-    """One tower on one device: an array in, an array out, for one thread at a time."""
+    """One tower on one device: an array in, an array out, for one thread at a time.
 
-    def __init__(self, program, weights, precision, device, threads, tensorrt):
+    Args:
+        program, weights: files.
+        precision: "fp32", "bf16", "fp16" or "int8".
+        device: "cpu", "gpu" or "gpu:1".
+        threads: of the CPU.
+        engine: TensorRT's, on a GPU.
+
+    Raises:
+        UserError: what this device cannot run, or files that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        program: Path,
+        weights: Path,
+        precision: str = "fp32",
+        device: str = "cpu",
+        threads: int = 1,
+        engine: tensorrt.Engine | None = None,
+    ):
         runtime.prepare()  # before Paddle
         import paddle
         from paddle import inference
 
-        config = inference.Config(str(program), str(weights))
-        config.disable_glog_info()
-        # 3.3.1 looks for a pass that it lacks
-        config.enable_memory_optim(paddle.__version__ < "3")
-        if device == "cpu":
-            _use_cpu(config, precision, threads)
-        else:
-            _use_gpu(config, precision, device, tensorrt)
+        from ernie_vil2.distributed import probe
+
+        if program.suffix == ".json" and paddle.__version__ < "3":
+            raise UserError(
+                f"{program} is a program of Paddle 3, this is Paddle {paddle.__version__}: export "
+                "the model with Paddle 2.6"
+            )
+        config = make_config(program, weights, precision, device, threads, engine)
         try:
             # bfloat16's passes print whatever they are told
-            with _last_words(quiet=precision == "bf16"):
+            with _last_words(quiet=precision == "bf16"), tensorrt.kept(engine):
                 self._predictor = inference.create_predictor(config)
+        except UserError:
+            raise
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
             reason = " ".join(str(error).split())[:200]
+            remedy = None if device == "cpu" else probe.remedy(str(error))
             raise UserError(
-                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} "
-                f"({reason}): export or copy the model again"
+                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} on "
+                f"{device} ({reason}): {remedy or 'export or copy the model again'}"
             ) from error
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
@@ -60,6 +84,35 @@ class Program:
             self._input.copy_from_cpu(np.ascontiguousarray(array))
             self._predictor.run()
             return self._output.copy_to_cpu()
+
+
+def make_config(
+    program: Path,
+    weights: Path,
+    precision: str,
+    device: str,
+    threads: int,
+    engine: tensorrt.Engine | None,
+) -> Any:
+    """The `paddle.inference.Config` of a `Program`.
+
+    Raises:
+        UserError: what this device cannot run.
+    """
+    import paddle
+    from paddle import inference
+
+    config = inference.Config(str(program), str(weights))
+    config.disable_glog_info()
+    # 3.3.1 looks for a pass that it lacks
+    config.enable_memory_optim(paddle.__version__ < "3")
+    if device == "cpu":
+        _use_cpu(config, precision, threads)
+        return config
+    gpu.configure(config, precision, device)
+    if engine is not None:
+        tensorrt.configure(config, precision, engine)
+    return config
 
 
 def _use_cpu(config, precision: str, threads: int) -> None:
@@ -81,37 +134,6 @@ def _use_cpu(config, precision: str, threads: int) -> None:
         config.set_bfloat16_op(BF16_OPERATORS)
     if precision == "int8":
         config.switch_ir_optim(False)  # the exporter had it done
-
-
-def _use_gpu(config, precision: str, device: str, tensorrt: bool) -> None:
-    import paddle
-    from paddle import inference
-
-    match = re.fullmatch(r"gpu(?::([0-9]+))?", device)
-    if not match:
-        raise UserError(f'device "{device}": expected cpu, gpu or gpu:<number>')
-    number = int(match[1] or 0)
-    count = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    if number >= count:
-        raise UserError(f"device {device}: this Paddle sees {count} GPUs; use device cpu")
-    if precision not in ("fp32", "fp16"):
-        raise UserError(f"precision {precision} on {device}: expected fp32 or fp16 on a GPU")
-    half = precision == "fp16"
-    types = inference.PrecisionType
-    # MiB of memory to begin with
-    config.enable_use_gpu(256, number, types.Half if half else types.Float32)
-    if tensorrt:
-        if inference.get_trt_compile_version() == (0, 0, 0):
-            raise UserError("tensorrt: this Paddle was built without TensorRT; leave it off")
-        config.enable_tensorrt_engine(
-            workspace_size=1 << 30,
-            max_batch_size=1,  # of static shapes only
-            min_subgraph_size=3,
-            precision_mode=types.Half if half else types.Float32,
-            use_static=False,
-            use_calib_mode=False,
-        )
-        config.enable_tuned_tensorrt_dynamic_shape()  # ranges are taken from what runs
 
 
 @contextmanager

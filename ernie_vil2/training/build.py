@@ -14,10 +14,13 @@ from paddle import nn
 from ernie_vil2 import distributed
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.distributed import groups
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
+from ernie_vil2.models.precision import check_precision, halve
+from ernie_vil2.tf32 import allow_tf32
 from ernie_vil2.training import optim
 from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.objective import Objective
@@ -37,13 +40,15 @@ def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
         config.Loss.multi_positive,
         config.Loss.logit_scale["max"],
         config.Loss.chunk,
+        config.Loss.ring,
     )
     towers = {"image": model.image_tower, "text": model.text_tower}
     frozen = [towers[name] for name in config.Optimizer.freeze]
     for tower in frozen:
         for parameter in tower.parameters():
             parameter.stop_gradient = True
-    return Objective(model, loss, config.Views.image, config.Views.text), frozen
+    normalise = Normalise(config.Transform.mean, config.Transform.std)
+    return Objective(model, loss, config.Views.image, config.Views.text, normalise), frozen
 
 
 def trainable(layer: nn.Layer) -> dict[str, paddle.Tensor]:
@@ -91,26 +96,23 @@ def check_batch_norm(objective: Objective, plan: Plan) -> None:
         )
 
 
-def build_amp(config: Config, objective: Objective) -> tuple[dict, paddle.amp.GradScaler]:
-    """Arguments of auto_cast, and the scaler; under O2 weights become half precision here."""
+def build_amp(config: Config, objective: Objective) -> tuple[paddle.amp.GradScaler, dict]:
+    """The scaler of the loss, and what the weights were that become half precision here (O2).
+
+    Raises:
+        UserError: the device cannot do what `AMP` asks for.
+    """
     amp = config.AMP
-    enable = amp.level != "O0"
-    if enable and not distributed.on_gpu():
-        raise UserError(
-            f"AMP.level is {amp.level}, which needs a GPU, and this run is on the CPU: set it to O0"
-        )
+    check_precision(amp)
+    allow_tf32(amp.tf32)
+    originals = {}
     if amp.level == "O2":
-        paddle.amp.decorate(
-            objective,
-            level="O2",
-            dtype=amp.dtype,
-            # temperatures are too fine for half precision; the layers below are not excluded
-            excluded_layers=[DualEncoder, MultiViewContrastive],
-        )
+        # temperatures are too fine for half precision; the layers below are not excluded
+        originals = halve(objective, amp.dtype, keep=(DualEncoder, MultiViewContrastive))
     scaler = paddle.amp.GradScaler(
-        enable=enable and amp.dtype == "float16", init_loss_scaling=amp.init_loss_scaling
+        enable=amp.level != "O0" and amp.dtype == "float16", init_loss_scaling=amp.init_loss_scaling
     )
-    return {"enable": enable, "level": amp.level, "dtype": amp.dtype}, scaler
+    return scaler, originals
 
 
 def build_optimizer(config: Config, objective: Objective, owned: Mapping, scheduler):
@@ -124,8 +126,7 @@ def build_optimizer(config: Config, objective: Objective, owned: Mapping, schedu
         parameters, config.Optimizer.groups, config.Optimizer.weight_decay, lr_scales
     )
     log.info(optim.format_groups(groups, parameters))
-    half = config.AMP.level == "O2"
-    return optim.build_optimizer(config.Optimizer, groups, owned, scheduler, half)
+    return optim.build_optimizer(config.Optimizer, groups, owned, scheduler)
 
 
 def build_ema(config: Config, owned: Mapping) -> EMA | None:

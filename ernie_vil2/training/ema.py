@@ -26,9 +26,12 @@ class EMA:
         """Take the parameters' present values in."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        share = paddle.full([], 1 - decay, "float32")
         for name, p in self.parameters.items():
-            average = self.average[name]
-            paddle.assign(average * decay + p.astype("float32") * (1 - decay), average)
+            # In one operation and in place: average + share * (p - average), which leaves an
+            # average that is there already where it is.
+            value = p if p.dtype == paddle.float32 else p.astype("float32")  # which would copy
+            self.average[name].lerp_(value, share)
 
     @contextlib.contextmanager
     def applied(self):

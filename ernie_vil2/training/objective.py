@@ -8,21 +8,34 @@ from contextlib import nullcontext
 import paddle
 from paddle import nn
 
+from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder
 
 
 class Objective(nn.Layer):
-    """Towers and loss as one layer: data parallelism sees one forward and all parameters."""
+    """Towers and loss as one layer: data parallelism sees one forward and all parameters.
 
-    def __init__(self, model: DualEncoder, loss: MultiViewContrastive, image_views, text_views):
+    Args:
+        normalise: what it makes of pixels before the image tower sees them; None: the official
+            `Normalise`.
+    """
+
+    def __init__(
+        self,
+        model: DualEncoder,
+        loss: MultiViewContrastive,
+        image_views,
+        text_views,
+        normalise: Normalise | None = None,
+    ):
         super().__init__()
-        self.model, self.loss = model, loss
+        self.model, self.loss, self.normalise = model, loss, normalise or Normalise()
         self.image_views, self.text_views = list(image_views), list(text_views)
 
     def embed(self, pixel_values, input_ids) -> dict[str, paddle.Tensor]:
         """View -> [B, D], L2-normalised, of a batch of `ViewMaker.collate`."""
-        image_embeds, text_embeds = self.model(pixel_values, input_ids)
+        image_embeds, text_embeds = self.model(self.normalise(pixel_values), input_ids)
         embeds = dict(zip(self.image_views, image_embeds.chunk(len(self.image_views))))
         embeds.update(zip(self.text_views, text_embeds.chunk(len(self.text_views))))
         return embeds

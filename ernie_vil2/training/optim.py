@@ -10,6 +10,7 @@ from typing import NamedTuple
 import paddle
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.training.fused_adamw import FusedAdamW
 
 OPTIMIZERS = {"AdamW": paddle.optimizer.AdamW, "Lamb": paddle.optimizer.Lamb}
 
@@ -81,27 +82,28 @@ def parameter_groups(
     return [Group(*setting, names) for setting, names in groups.items()]
 
 
-def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler, half):
+def build_optimizer(config: Mapping, groups: list[Group], parameters: Mapping, scheduler):
     """The optimizer of `Optimizer` in the configuration.
 
     It does not clip, since Paddle's optimizers would clip each group by itself: see
     `Parallel.clip_gradients`.
 
     Args:
-        parameters: name -> Parameter, those of the groups that this process owns.
-        half: keep float32 masters of half-precision weights (AMP O2).
+        parameters: name -> Parameter, float32, those of the groups that this process owns.
     """
     if config["name"] not in OPTIMIZERS:
         raise UserError(
             f'no optimizer is named "{config["name"]}"{did_you_mean(config["name"], OPTIMIZERS)}'
         )
+    optimizer_class = OPTIMIZERS[config["name"]]
+    if config["name"] == "AdamW" and config["fused"]:
+        optimizer_class = FusedAdamW
     decay_key = "lamb_weight_decay" if config["name"] == "Lamb" else "weight_decay"
-    return OPTIMIZERS[config["name"]](
+    return optimizer_class(
         learning_rate=scheduler,
         beta1=config["beta1"],
         beta2=config["beta2"],
         epsilon=config["epsilon"],
-        multi_precision=half,
         parameters=[
             {
                 "params": [parameters[name] for name in group.names if name in parameters],

@@ -18,7 +18,7 @@ _HARMLESS = (
     "Global.save_interval", "Global.keep_checkpoints", "Global.keep_every",
     "Global.histogram_interval",
     "Global.sample_views", "Tokenizer.vocab_file", "Arch.Image.pretrained", "Arch.Text.pretrained",
-    "DataLoader.Train.num_workers", "DataLoader.Train.worker_timeout",
+    "Optimizer.fused", "DataLoader.Train.num_workers", "DataLoader.Train.worker_timeout",
     "DataLoader.Eval.num_workers", "DataLoader.Eval.batch_size",
     "Distributed.engine", "Distributed.dp_degree", "Distributed.sharding_degree",
     "Distributed.hang_timeout", "Metric.bootstrap", "Metric.block",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
 from ernie_vil2.training.runlog import SilentLog
@@ -14,12 +12,10 @@ def draw(run_log: SilentLog, stream: Stream, config: Config) -> None:
     """Show the views of the first `Global.sample_views` records, on the main rank."""
     if not distributed.is_main():
         return  # without reading them
-    views, transform = stream.dataset.views, config.Transform
-    mean, std = (np.array(transform[k]).reshape(3, 1, 1) for k in ("mean", "std"))
+    views = stream.dataset.views
     for number, index in enumerate(stream.order().indices(0)[: config.Global.sample_views]):
         sample = stream.dataset[0, number, int(index)]
         for view in views.image_views:
-            pixels = np.clip((sample[view] * std + mean) * 255, 0, 255).astype(np.uint8)
-            run_log.picture(f"views/{number}/{view}", pixels.transpose(1, 2, 0))
+            run_log.picture(f"views/{number}/{view}", sample[view].transpose(1, 2, 0))
         for view in views.text_views:
             run_log.text(f"views/{number}/{view}", views.tokenizer.decode(sample[view]))

@@ -16,6 +16,7 @@ from ernie_vil2.checkpoints import training_state
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
 from ernie_vil2.distributed.parallel import build_parallel
+from ernie_vil2.models.precision import auto_cast
 from ernie_vil2.training.build import (
     batch_norms,
     build_amp,
@@ -44,7 +45,7 @@ class Step:
 
     Attributes:
         parallel: the objective as the processes share it.
-        amp: arguments of `paddle.amp.auto_cast`.
+        amp: the section `AMP` of the configuration, as `precision.auto_cast` takes it.
         ema: the averages of the weights, where the configuration asks for them.
     """
 
@@ -57,9 +58,21 @@ class Step:
         self._statistics: list[tuple] = []  # of batch norms: where they are, and as they were
         self.scheduler = build_scheduler(config.LRScheduler, total_steps)
         # halves the weights, which the optimizer has to know and sharding shares out
-        self.amp, self.scaler = build_amp(config, objective)
+        self.amp = config.AMP
+        self.scaler, originals = build_amp(config, objective)
+        learning = trainable(objective)
+        # of weights that do not learn, for checkpoints, which hold no halves
+        self._frozen = {
+            name: original.numpy()
+            for name, original in originals.items()
+            if name not in learning and distributed.is_main()
+        }
         self.parallel = build_parallel(
-            objective, trainable(objective), config.Distributed.sharding, sharding_engine(config)
+            objective,
+            learning,
+            config.Distributed.sharding,
+            {name: original for name, original in originals.items() if name in learning},
+            sharding_engine(config),
         )
         self.optimizer = build_optimizer(config, objective, self.parallel.owned, self.scheduler)
         self.ema = build_ema(config, self.parallel.owned)
@@ -79,7 +92,7 @@ class Step:
             (t, t.clone()) for n in self._batch_norms for t in (n._mean, n._variance)
         ]
         parts = []
-        with paddle.amp.auto_cast(**self.amp):
+        with auto_cast(self.amp):
             for number, (micro_batches, own_seeds) in enumerate(zip(batches, seeds), start=1):
                 parts.append(
                     backward(
@@ -108,6 +121,7 @@ class Step:
     def apply(self) -> None:
         """Let the weights follow the gradients."""
         self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.parallel.publish()
         self._finish()
         if self.ema:
@@ -117,11 +131,14 @@ class Step:
         """Leave the model as it was before the step, which counts all the same."""
         for tensor, before in self._statistics:
             paddle.assign(before, tensor)
+        if self.scaler.is_enable():
+            # What `update` does beside judging the scale, for which the step at hand is no reason:
+            # gradients that overflow are no fault, see `judged_norm`.
+            self.scaler._optimizer_states.clear()
         self._finish()
 
     def _finish(self) -> None:
         self._statistics = []
-        self.scaler.update()
         self.parallel.clear_gradients(self.optimizer)
         self.scheduler.step()
         self.objective.clamp()
@@ -147,7 +164,7 @@ class Step:
     def _not_finite(self, batches: Sequence[list]) -> list[int]:
         found: list[int] = []
         self.objective.eval()
-        with paddle.no_grad(), paddle.amp.auto_cast(**self.amp):
+        with paddle.no_grad(), auto_cast(self.amp):
             for b in itertools.chain.from_iterable(batches):
                 embeds = self.objective.embed(b["pixel_values"], b["input_ids"])
                 finite = paddle.stack([e.isfinite().all(-1) for e in embeds.values()]).all(0)
@@ -156,10 +173,13 @@ class Step:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, every process has all weights, averaged where EMA is on."""
+        """For an evaluation: every process has all weights, averaged where EMA is on.
+
+        Inside, forwards compute in the precision of training.
+        """
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             self.parallel.publish()
-            with self.parallel.whole():
+            with self.parallel.whole(), auto_cast(self.amp):
                 yield
         self.parallel.publish()
 
@@ -167,10 +187,12 @@ class Step:
 
     def save(self, checkpoints: CheckpointWriter, state: Mapping, best: bool) -> None:
         """Begin to write weights, moments and averages, with `state`."""
-        average = self.parallel.gather(self.ema.average) if self.ema else None
+        gather, masters = self.parallel.gather, self.parallel.masters
+        average = gather(self.ema.average) if self.ema else None
+        full = {**self._frozen, **(gather(masters.full) if masters.halves else {})}
         with self.parallel.whole():
             tensors = training_state.collect(
-                self.objective, self.optimizer, average, distributed.is_main()
+                self.objective, self.optimizer, average, full, distributed.is_main()
             )
             checkpoints.save(*tensors, state, best)
 
@@ -185,6 +207,7 @@ class Step:
                 self.scheduler,
                 self.ema,
                 self.parallel.owned.keys(),
+                {**self._frozen, **self.parallel.masters.full},
             )
 
     def state_dict(self) -> dict:

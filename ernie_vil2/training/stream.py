@@ -18,6 +18,7 @@ from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
+from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.training.plan import Plan
 
 
@@ -54,7 +55,7 @@ class Stream:
             plan,
             config.Global.seed,
             loader.shuffle,
-            loader.num_workers,
+            worker_count(loader.num_workers, "DataLoader.Train"),
             loader.worker_timeout,
             distributed.rank(),
             distributed.world_size(),

@@ -136,6 +136,9 @@ def test_descriptions_that_are_none(folder, content, message):
         ("precisions", {"fp32": {"min_cosine": 2}}, "says precisions.fp32 {'min_cosine': 2}"),
         ("files", {}, "says files {}"),
         ("files", None, "says files None"),
+        ("golden", {"device": 3}, "says golden {'device': 3}: expected the device and the prec"),
+        ("tensorrt", {"max_batch": 3}, "says tensorrt {'max_batch': 3}: expected max_batch and"),
+        ("tensorrt", {"max_batch": True, "max_len": 8}, "says tensorrt {'max_batch': True"),
         ("weights", {"sha256": 3}, "says weights {'sha256': 3}"),
         # what no rule could tell
         ("logit_scale", 9.0, "does not match its own checksum"),
@@ -161,6 +164,16 @@ def test_the_layout_of_the_description_does_not_matter(folder):
     content = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(dict(reversed(content.items())), default_flow_style=True))
     load(folder)
+
+
+def test_an_export_of_before_says_nothing_of_gpus(folder):
+    path = folder / "inference.yml"
+    content = yaml.safe_load(path.read_text())
+    for name in ("golden", "tensorrt"):
+        del content[name]
+    path.write_text(yaml.safe_dump(content))
+    artefact = load(reseal(folder))
+    assert artefact.golden_made == artefact.tensorrt == {}
 
 
 def test_ids_beyond_the_table(tiny_artefact, folder):

@@ -43,6 +43,15 @@ def evaluate(trained, tmp_path, capsys):
     return evaluate
 
 
+def test_a_model_trained_in_half_precision_is_evaluated_on_a_cpu_in_float32(evaluate):
+    code, expected, _, _ = evaluate("--examples", "0")
+    assert code == 0
+    half = ["AMP.level=O2", "AMP.dtype=float16"]
+    code, report, _, errors = evaluate("--examples", "0", overrides=half)
+    assert code == 0, errors
+    assert report == expected
+
+
 def pictures(count: int) -> list:
     rng = np.random.default_rng(3)
     things = [(color, shape) for color in COLORS for shape in SHAPES]

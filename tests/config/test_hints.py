@@ -26,6 +26,7 @@ from tests.support.configs import BASE, error_of, kind_at
         ("precision=amp_bf16", "AMP.level"),
         ("AMP.bf16=true", "AMP.dtype"),
         ("Global.bf16=true", "AMP.dtype"),
+        ("Global.allow_tf32=true", "AMP.tf32"),
         ("amp=true", "AMP.level"),
         ("Amp.level=O1", "AMP"),
         ("Global.num_train_epochs=3", "Global.epochs"),

@@ -25,12 +25,30 @@ from tests.support.configs import BASE, error_of
         (["Metric.best=text_to_image/R@2"], ["Metric.ks [1, 5, 10]", '"text_to_image/R@']),
         (["Metric.best=text_to_image/R@10", "Metric.ks=[1, 5]"], ["Metric.ks [1, 5]", "R@1"]),
         (["Metric.best=loss"], ["Metric.best is 'loss'", "known: image_to_text/R@1, "]),
+        (
+            ["Distributed.sharding=3", "AMP.level=O1"],
+            ["sharding is 3 and AMP.level O1", "to O2", "Arch.Image.recompute and Arch.Text.rec"],
+        ),
+        (
+            ["Distributed.sharding=3", "AMP.level=O1", "Arch.Image.recompute=true"],
+            ["to O2, or also Arch.Text.recompute to true"],
+        ),
     ],
 )
 def test_keys_that_contradict_one_another(overrides, parts):
     message = error_of(load_config, BASE, overrides)
     for part in ["base.yaml with -o", *parts]:
         assert part in message
+
+
+def test_stage_3_goes_with_o2_and_with_recompute():
+    stage, both = (
+        "Distributed.sharding=3",
+        ["Arch.Image.recompute=true", "Arch.Text.recompute=true"],
+    )
+    load_config(BASE, [stage, "AMP.level=O2"])
+    load_config(BASE, [stage, "AMP.level=O1", *both])
+    load_config(BASE, ["Distributed.sharding=2", "AMP.level=O1"])
 
 
 def test_fewer_views_and_own_temperatures(tmp_path):

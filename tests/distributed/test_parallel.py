@@ -32,4 +32,4 @@ def test_alone_nothing_is_shared(stage):
     layer = paddle.nn.Linear(2, 2)
     parameters = dict(layer.named_parameters())
     parallel = build_parallel(layer, parameters, stage)
-    assert isinstance(parallel, Replicated) and parallel.owned is parameters
+    assert isinstance(parallel, Replicated) and parallel.owned == parameters

@@ -74,7 +74,7 @@ def test_activations_of_a_block_are_what_autograd_keeps(small):
         x = paddle.randn([tower.views * rows, tower.tokens, tower.width])
         x.stop_gradient = False
         found = kept(lambda: block(x, *mask), block.parameters())  # noqa: B023
-        assert rows * tower.block_activations(half=False) == pytest.approx(found, rel=0.05)
+        assert rows * tower.block_activations() == pytest.approx(found, rel=0.05)
 
 
 @pytest.mark.parametrize("sources", [(), ("image", "text")])
@@ -98,9 +98,15 @@ def test_moved_by_hand():
     assert cost.parameters == 12
     assert cost.gather(1, 32) == cost.gradients(1) == 0
     assert cost.gather(4, 32) == 3 * 8 * 4 * 10 * 4  # 8 rows of each of 3 others, 4 views
+    # 3 hops: 8 rows' embeddings there and back and their gradients, ids of image and text, validity
+    assert cost.ring(4, 32) == 3 * 8 * (3 * 4 * 10 * 4 + 2 * (2 + 1) * 8)
+    assert cost.ring(1, 32) == 0
+    assert of(BASE, "Loss.multi_positive=false").sources == 0
     assert cost.gradients(2) == 12 * 4
-    assert replace(cost, half_weights=True).gradients(2) == 12 * 2
     assert [cost.sharded(stage) for stage in (1, 2, 3)] == [2 * 48, 2 * 48, 3 * 48]
+    half = replace(cost, level="O2")  # gradients travel in float32 all the same
+    assert half.gradients(2) == 12 * 4
+    assert [half.sharded(stage) for stage in (1, 2, 3)] == [48 + 24, 48 + 24, 48 + 2 * 24]
 
 
 def test_moved_between_replicas_by_hand():
@@ -114,7 +120,7 @@ def test_buckets_by_hand():
     million = 10**6  # 4 MB; so a bucket of 32 MiB holds eight
     cost = replace(of(), towers=[], other_tensors=[million] * 20 + [9 * million])
     assert cost.buckets(1) == 4  # 20 in three, and the large one
-    assert replace(cost, half_weights=True).buckets(1) == 2  # 16, and 4 with the large one
+    assert replace(cost, level="O2").buckets(1) == 2  # 16, and 4 with the large one
     assert cost.buckets(20) == 20  # one an owner
     assert of().buckets(8) < len(of().tensors) / 8
 
@@ -123,9 +129,10 @@ def test_state_by_hand():
     cost = replace(of(), towers=[], other_tensors=[6, 3, 2, 1])  # shares of 2 processes: 6 and 6
     states = [cost.state(2, stage) for stage in (None, 1, 2, 3)]
     assert states == [12 * 16, 12 * 8 + 6 * 8, 12 * 4 + 6 * 12, 6 * 16]
-    half = replace(cost, half_weights=True, ema=True)  # 2 + 2 + 4 (master) + 8 (moments) + 4 (EMA)
-    assert half.state(2) == 12 * 20
-    assert half.state(2, 3) == 6 * 20
+    half = replace(cost, level="O2", ema=True)  # 2 + 4 + 4 (master) + 8 (moments) + 4 (EMA)
+    assert half.state(2) == 12 * 22
+    assert half.state(2, 3) == 6 * 22
+    assert replace(cost, level="O1").state(2) == 12 * (16 + 2)  # and half copies of the weights
     assert half.by_processes([2, 8])[1][2:] == ["-", "-", "0.00 MB", "-", "-", "-"]
 
 
@@ -134,6 +141,13 @@ def test_recompute_and_chunks_hold_less():
     assert cost.chunked_logits(128, 8192) == 2 * 4 * 128 * 1024
     assert cost.chunked_logits(128, 512) == 2 * 4 * 128 * 512  # one block is all
     assert cost.recomputed_activations(1) < cost.activations(1) / 8
+
+
+def test_dropped_patches_cost_no_activations():
+    whole, half = of(), of(BASE, "Arch.Image.patch_dropout=0.5")
+    assert (whole.towers[0].tokens, half.towers[0].tokens) == (197, 99)
+    assert half.tensors == whole.tensors
+    assert half.activations(1) < whole.activations(1)
 
 
 def test_refuses_what_it_cannot_reckon(capsys):
@@ -161,8 +175,8 @@ def test_tables_of_the_page(page, capsys):
     counts = (f"{cost.buckets(8)} / {cost.buckets(64)}" for cost in (base, large))
     assert f"| {' | '.join(counts)} |" in text
     for cost in (base, large):
-        half = replace(cost, half_activations=True)
+        levels = [replace(cost, level=level) for level in ("O0", "O1", "O2")]
         assert f"{cost.parameters:,}" in text
         for way in ("activations", "recomputed_activations"):
-            full_mb, half_mb = (getattr(c, way)(1) / 1e6 for c in (cost, half))
-            assert f"{full_mb:,.0f} / {half_mb:,.0f} MB" in text
+            sizes = [f"{getattr(level, way)(1) / 1e6:,.0f}" for level in levels]
+            assert f"{' / '.join(sizes)} MB" in text

@@ -125,7 +125,8 @@ def test_two_processes(tmp_path):
     found = examine(
         tmp_path,
         sound="",
-        sound_sharded=f",{SHARDED}=2",
+        sound_sharded=f",{SHARDED}=2,Loss.ring=true",
+        sound_half=f",{SHARDED}=2,AMP.level=O2,EMA.decay=0.9",
         gather_backward="own_gradients_only",
         same_data="same_data",
         clamp="scale_not_clamped",
@@ -133,6 +134,7 @@ def test_two_processes(tmp_path):
     )
     check_sound(*found["sound"])
     check_sound(*found["sound_sharded"])
+    check_sound(*found["sound_half"])
     expected = {
         "gather_backward": (["gather", "gradients"], "gradients come back"),
         "same_data": (["different data", "gradients"], "16 are read twice"),

@@ -156,6 +156,14 @@ def test_paddle_is_the_documented_one(metadata, extra):
     assert paddle == ("paddlepaddle-gpu" if "gpu" in extra else "paddlepaddle") + "==2.6.2"
 
 
+@pytest.mark.parametrize("extra", ["gpu", "serving-gpu"])
+def test_the_wheel_for_gpus_comes_with_its_libraries(metadata, extra):
+    lines = (ROOT / "requirements-gpu.in").read_text(encoding="utf-8").splitlines()
+    wanted = {line for line in lines if not line.startswith("#")}
+    asked = {str(r).partition(";")[0].strip() for r in requirements(metadata, extra)}
+    assert len(wanted) == 10 and wanted <= asked
+
+
 @pytest.mark.parametrize("extra", ["", "serve", "serving", "serving-gpu"])
 def test_serving_asks_for_nothing_of_training(metadata, extra):
     assert not TRAINING & {r.name for r in requirements(metadata, extra)}

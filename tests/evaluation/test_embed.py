@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import eval_transform
+from ernie_vil2.data.transforms import eval_planes, eval_transform
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.embed import Part, embed_records, merge
 from ernie_vil2.models.dual_encoder import build_model
@@ -24,7 +25,7 @@ def embed(tmp_path):
     model = build_model(ARCH)
     model.eval()
 
-    def embed(rows, **options):
+    def embed(rows, transform=None, **options):
         reader = rows
         if isinstance(rows, list):
             lines = [f"{c}\t{i}\t{base64.b64encode(image).decode()}\n" for c, i, image in rows]
@@ -33,7 +34,7 @@ def embed(tmp_path):
         return embed_records(
             model,
             reader,
-            eval_transform(16),
+            transform or eval_transform(16),
             Tokenizer(tmp_path / "vocab.txt", max_len=8),
             batch_size=2,
             **options,
@@ -57,6 +58,12 @@ def test_rows_with_one_id_are_one_image(embed, workers):
     assert result.image_rows.tolist() == [0, 1]
     assert result.image_embeds.shape == (2, 12) and result.text_embeds.shape == (3, 12)
     np.testing.assert_allclose(np.linalg.norm(result.image_embeds, axis=1), 1, atol=1e-5)
+
+
+def test_pixels_normalised_on_the_device_give_the_same_embeddings(embed):
+    expected = embed(rows())
+    result = embed(rows(), eval_planes(16), normalise=Normalise())
+    assert np.array_equal(result.image_embeds, expected.image_embeds)
 
 
 def part(embedded: dict, texts: dict, pairs: list, width=2) -> Part:

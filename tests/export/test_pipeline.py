@@ -1,5 +1,6 @@
 """An export as a function, which Python programs call as the command does."""
 
+import paddle
 import pytest
 
 from ernie_vil2.artefact.folder import Artefact
@@ -24,7 +25,8 @@ def run(tmp_path_factory):
 def test_what_it_returns_and_says(run, tmp_path, capsys):
     path, checkpoint = run
     said: list = []
-    options = Options(prompts=["{} here"], preprocess=True)
+    on_paddle2 = paddle.__version__ < "3"
+    options = Options(prompts=["{} here"], preprocess=True, tensorrt=3 if on_paddle2 else 0)
     (tmp_path / "link").symlink_to("exported")
     target = export_model(
         checkpoint, load_config(path), tmp_path / "link", options, say=said.append
@@ -32,6 +34,13 @@ def test_what_it_returns_and_says(run, tmp_path, capsys):
     assert target == tmp_path / "exported"
     artefact = Artefact.open(target)
     assert artefact.prompts == ["{} here"] and artefact.preprocess
+    assert artefact.golden_made == {"device": "cpu", "precision": "float32, TF32 off"}
+    if on_paddle2:
+        assert artefact.tensorrt == {"max_batch": 3, "max_len": artefact.max_len}
+        assert "TensorRT: shapes of up to 3 images or texts" in said[1]
+        # and such a folder is an export, which another one may replace
+        export_model(checkpoint, load_config(path), tmp_path / "link", say=said.append)
+        assert Artefact.open(target).tensorrt == {}
     assert said[0].startswith("fp32: largest difference from the model ")
     assert said[-1] == f"exported to {tmp_path / 'link'}"
     assert capsys.readouterr().out == ""

@@ -15,7 +15,7 @@ from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
-from ernie_vil2.export.programs import export
+from ernie_vil2.export.programs import export, make_golden
 from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.serving.predictor import Predictor
 from ernie_vil2.weights.load import load
@@ -92,6 +92,18 @@ def test_a_precision_that_loses_too_much_is_refused(run, tmp_path, capsys):
     assert Predictor(tmp_path / "exported", "int8").verify()["image"] > 1e-6
     assert run_tool(*options, "--max-recall-drop", "-1") == 2
     assert "the mean recall is" in capsys.readouterr().err
+
+
+def test_golden_vectors_are_made_without_tf32(tiny_artefact, tiny_model, tf32_switch, monkeypatch):
+    """Which a GPU would use, and be off by more than what every server allows."""
+    artefact, seen = Artefact.open(tiny_artefact), []
+    for name in ("encode_image", "encode_text"):
+        encode = getattr(tiny_model, name)
+        monkeypatch.setattr(
+            tiny_model, name, lambda x, encode=encode: seen.append(tf32_switch()) or encode(x)
+        )
+    make_golden(tiny_model, artefact)
+    assert (seen, tf32_switch()) == ([False, False], True)
 
 
 def test_other_files_are_not_replaced(run, tmp_path, capsys):

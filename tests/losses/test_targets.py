@@ -85,7 +85,10 @@ def found_by_entries(targets, pair, chunk, rows):
     rule, blocks = targets.rule(sources(pair)), []
     for columns in paddle.arange(6).split([chunk] * (6 // chunk)):
         block = np.full([rows, chunk], -1)
-        for value, (row, place) in zip((1, 0), targets.entries(columns, [rule])[rule]):
+        for value, entries in zip((1, 0), targets.entries(columns, [rule])[rule]):
+            if entries is None:
+                continue
+            row, place = entries
             assert (place.numpy() // chunk == row.numpy()).all()
             block.reshape(-1)[place.numpy()] = value
         blocks.append(block)

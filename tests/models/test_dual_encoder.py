@@ -98,6 +98,25 @@ def test_logit_scale_is_clamped_and_can_fall_again():
     assert fixed.temperature.stop_gradient and abs(float(fixed.logit_scale) - 1 / 0.07) < 1e-4
 
 
+@pytest.mark.parametrize("scale", [50.0, 99.9999, 1000.0])
+def test_clamping_stays_on_the_device_and_is_as_by_the_host(monkeypatch, scale):
+    model = build_model(arch())
+    start = paddle.to_tensor([np.log(scale)], "float32")
+    model.temperature.set_value(start)
+    expected = np.minimum(start.numpy(), np.float32(model._clamped_temperature))
+
+    def through_the_host(*args):
+        raise AssertionError("the host was asked")
+
+    for name in ("set_value", "numpy", "item", "__float__"):
+        monkeypatch.setattr(paddle.Tensor, name, through_the_host)
+    before = model.temperature
+    model.clamp_logit_scale()
+    monkeypatch.undo()
+    assert model.temperature is before and not before.stop_gradient
+    assert np.array_equal(model.temperature.numpy(), expected)
+
+
 def test_half_precision_features_give_float32_embeddings():
     # Paddle has no automatic mixed precision on the CPU; half-precision towers stand for it.
     model = build_model(arch(None, {"embed_dim": 32, "num_heads": 2}))

@@ -24,7 +24,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     runs = {
         name: bench(name, "--quick", "--json", folder / f"{name}.json")
-        for name in ("loss", "scale", "inference")
+        for name in ("loss", "scale", "inference", "data")
     }
     found = {}
     for name, run in runs.items():
@@ -34,7 +34,7 @@ def results(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("command", ["loss", "scale", "inference"])
+@pytest.mark.parametrize("command", ["loss", "scale", "inference", "data"])
 def test_markdown_says_what_was_run_where(results, command):
     printed, written = results[command]
     first = printed.splitlines()[0]
@@ -55,7 +55,7 @@ def test_both_paths_agree_with_float64(results):
                 assert row[key] < EXACT, (row, key)
             assert ("bias" in row) == row["targets"].startswith("sigmoid")
     kinds = ("softmax, one positive", "softmax, several", "sigmoid, several")
-    assert seen == {(kind, path) for kind in kinds for path in ("plain", "chunked")}
+    assert seen == {(kind, path) for kind in kinds for path in ("plain", "chunked", "ring")}
 
 
 def test_formulations_are_exact_or_shown_wrong(results):
@@ -168,3 +168,8 @@ def test_mistakes_are_one_line(arguments, message):
     assert printed == ""
     assert complaints.startswith(f"error: {message}")
     assert len(complaints.splitlines()) == 1
+
+
+def test_pixels_take_a_quarter_as_uint8(results):
+    before, now = results["data"][1]["tables"]["pixels"]
+    assert before["bytes"] == 4 * now["bytes"] == 2 * 3 * 32 * 32 * 4

@@ -92,6 +92,16 @@ def test_accumulation_equals_one_graph(size, chunk):
     assert_equal_gradients(one, other)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
+def test_patches_are_dropped_alike_in_both_passes(recompute):
+    image = {"patch_dropout": 0.5}
+    one, other = build(Image=image), build(Image={**image, "recompute": recompute})
+    parts, seeds = micro_batches(4), [1, 2, 3]
+    whole_graph(one, parts, seeds)
+    backward(alone(other), parts, seeds, lambda loss: loss)
+    assert_equal_gradients(one, other)
+
+
 def test_other_masks_would_show():
     """The comparison above is able to fail: dropout masks matter."""
     one, other = build(), build()

@@ -7,8 +7,9 @@ import paddle
 import pytest
 
 from ernie_vil2.config.load import load_config
-from ernie_vil2.distributed.replicated import clip_gradients
+from ernie_vil2.distributed.clip import clip_gradients
 from ernie_vil2.errors import UserError
+from ernie_vil2.training.fused_adamw import FusedAdamW
 from ernie_vil2.training.optim import (
     build_optimizer,
     build_scheduler,
@@ -102,9 +103,13 @@ def lamb(w, gradients, lr, decay, beta1=0.9, beta2=0.98, epsilon=1e-6):
     return w
 
 
-@pytest.mark.parametrize("name,formula", [("AdamW", adamw), ("Lamb", lamb)])
-def test_optimizers_honour_groups_and_clipping(name, formula):
-    config = load_config("configs/base.yaml", [f"Optimizer.name={name}"]).Optimizer
+@pytest.mark.parametrize(
+    "name,formula,fused",
+    [("AdamW", adamw, "false"), ("AdamW", adamw, "true"), ("Lamb", lamb, "true")],
+)
+def test_optimizers_honour_groups_and_clipping(name, formula, fused):
+    overrides = [f"Optimizer.name={name}", f"Optimizer.fused={fused}"]
+    config = load_config("configs/base.yaml", overrides).Optimizer
     rng = np.random.default_rng(0)
     start = {f"p{i}": rng.normal(size=5) for i in range(3)}
     parameters = {
@@ -116,7 +121,8 @@ def test_optimizers_honour_groups_and_clipping(name, formula):
     rules = [{"match": "0"}, {"match": "1", "weight_decay": 0.0}, {"match": "2", "lr_scale": 0.25}]
     groups = parameter_groups(parameters, rules, 0.1, {})
     schedule = {"name": "Constant", "learning_rate": 0.01, "warmup_steps": 0, "min_lr": 0.0}
-    optimizer = build_optimizer(config, groups, parameters, build_scheduler(schedule, 9), False)
+    optimizer = build_optimizer(config, groups, parameters, build_scheduler(schedule, 9))
+    assert isinstance(optimizer, FusedAdamW) == ((name, fused) == ("AdamW", "true"))
     history = []
     for _ in range(4):
         gradients = {key: rng.normal(size=5) for key in start}

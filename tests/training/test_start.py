@@ -109,7 +109,7 @@ def test_a_resume_refuses_another_vocabulary(run, other_vocab, tmp_path, capsys)
         (["Tokenizer.vocab_file=nowhere.txt"], "nowhere.txt"),
         (["Arch.Text.vocab_size=4"], "vocab_size"),
         (["Global.device=gpu"], "requirements-gpu.txt"),
-        (["AMP.level=O1"], "O0"),
+        (["AMP.level=O1", "AMP.dtype=float16"], "AMP.dtype to bfloat16"),
         (["Global.pretrained=nowhere"], "nowhere"),
         (["Tokenizer.max_len=17"], "at most Arch.Text.max_position_embeddings, 16"),
         (["Arch.Text.max_position_embeddings=null"], "max_position_embeddings not given"),

@@ -128,7 +128,7 @@ def test_frozen_tower_stays(tmp_path):
     "overrides",
     [
         ["Optimizer.name=Lamb", "Optimizer.layer_decay=0.7"],
-        ["Arch.Image.recompute=true", "Arch.Text.recompute=true"],
+        ["Arch.Image.recompute=true", "Arch.Text.recompute=true", "Arch.Image.patch_dropout=0.5"],
         [
             "Views.image=[image1]",
             "Views.text=[caption1]",
@@ -142,7 +142,14 @@ def test_frozen_tower_stays(tmp_path):
         ["DataLoader.Train.num_workers=2", "DataLoader.Eval.num_workers=1"],
         ["DataLoader.Eval=null", "Global.histogram_interval=2"],
     ],
-    ids=["lamb", "recompute", "one pair", "six views", "workers", "no evaluation"],
+    ids=[
+        "lamb",
+        "recompute and patch dropout",
+        "one pair",
+        "six views",
+        "workers",
+        "no evaluation",
+    ],
 )
 def test_variants_run(tmp_path, overrides):
     out = train(write_run(tmp_path), *overrides)

@@ -9,10 +9,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from ernie_vil2 import runtime
 
 ROOT = Path(__file__).resolve().parents[2]
 _DEADLINE = 1800  # seconds for a process of a benchmark
@@ -46,7 +48,6 @@ class Report:
 
 def environment() -> dict:
     """Versions, git commit, processor, its usable cores and how busy they were at the start."""
-    from ernie_vil2 import runtime
     from ernie_vil2.training import runlog
 
     return {
@@ -121,21 +122,49 @@ def _status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 
-def run_apart(module: str, function: str, **arguments):
-    """What `module.function(**arguments)` returns in a fresh process, as JSON holds it."""
-    output = _run([], module, function, arguments)
+def run_apart(
+    module: str, function: str, *, variables: Mapping[str, str] | None = None, **arguments
+):
+    """What `module.function(**arguments)` returns in a fresh process, as JSON holds it.
+
+    Args:
+        variables: of its environment, beside those of this process.
+    """
+    output = _run([], module, function, arguments, variables or {})
     return json.loads(output.splitlines()[-1])
 
 
-def launch(processes: int, logs: Path, module: str, function: str, **arguments) -> None:
-    """Call `module.function(**arguments)` in so many processes of paddle.distributed.launch."""
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
-    _run([*launcher, "--log_dir", str(logs)], module, function, arguments, logs)
+def launch(
+    processes: int, logs: Path, module: str, function: str, *, gpus: Sequence[str] = (), **arguments
+) -> None:
+    """Call `module.function(**arguments)` in so many processes of paddle.distributed.launch.
+
+    Args:
+        gpus: the label of one for each process; none: they see no GPU.
+    """
+    launcher, variables = launcher_of(processes, logs, gpus)
+    _run(launcher, module, function, arguments, variables, logs)
 
 
-def _run(launcher: list[str], module: str, function: str, arguments: dict, logs=None) -> str:
+def launcher_of(
+    processes: int, logs: Path, gpus: Sequence[str] = ()
+) -> tuple[list[str], Mapping[str, str]]:
+    """Options of Python that start a launch, and variables of its environment; as `launch`."""
+    where = ["--gpus", ",".join(gpus[:processes])] if gpus else ["--nproc_per_node", str(processes)]
+    options = ["-m", "paddle.distributed.launch", *where, "--log_dir", str(logs)]
+    return options, {} if gpus else runtime.WITHOUT_GPU
+
+
+def _run(
+    launcher: list[str],
+    module: str,
+    function: str,
+    arguments: dict,
+    variables: Mapping[str, str],
+    logs: Path | None = None,
+) -> str:
     command = [sys.executable, *launcher, __file__, module, function, json.dumps(arguments)]
-    child = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}
+    child = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}", **variables}
     if launcher:
         child.pop("OMP_NUM_THREADS", None)  # its processes share the cores out anew
     done = subprocess.run(command, env=child, capture_output=True, text=True, timeout=_DEADLINE)
@@ -147,8 +176,6 @@ def _run(launcher: list[str], module: str, function: str, arguments: dict, logs=
 
 
 if __name__ == "__main__":
-    from ernie_vil2 import runtime
-
     runtime.prepare()  # before paddle, which the modules import
     _name, _function, _arguments = sys.argv[1:]
     _result = getattr(importlib.import_module(_name), _function)(**json.loads(_arguments))

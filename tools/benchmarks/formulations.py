@@ -13,15 +13,18 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+from benchmarks.simulated_ring import SimulatedRing
 
 from ernie_vil2.losses.chunked import chunked_losses
 from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
-from ernie_vil2.losses.targets import Targets
+from ernie_vil2.losses.ring import ring_losses
+from ernie_vil2.losses.targets import Records
 from ernie_vil2.views import DEFAULT_IMAGE_VIEWS, DEFAULT_PAIRS, DEFAULT_TEXT_VIEWS
 
 LOGIT_SCALE = 1 / 0.07
 VIEWS = (*DEFAULT_IMAGE_VIEWS, *DEFAULT_TEXT_VIEWS)
+TERMS = [Term.of(Pair(a, b), VIEWS) for a, b in DEFAULT_PAIRS]
 PAIRS = [(VIEWS.index(a), VIEWS.index(b)) for a, b in DEFAULT_PAIRS]
 
 
@@ -30,11 +33,13 @@ class Formulation(NamedTuple):
     whose: str
     loss: Callable
     square: bool = False  # its memory and time grow with N x N, not B x N
+    travelling: bool = False  # its columns come one rank's after the other, their gradients leave
 
 
 def formulations(chunks: list[int]) -> list[Formulation]:
     ours = [Formulation("plain", "ours", exact(None))]
     ours += [Formulation(f"chunked by {chunk:,}", "ours", exact(chunk)) for chunk in chunks]
+    ours.append(Formulation("ring", "ours", ring, travelling=True))
     return [
         *ours,
         Formulation("a rank's own negatives only", "official code, in effect", own_negatives),
@@ -59,19 +64,35 @@ def formulations(chunks: list[int]) -> list[Formulation]:
 
 def exact(chunk: int | None) -> Callable:
     """The package's loss, its gather apart: plain for chunk None."""
-    terms = [Term.of(Pair(a, b), VIEWS) for a, b in DEFAULT_PAIRS]
 
     def loss(rows, columns, rank, scale):
-        count, own = columns.shape[0], slice(rank * rows.shape[0], (rank + 1) * rows.shape[0])
-        ids = dict.fromkeys(("image", "text"), paddle.arange(count))
-        valid = paddle.ones([count], dtype="bool")
-        targets = Targets({s: x[own] for s, x in ids.items()}, valid[own], ids, valid, own.start)
-        scales, biases = paddle.concat([scale] * len(terms)), paddle.zeros([len(terms)])
-        inputs = (rows, columns, scales, biases, targets, terms)
+        everything, records, first = _records(rows, columns, rank)
+        targets = records.against(everything.keys(), first)
+        inputs = (rows, columns, *_scales(scale), targets, TERMS)
         losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
         return losses.sum()
 
     return loss
+
+
+def ring(rows, columns, rank, scale):
+    """The package's loss whose columns travel; the gradient of its own is with that of its rows."""
+    everything, records, _ = _records(rows, columns, rank)
+    circle = SimulatedRing(columns, everything.keys(), rank, rows.shape[0])
+    losses, _ = ring_losses(rows, *_scales(scale), records, TERMS, None, circle)
+    return losses.sum()
+
+
+def _records(rows, columns, rank):
+    """Of all ranks and of this one, whose first record's number is the third result."""
+    count, own = columns.shape[0], slice(rank * rows.shape[0], (rank + 1) * rows.shape[0])
+    ids = dict.fromkeys(("image", "text"), paddle.arange(count))
+    valid = paddle.ones([count], dtype="bool")
+    return Records(ids, valid), Records({s: x[own] for s, x in ids.items()}, valid[own]), own.start
+
+
+def _scales(scale):
+    return paddle.concat([scale] * len(TERMS)), paddle.zeros([len(TERMS)])
 
 
 def own_negatives(rows, columns, rank, scale):

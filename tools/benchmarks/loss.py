@@ -68,6 +68,12 @@ def check(options) -> None:
         raise UserError(
             f"--sizes {options.sizes}: expected ascending numbers from --rows, {options.rows}"
         )
+    for name, rows in (("--rows", options.rows), ("--error-rows", options.error_rows)):
+        if any(size % min(rows, size) for size in [*options.sizes, options.small_global]):
+            raise UserError(
+                f"{name} {rows}: expected a number that divides --sizes and --small-global, since "
+                "the ranks of a ring have as many rows"
+            )
     if options.sizes[0] > 8192:
         raise UserError(
             f"--sizes begins with {options.sizes[0]}: begin with 8192 or less, from which is "

@@ -13,14 +13,17 @@ from benchmarks.formulations import (
     embeddings,
     formulations,
 )
+from benchmarks.simulated_ring import SimulatedRing
 
 from ernie_vil2.losses.chunked import chunked_losses
 from ernie_vil2.losses.pairs import Pair, Term
 from ernie_vil2.losses.plain import plain_losses
-from ernie_vil2.losses.targets import Targets
+from ernie_vil2.losses.ring import ring_losses
+from ernie_vil2.losses.targets import Records
 from ernie_vil2.views import DEFAULT_PAIRS
 
 SIGMOID_BIAS = -10.0
+RING = "ring"
 
 
 def error_tables(report: Report, options) -> None:
@@ -65,14 +68,18 @@ def errors(rows: int, count: int, dim: int, chunks: list[int]):
         )
         if bias is None:
             del expected["bias"]
-        for chunk in (None, *of_kind):
+        for chunk in (None, *of_kind, RING):
             found = float32(everything, rows, ids, bias, chunk)
-            path = "plain" if chunk is None else f"chunked by {chunk:,}"
+            path = {None: "plain", RING: "ring"}.get(chunk, f"chunked by {chunk}")
+            if chunk == RING:  # the gradient of its own columns is with that of its rows
+                own = expected["columns"][:rows].copy()
+                expected["rows"] = expected["rows"] + own
+                expected["columns"][:rows] -= own
             wrong = {key: relative_error(found[key], value) for key, value in expected.items()}
             yield {"targets": name, "path": path, **wrong}
 
 
-def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk: int | None) -> dict:
+def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk) -> dict:
     """The package's loss and gradients, as `contrast` names them."""
     leaves = {
         "rows": paddle.to_tensor(everything[:rows]),
@@ -84,12 +91,17 @@ def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk: i
         leaf.stop_gradient = False
     ids = {source: paddle.to_tensor(numbers) for source, numbers in ids.items()}
     valid = paddle.ones([len(everything)], dtype="bool")
-    targets = Targets({s: x[:rows] for s, x in ids.items()}, valid[:rows], ids, valid)
+    records = Records({s: x[:rows] for s, x in ids.items()}, valid[:rows])
+    keys = Records(ids, valid).keys()
     kind = "softmax" if bias is None else "sigmoid"
     terms = [Term.of(Pair(a, b, loss=kind), VIEWS) for a, b in DEFAULT_PAIRS]
     scales, biases = (paddle.concat([leaves[key]] * len(terms)) for key in ("scale", "bias"))
-    inputs = (leaves["rows"], leaves["columns"], scales, biases, targets, terms)
-    losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
+    inputs = (leaves["rows"], leaves["columns"], scales, biases, records.against(keys, 0), terms)
+    if chunk == RING:
+        circle = SimulatedRing(leaves["columns"], keys, 0, rows)
+        losses, _ = ring_losses(leaves["rows"], scales, biases, records, terms, None, circle)
+    else:
+        losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
     losses.sum().backward()
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None}
     return {"loss": float(losses.sum()), **gradients}

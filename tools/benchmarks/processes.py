@@ -42,6 +42,7 @@ _RECOMPUTE = ["Arch.Image.recompute=true", "Arch.Text.recompute=true"]
 RUNS = {
     "plain": ("plain", _DRY),
     "chunked": ("plain", [*_DRY, _CHUNK]),
+    "ring": ("plain", [*_DRY, "Loss.ring=true"]),
     "micro-batches": ("micro-batches", [_MICRO]),
     **{
         f"micro-batches, sharding {stage}": (

@@ -137,7 +137,8 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
     from ernie_vil2.serving.paddle_serving.settings import load_settings
 
     artefact = Artefact.open(folder)
-    paddles, limits = load_settings(settings, artefact.folder, rpc_port)
+    loaded = load_settings(settings, rpc_port)
+    limits = loaded.limits
     try:
         from ernie_vil2.serving.paddle_serving import rpc
         from ernie_vil2.serving.paddle_serving.front import PATH, Front, connection_limits
@@ -148,7 +149,7 @@ def serve(folder: str, settings: str, host: str, http_port: int, rpc_port: int, 
             f"Paddle Serving cannot be imported ({error}): bash tools/serving_env.sh installs it"
         ) from None
     _quieten()
-    service = EmbeddingService(artefact, paddles, limits)
+    service = EmbeddingService(artefact, loaded)
     connections, rpc_connections = connection_limits(limits)
     where = f"[{host}]:{rpc_port}" if ":" in host else f"{host}:{rpc_port}"
     rpc_server = rpc.start(

@@ -2,9 +2,13 @@
 
 A request travels request -> route -> image -> text -> answer. `request` checks and prepares each
 item in the thread of the call; `route` lets what has no image overtake those that wait for the
-image tower; `image` and `text` run the towers through Paddle Serving's own `local_predictor`, the
-items of several requests in one batch; `answer` writes embeddings and each bad item's error.
-The protocol is described in `Reader` (request.py) and `Answer`.
+image tower; `image` and `text` run the towers, the items of several requests in one batch; `answer`
+writes embeddings and each bad item's error. The protocol is described in `Reader` (request.py) and
+`Answer`.
+
+The towers are those of our Predictor. Paddle Serving's `local_predictor` knows no int8, ignores
+the precision on a GPU without TensorRT, gives TensorRT 1 MiB to work in and builds its engines
+while requests wait.
 """
 
 from __future__ import annotations
@@ -14,21 +18,18 @@ import json
 from collections.abc import Callable
 
 import numpy as np
-from paddle import inference
 from paddle_serving_server import pipeline
 from paddle_serving_server.pipeline.pipeline_server import PipelineServicer
 from paddle_serving_server.pipeline.proto import pipeline_service_pb2 as messages
 from paddle_serving_server.web_service import WebService
 
-from ernie_vil2 import processor
 from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.errors import UserError
-from ernie_vil2.serving.buckets import by_length
 from ernie_vil2.serving.paddle_serving.request import Reader, RequestError
-from ernie_vil2.serving.paddle_serving.settings import Limits
+from ernie_vil2.serving.paddle_serving.settings import Settings
 from ernie_vil2.serving.paddle_serving.turns import Turns
-from ernie_vil2.serving.program import BF16_OPERATORS
+from ernie_vil2.serving.tower import Tower, TowerOptions, golden_bound
 
 NAME = "ernie_vil2"  # of the service: the first part of its HTTP path
 _UNKNOWN = 10000  # err_no of Paddle Serving for what should not happen
@@ -55,14 +56,13 @@ class Route(pipeline.Op):
         return all(data.dictdata["image_count"] == 0 for data in input_data.values())
 
 
-class Tower(pipeline.Op):
-    """One tower's program, named "image" or "text", over the rows of several requests.
+class TowerOp(pipeline.Op):
+    """One tower, named "image" or "text", over the rows of several requests.
 
     Args:
         name, input_ops: as Paddle Serving has them.
-        feed: the name of the program's input.
-        rows: most of one run.
-        embed_dim: numbers of an embedding.
+        artefact: the exported model.
+        options: how the tower runs, in the first, second, ... process of this op.
         moved: called after each run.
     """
 
@@ -70,39 +70,50 @@ class Tower(pipeline.Op):
         self,
         name: str,
         input_ops: list,
-        feed: str,
-        rows: int,
-        embed_dim: int,
+        artefact: Artefact,
+        options: list[TowerOptions],
         moved: Callable[[], None],
     ):
         super().__init__(name=name, input_ops=input_ops)
-        self.feed, self.rows, self.embed_dim, self.moved = feed, rows, embed_dim, moved
+        self.artefact, self.options, self.moved = artefact, options, moved
+        self.tower: Tower | None = None
+        self.failure = ""
+
+    def load(self, index: int = 0) -> None:
+        """Load the tower of a process of this op. Raises UserError."""
+        options = self.options[index % len(self.options)]
+        tower = Tower(self.artefact, self.name, options)
+        if options.device != "cpu":  # without TF32 too, which no request can be
+            tower.verify()
+        self.tower = tower
+
+    # -- Called by Paddle Serving ------------------------------------------------------------------
+
+    def init_from_dict(self, conf):
+        super().init_from_dict({**conf, "local_service_conf": {}})
+        self.with_serving = True  # `process` runs a model, though not one of Paddle Serving's
+
+    def init_client(self, client_config, server_endpoints):
+        return None
+
+    def init_op(self):
+        if self.tower is None:  # in a process of its own, which alone may use its GPU
+            try:
+                self.load(self.concurrency_idx)
+            except UserError as error:  # Paddle Serving would pass over it
+                self.failure = str(error)
 
     def preprocess(self, input_dicts, data_id=0, log_id=0):
         (job,) = input_dicts.values()
-        return {self.feed: job[self.name]}, False, None, ""
+        return {self.name: job[self.name]}, False, None, ""
 
     def process(self, feed_batch, typical_logid=0):
-        rows = feed_batch[0][self.feed]
-        embeds = np.zeros([len(rows), self.embed_dim], np.float32)
-        for part, width in self.parts(rows):
-            feed = rows[part] if width is None else rows[part, :width]
-            result, code, message = super().process([{self.feed: feed}], typical_logid)
-            if code != 0:
-                return None, code, message
-            (embeds[part],) = result.values()
-            self.moved()
+        if self.tower is None:
+            return None, _UNKNOWN, self.failure
+        embeds = self.tower(feed_batch[0][self.name], self.moved)
         if not np.isfinite(embeds).all():
             return None, _UNKNOWN, f"{self.name} embeddings are not finite"
         return {f"{self.name}_embeds": embeds}, 0, ""
-
-    def parts(self, rows: np.ndarray):
-        """Indices of rows that run together, and their width in tokens if they are texts."""
-        if self.name == "text":
-            yield from by_length(rows, self.rows)
-        else:
-            for start in range(0, len(rows), self.rows):
-                yield slice(start, start + self.rows), None
 
     def postprocess(self, input_data, fetch_data, data_id=0, log_id=0):
         (job,) = input_data.values()
@@ -143,16 +154,6 @@ class Answer(pipeline.ResponseOp):
         return messages.Response(key=list(answer), value=list(answer.values()))
 
 
-class _GivenZero(int):
-    """0, which Paddle Serving passes on to Paddle only if it seems to be above 0.
-
-    With any other capacity oneDNN keeps a copy of all weights for each of the last input shapes.
-    """
-
-    def __gt__(self, other) -> bool:
-        return True
-
-
 def _json_rows(rows: np.ndarray, count: int, errors: dict[int, str]) -> str:
     """float32 rows as JSON, null where there is an error; nine digits keep each number's value."""
     good = iter(rows.tolist())
@@ -173,22 +174,22 @@ class EmbeddingService(WebService):
         UserError: its embeddings are not the trained model's.
     """
 
-    def __init__(self, artefact: Artefact, settings: dict, limits: Limits):
-        artefact.check("serving_server")
-        for tower in TOWERS:
-            local = settings["op"][tower]["local_service_conf"]
-            if local.get("precision") == "bf16" and not local.get("device_type"):
-                processor.check("bf16", processor.flags())
-        processor.keep_safe(inference)  # before Paddle Serving makes its predictors
+    def __init__(self, artefact: Artefact, settings: Settings):
         super().__init__(NAME)
-        self.artefact, self.settings, self.limits = artefact, settings, limits
-        self.turns = Turns(settings["worker_num"], limits.waiting, limits.seconds)
-        self.prepare_pipeline_config(yml_dict=settings)
-        for tower in self.towers:  # what Paddle Serving's YAML cannot say
-            handler = tower._local_service_handler
-            handler._mkldnn_bf16_op_list = BF16_OPERATORS  # Paddle wants a set
-            handler._mkldnn_cache_capacity = _GivenZero()
-        self.servicer = PipelineServicer(NAME, self._server._response_op, settings)
+        self.artefact, self.settings, self.limits = artefact, settings, settings.limits
+        for options in settings.towers.values():
+            if options[0].precision in ("bf16", "fp16"):
+                # ways to run fp32's program, here without having been measured too
+                artefact.precisions.setdefault(options[0].precision, {})
+        workers = settings.pipeline["worker_num"]
+        self.turns = Turns(workers, self.limits.waiting, self.limits.seconds)
+        self.prepare_pipeline_config(yml_dict=settings.pipeline)
+        if settings.pipeline["dag"]["is_thread_op"]:
+            for tower in self.towers:
+                tower.load()
+        # Else each process loads its own, and this one leaves Paddle alone: a GPU that was used
+        # before a fork cannot be used in the child, and Paddle's import looks for GPUs.
+        self.servicer = PipelineServicer(NAME, self._server._response_op, settings.pipeline)
         self.verify()
 
     def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
@@ -198,11 +199,10 @@ class EmbeddingService(WebService):
         self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)
 
     def get_pipeline_response(self, read_op):
-        width, rows = self.artefact.embed_dim, self.limits.rows
+        options, moved = self.settings.towers, self.turns.moved
         route = Route(name="route", input_ops=[read_op])
-        moved = self.turns.moved
-        image = Tower("image", [route], "pixel_values", rows, width, moved)
-        text = Tower("text", [image], "input_ids", rows, width, moved)
+        image = TowerOp("image", [route], self.artefact, options["image"], moved)
+        text = TowerOp("text", [image], self.artefact, options["text"], moved)
         self.towers = image, text
         route.set_jump_to_ops([image])
         return text
@@ -240,6 +240,5 @@ class EmbeddingService(WebService):
                     raise UserError(f"the {tower} tower does not run: {answer.err_msg}")
                 values = dict(zip(answer.key, answer.value))
                 found = np.array(json.loads(values[f"{tower}_embeds"]), np.float32)
-                local = self.settings["op"][tower]["local_service_conf"]
-                least = None if local.get("precision", "fp32") == "fp32" else 0.99
-                check_golden(str(self.artefact.folder), tower, found, row[None], least)
+                bound = golden_bound(self.artefact, self.settings.towers[tower][0])
+                check_golden(str(self.artefact.folder), tower, found, row[None], bound)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import yaml
 
-from ernie_vil2 import runtime
+from ernie_vil2.artefact.description import PRECISIONS
 from ernie_vil2.artefact.folder import TOWERS
 from ernie_vil2.data.decode import MAX_PIXELS
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.items import ItemLimits
+from ernie_vil2.serving.tower import TowerOptions
 
 _DAG = ("is_thread_op", "retry", "use_profile", "tracer", "channel_size")
 _OP = ("concurrency", "batch_size", "auto_batching_timeout", "local_service_conf")
-_LOCAL = (
-    *("thread_num", "device_type", "devices", "mem_optim", "ir_optim", "precision"),
-    *("use_mkldnn", "mkldnn_op_list"),
-    *("min_subgraph_size", "use_calib"),
-)
+_LOCAL = ("thread_num", "device_type", "devices", "precision", "tensorrt_cache")
+# Settings of Paddle Serving's own predictor, which is not used: what ours does, always.
+_ALWAYS = {
+    "mem_optim": (True,),
+    "ir_optim": (True,),
+    "use_mkldnn": (True,),  # on a GPU it does not matter
+    "mkldnn_op_list": (None,),
+    "min_subgraph_size": (3,),
+    "use_calib": (False,),
+}
+_CPU, _GPU, _TENSORRT = 0, 1, 2  # Paddle Serving's device_type
 # What numbers may be, where it is not 1 to _MOST.
 _MOST = 100_000
 _BOUNDS = {
@@ -76,8 +84,24 @@ class Limits(ItemLimits):
         return self.texts * (self.text_chars + 4) + self.images + 100
 
 
-def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
-    """Paddle Serving's own settings for an artefact, and our limits.
+@dataclass(frozen=True)
+class Settings:
+    """All that the file says.
+
+    Attributes:
+        pipeline: for Paddle Serving.
+        limits: of what clients send.
+        towers: name -> how the tower runs in its first, second, ... process; where there are more
+            processes than entries, they begin again.
+    """
+
+    pipeline: dict
+    limits: Limits
+    towers: dict[str, list[TowerOptions]]
+
+
+def load_settings(path, rpc_port: int) -> Settings:
+    """What a file says, with defaults for the rest.
 
     Raises:
         UserError: no such file, an unknown key, threads that would share one predictor.
@@ -102,6 +126,7 @@ def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
         )
 
     settings.update(rpc_port=rpc_port, build_dag_each_worker=False)
+    towers: dict[str, list[TowerOptions]] = {}
     dag = settings.setdefault("dag", {})
     _check_keys(path, dag, "dag", _DAG)
     _check_numbers(path, "dag.", dag)
@@ -125,19 +150,53 @@ def load_settings(path, folder: Path, rpc_port: int) -> tuple[dict, Limits]:
                 f"op.{tower}.auto_batching_timeout in {path}: expected at least 1 (ms) with a "
                 "batch_size above 1, else a request waits until the batch is full"
             )
-        local = op.setdefault("local_service_conf", {})
-        _check_keys(path, local, f"op.{tower}.local_service_conf", _LOCAL)
-        if local.get("thread_num") is None:
-            local["thread_num"] = runtime.usable_cores()
-        _check_numbers(path, f"op.{tower}.local_service_conf.", local)
-        model = Path(folder) / "serving_server" / tower
-        if not (model / "serving_server_conf.prototxt").is_file():
-            raise UserError(
-                f"{model} holds no serving_server_conf.prototxt: export the model with Paddle 2.6"
-            )
-        local.update(client_type="local_predictor", model_config=str(model))
+        local = op.pop("local_service_conf", None) or {}
+        towers[tower] = _tower_options(path, f"op.{tower}.local_service_conf", local, limits.rows)
     ops["route"] = {"concurrency": 1}
-    return settings, limits
+    return Settings(settings, limits, towers)
+
+
+def _tower_options(path, section: str, local: dict, rows: int) -> list[TowerOptions]:
+    """How a tower runs, on each of its devices.
+
+    Args:
+        local: `local_service_conf`, in Paddle Serving's words.
+    """
+    _check_keys(path, local, section, (*_LOCAL, *_ALWAYS))
+    given = {name: value for name, value in local.items() if value is not None}
+    _check_numbers(path, f"{section}.", given)
+    devices = str(given.get("devices", "")).replace(" ", "")
+    kind = given.get("device_type", -1)
+    if kind == -1:  # Paddle Serving's default: GPUs where there are `devices`
+        kind = _GPU if devices else _CPU
+
+    def expect(name: str, right: bool, expected: str) -> None:
+        if not right:
+            raise UserError(
+                f"{section}.{name} {str(local[name])[:40]!r} in {path}: expected {expected}"
+            )
+
+    expect("device_type", kind in (_CPU, _GPU, _TENSORRT), "0 (CPU), 1 (GPU) or 2 (TensorRT)")
+    numbers = (devices or "0").split(",")
+    expect("devices", all(re.fullmatch("[0-9]{1,4}", n) for n in numbers), '"0", or as "0,1"')
+    for name, values in _ALWAYS.items():
+        free = name == "use_mkldnn" and kind != _CPU
+        right = free or local.get(name, values[0]) in values
+        expect(name, right, f"{values[0]}, as it always is here: leave it out")
+    precision = given.get("precision", "fp32")
+    expect("precision", precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    cache = given.get("tensorrt_cache")
+    expect("tensorrt_cache", cache is None or isinstance(cache, str), "a folder")
+    options = TowerOptions(
+        precision,
+        threads=given.get("thread_num"),
+        batch_size=rows,
+        tensorrt=kind == _TENSORRT,
+        tensorrt_cache=cache,
+    )
+    if kind == _CPU:
+        return [options]
+    return [replace(options, device=f"gpu:{number}") for number in numbers]
 
 
 def _check_keys(path, section, name: str, known) -> None:

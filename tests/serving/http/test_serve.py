@@ -107,6 +107,9 @@ def test_mistakes_on_the_command_line(tiny_artefact, tmp_path, server):
         ([tiny_artefact, "--api-key-file", tmp_path / "none"], "cannot be read"),
         ([tiny_artefact, "--max-items", 9, "--max-queue", 8], "--max-queue 8"),
         ([tiny_artefact, "--key-everywhere"], "--key-everywhere without a key"),
+        ([tiny_artefact, "--tensorrt"], "has no shapes for TensorRT: export it with --tensorrt"),
+        ([tiny_artefact, "--verify", "--tensorrt"], "TensorRT on cpu: expected device gpu"),
+        ([tiny_artefact, "--device", "gpu:0"], "device gpu:0: this Paddle sees 0 GPUs"),
     ):
         result = run_tool(*args)
         assert result.returncode == 2

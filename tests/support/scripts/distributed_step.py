@@ -47,7 +47,7 @@ def main(output: str) -> None:
     import paddle
 
     from ernie_vil2 import distributed
-    from ernie_vil2.distributed.replicated import clip_gradients
+    from ernie_vil2.distributed.clip import clip_gradients
     from ernie_vil2.losses.multiview import MultiViewContrastive
     from ernie_vil2.models.dual_encoder import build_model
     from ernie_vil2.training.objective import Objective

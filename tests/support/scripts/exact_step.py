@@ -17,8 +17,9 @@ STEPS = 3
 def main(config: str, folder: str, *runs: str) -> None:
     runtime.prepare()
     from ernie_vil2 import distributed
+    from ernie_vil2.config.load import load_config
 
-    distributed.init("cpu")
+    distributed.init(load_config(config).Global.device)
     for run in runs:
         name, _, overrides = run.partition("=")
         output = Path(folder) / f"{name}-{distributed.world_size()}.npz"

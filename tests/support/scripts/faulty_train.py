@@ -42,6 +42,7 @@ def nan(run, batches, row):
     def change(pixels):
         pixels[row] = np.nan
 
+    batches[0][0]["pixel_values"] = run.objective.normalise(batches[0][0]["pixel_values"])
     _change(batches[0][0], "pixel_values", change)
 
 

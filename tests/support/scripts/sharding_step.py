@@ -47,7 +47,7 @@ CASES = {
 }
 GROUPS = [{"match": "norm|bias$", "weight_decay": 0.0, "lr_scale": 0.5}, {"match": ".*"}]
 # An epsilon above the rounding noise of gradients, which Adam would else make steps of.
-OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4}
+OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4, "fused": True}
 CLIP_NORM = 0.05
 
 
@@ -117,16 +117,14 @@ def run_case(case: Case, degree: int = 1):
         with as_on_a_gpu():
             parallel = PaddleSharded(objective, trainable)
     else:
-        parallel = Sharded(objective, trainable, case.stage, case.bucket)
+        parallel = Sharded(objective, trainable, case.stage, bucket=case.bucket)
 
     def add(result, kind, tensors):
         result.update({f"{kind}/{n}": np.asarray(a) for n, a in parallel.gather(tensors).items()})
 
     owned = parallel.owned
     groups = parameter_groups(owned, GROUPS, 0.1, {})
-    optimizer = build_optimizer(
-        {**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01, half=False
-    )
+    optimizer = build_optimizer({**OPTIMIZER, "name": case.optimizer}, groups, owned, 0.01)
     ema = EMA(owned, 0.9)
 
     memory, training = {"most": {}}, True
