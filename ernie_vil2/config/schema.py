@@ -100,6 +100,7 @@ SCHEMA = section(
             out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
+            fused_attention=boolean(True),
         ),
         Text=component(
             name=string(),

@@ -25,6 +25,7 @@ class ImageTower(nn.Layer):
         out_dim: None gives the backbone's features; a number, a Linear to it.
         activation: of that Linear, "tanh" or None.
         recompute: run each block again in the backward pass instead of keeping its activations.
+        fused_attention: use one kernel for attention, on GPUs that have it, in half precision.
 
     Raises:
         UserError: an unknown name, a size that the backbone does not take, weights out of reach.
@@ -45,6 +46,7 @@ class ImageTower(nn.Layer):
         out_dim: int | None = None,
         activation: str | None = None,
         recompute: bool = False,
+        fused_attention: bool = True,
     ):
         super().__init__()
         sizes = {
@@ -73,6 +75,8 @@ class ImageTower(nn.Layer):
         if recompute and not isinstance(self.backbone, VisionTransformer):
             raise UserError(f"Arch.Image.recompute works on vision transformers, not on {name}")
         self.recompute = recompute
+        if isinstance(self.backbone, VisionTransformer):
+            self.backbone.fuse_attention(fused_attention)
         self.width = _probe(self.backbone, name, self.img_size)
         self.head = None
         if out_dim is not None:
