@@ -101,7 +101,8 @@ class _Reduction:
         self._replicas = replicas
         # Not in place, since the backward may hand the same storage on to others; divided before
         # the sum, since float16 overflows easily.
-        self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
+        with paddle.amp.auto_cast(enable=False):
+            self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
         for parameter in parameters:
             parameter.clear_gradient(False)
         self._task = ranks.start_reduce(self.flat, owner, group.handle)
@@ -195,12 +196,14 @@ def _join(tensors: Collection[paddle.Tensor]) -> paddle.Tensor:
     """Several tensors in one, flat; one as it is."""
     if len(tensors) == 1:
         return next(iter(tensors))
-    return paddle.concat([tensor.flatten() for tensor in tensors])
+    with paddle.amp.auto_cast(enable=False):  # a forward's or backward's would change the dtype
+        return paddle.concat([tensor.flatten() for tensor in tensors])
 
 
 def _split(flat: paddle.Tensor, like: Collection[paddle.Tensor]) -> list[paddle.Tensor]:
     """The reverse of `_join`, in storages of their own."""
     if len(like) == 1:
         return [flat]
-    parts = paddle.split(flat, [numbers(tensor) for tensor in like])
-    return [part.reshape(tensor.shape) for part, tensor in zip(parts, like)]
+    with paddle.amp.auto_cast(enable=False):
+        parts = paddle.split(flat, [numbers(tensor) for tensor in like])
+        return [part.reshape(tensor.shape) for part, tensor in zip(parts, like)]
