@@ -40,6 +40,7 @@ PROBABILITY = between(0, 1)
 BELOW_ONE = Limit("from 0 to below 1", lambda x: 0 <= x < 1)
 SHARE = Limit("above 0 and at most 1", lambda x: 0 < x <= 1)
 ABOVE_ONE = Limit("above 1", lambda x: x > 1)
+DEGREE = Limit("above 0, or -1", lambda x: x == -1 or 0 < x <= MANY)
 SECONDS = Limit("above 0 and at most 31536000, a year", lambda x: 0 < x <= 31_536_000)
 
 # Upper bounds, far beyond any use: a number above them is a slip, which would end in a hang, in a

@@ -7,12 +7,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, inference, loss, scale
+from benchmarks import data, inference, loss, scale, step
 
 from ernie_vil2 import cli, runtime
 from ernie_vil2.errors import UserError
 
-BENCHMARKS = {"loss": loss, "scale": scale, "inference": inference, "data": data}
+BENCHMARKS = {
+    "loss": loss,
+    "scale": scale,
+    "inference": inference,
+    "data": data,
+    "step": step,
+}
 
 
 def main(argv=None) -> int:

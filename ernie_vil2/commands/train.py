@@ -37,7 +37,11 @@ def main(argv=None) -> int:
     from ernie_vil2.training.signals import Interrupted
     from ernie_vil2.training.trainer import Trainer
 
-    distributed.init(config.Global.device)
+    shared = config.Distributed
+    distributed.init(
+        config.Global.device,
+        distributed.strategy(shared.sharding, shared.dp_degree, shared.sharding_degree),
+    )
     if args.doctor:
         from ernie_vil2.doctor.examine import examine
 

@@ -25,6 +25,7 @@ from ernie_vil2.config.kinds import (
 from ernie_vil2.limits import (
     ABOVE_ONE,
     BELOW_ONE,
+    DEGREE,
     NOT_NEGATIVE,
     PAIR_LOSSES,
     PAIR_NUMBERS,
@@ -229,6 +230,9 @@ SCHEMA = section(
     ),
     Distributed=section(
         sharding=nullable(integer(between(1, 3), None)),
+        engine=choice("auto", "ours", "paddle", default="auto"),
+        dp_degree=nullable(integer(DEGREE, None)),
+        sharding_degree=nullable(integer(DEGREE, None)),
         gradient_merge=integer(POSITIVE, 1),
         hang_timeout=nullable(number(SECONDS, 1800.0)),
     ),

@@ -6,6 +6,7 @@ loss: what it shares is any layer.
 
 from paddle.distributed.fleet.utils import recompute
 
+from ernie_vil2.distributed.groups import strategy
 from ernie_vil2.distributed.ranks import (
     all_gather,
     all_gather_objects,
@@ -46,6 +47,7 @@ __all__ = [
     "reduce_scatter",
     "start_broadcast",
     "start_reduce",
+    "strategy",
     "world_size",
     "wrap",
 ]

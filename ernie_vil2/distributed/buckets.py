@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 import paddle
 
 from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed.groups import Group
 from ernie_vil2.distributed.memory import numbers
 
 BYTES = 32 * 2**20  # of a bucket at most, but for a tensor that is larger by itself
@@ -40,7 +41,7 @@ class Broadcast:
     Those of others may be without storage until then, and have another one after.
     """
 
-    def __init__(self, tensors: Sequence[paddle.Tensor], owner: int):
+    def __init__(self, tensors: Sequence[paddle.Tensor], owner: int, group: Group):
         self._tensors, self._mine = tensors, owner == ranks.rank()
         first = tensors[0]
         if len(tensors) == 1:  # as it is, without a copy
@@ -51,7 +52,7 @@ class Broadcast:
             self._flat = _join(tensors)
         else:
             self._flat = paddle.empty([sum(map(numbers, tensors))], first.dtype)
-        self._task = ranks.start_broadcast(self._flat, owner)
+        self._task = ranks.start_broadcast(self._flat, owner, group.handle)
 
     def wait(self) -> None:
         """Return when the tensors have their owner's values."""
@@ -64,21 +65,28 @@ class Broadcast:
 
 @paddle.no_grad()
 def start_broadcasts(
-    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], limit: int
+    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], group: Group, limit: int
 ) -> Iterator[Broadcast]:
-    """Begin to send tensors from their owners, one bucket whenever the next is asked for."""
+    """Begin to send tensors from their owners, one bucket whenever the next is asked for.
+
+    Args:
+        owners: name -> rank, of the group.
+        limit: bytes of a bucket at most.
+    """
     kinds = {name: (owners[name], tensor.dtype) for name, tensor in tensors.items()}
     for names in fill({name: size(t) for name, t in tensors.items()}, kinds, limit):
-        yield Broadcast([tensors[name] for name in names], owners[names[0]])
+        yield Broadcast([tensors[name] for name in names], owners[names[0]], group)
 
 
 @paddle.no_grad()
-def broadcast(tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], limit: int) -> None:
-    """Overwrite tensors on every process with what their owners have."""
+def broadcast(
+    tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], group: Group, limit: int
+) -> None:
+    """Overwrite tensors on every process of the group with what their owners have."""
     under_way: deque[Broadcast] = deque()
-    for bucket in start_broadcasts(tensors, owners, limit):
+    for bucket in start_broadcasts(tensors, owners, group, limit):
         under_way.append(bucket)
-        if len(under_way) > _IN_FLIGHT:
+        if len(under_way) == _IN_FLIGHT:  # before the next begins
             under_way.popleft().wait()
     for bucket in under_way:
         bucket.wait()
@@ -87,19 +95,24 @@ def broadcast(tensors: Mapping[str, paddle.Tensor], owners: Mapping[str, int], l
 class _Reduction:
     """Gradients of one owner and dtype on their way to it, from construction to `wait`."""
 
-    def __init__(self, parameters: Collection[paddle.Tensor], owner: int):
+    def __init__(
+        self, parameters: Collection[paddle.Tensor], owner: int, group: Group, replicas: Group
+    ):
         self._parameters, self._mine = parameters, owner == ranks.rank()
+        self._replicas = replicas
         # Not in place, since the backward may hand the same storage on to others; divided before
         # the sum, since float16 overflows easily.
         with _as_they_are():
             self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
         for parameter in parameters:
             parameter.clear_gradient(False)
-        self._task = ranks.start_reduce(self.flat, owner)
+        self._task = ranks.start_reduce(self.flat, owner, group.handle)
 
     def wait(self) -> None:
         self._task.wait()
         if self._mine:
+            if len(self._replicas.ranks) > 1:
+                ranks.all_reduce_(self.flat, self._replicas.handle)
             for parameter, part in zip(self._parameters, _split(self.flat, self._parameters)):
                 parameter.grad = part
 
@@ -112,7 +125,9 @@ class Reductions:
 
     Args:
         parameters: name -> parameter, or what has its gradient instead.
-        owners: name -> rank.
+        owners: name -> rank, of the group.
+        group: those among which gradients leave.
+        replicas: those that own the same, and add up what their groups have.
         limit: bytes of a bucket at most.
         total: bytes of all gradients.
     """
@@ -121,10 +136,13 @@ class Reductions:
         self,
         parameters: Mapping[str, paddle.Tensor],
         owners: Mapping[str, int],
+        group: Group,
+        replicas: Group,
         limit: int,
         total: int,
     ):
         self._parameters, self._owners, self._limit = parameters, owners, limit
+        self._group, self._replicas = group, replicas
         self._most_pending = _PENDING * total
         self._pending: dict[tuple[int, object], list[str]] = {}  # owner and dtype -> names
         self._bytes: dict[tuple[int, object], int] = {}
@@ -151,19 +169,21 @@ class Reductions:
         names = self._pending.pop(key, [])
         self._bytes.pop(key, None)
         if names:
-            self._under_way.append(_Reduction([self._parameters[n] for n in names], key[0]))
-        if len(self._under_way) > _IN_FLIGHT:
-            self._under_way.popleft().wait()
+            if len(self._under_way) == _IN_FLIGHT:
+                self._under_way.popleft().wait()
+            parameters = [self._parameters[name] for name in names]
+            self._under_way.append(_Reduction(parameters, key[0], self._group, self._replicas))
 
     @paddle.no_grad()
     def finish(self) -> None:
         """Send all gradients that are still here, and wait for them."""
-        by_owner = sorted(self._parameters, key=lambda name: self._owners[name])
-        for name in by_owner:  # so that a bucket fills before the next one opens
-            if name not in self._added and self._parameters[name].grad is not None:
-                self.add(name)
-        for key in list(self._pending):
-            self._send(key)
+        for owner in sorted(set(self._owners.values())):  # its buckets fill before others open
+            for name, parameter in self._parameters.items():
+                is_left = name not in self._added and parameter.grad is not None
+                if is_left and self._owners[name] == owner:
+                    self.add(name)
+            for key in [key for key in self._pending if key[0] == owner]:
+                self._send(key)
         while self._under_way:
             self._under_way.popleft().wait()
         self._added.clear()

@@ -1,7 +1,8 @@
-"""How the processes of a run share the training of one layer, in one of two ways.
+"""How the processes of a run share the training of one layer, in one of three ways.
 
 `Replicated` keeps all of the model in each process; `Sharded` gives each a share of the optimizer's
-state, of the gradients and of the weights. The trainer knows what both do, which stands here.
+state, of the gradients and of the weights; `PaddleSharded` does so by Paddle's own engine, but for
+the weights. The trainer knows what all do, which stands here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Parallel(Protocol):
         parallel.unscale(scaler, optimizer)    # where there is a loss scale
         norm = parallel.clip_gradients(1.0)
         optimizer.step()                       # built on `parallel.owned`
-        optimizer.clear_grad()
+        parallel.clear_gradients(optimizer)
         parallel.publish()
 
     Every method but `memory` is collective: all processes call it, and run the same forwards and
@@ -75,6 +76,9 @@ class Parallel(Protocol):
             gradient is not.
         """
 
+    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        """`optimizer.clear_grad`, in the way that the next backward needs."""
+
     def publish(self) -> None:
         """Send what owners changed in their weights to the others.
 
@@ -107,15 +111,22 @@ def build_parallel(
     parameters: Mapping[str, paddle.Tensor],
     sharding: int | None,
     originals: Mapping[str, paddle.Tensor] | None = None,
+    engine: str = "ours",
 ) -> Parallel:
-    """`Replicated`, or `Sharded` where there is a stage of sharding and more than one process.
+    """`Replicated`, or a sharded one where there is a stage of it and more than one process.
 
     Args:
         objective: the layer to train; half-precision weights (AMP O2) are made before.
         parameters: name -> trainable parameter of `objective`, all of them, alike on all processes.
         sharding: the stage, 1, 2 or 3, or None.
         originals: float32 values of the half-precision ones among the parameters.
+        engine: of the sharding, ours or paddle; paddle takes no half-precision parameters.
     """
     if sharding is None or ranks.world_size() == 1:
         return Replicated(objective, parameters, originals)
+    if engine == "paddle":
+        # costs a second, and loads what only a GPU's run needs
+        from ernie_vil2.distributed.paddle_sharded import PaddleSharded
+
+        return PaddleSharded(objective, parameters)
     return Sharded(objective, parameters, sharding, originals)

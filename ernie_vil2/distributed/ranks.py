@@ -76,30 +76,30 @@ def reduce_scatter(x: paddle.Tensor) -> paddle.Tensor:
     return total[rank() * rows : (rank() + 1) * rows]
 
 
-def reduce_(x: paddle.Tensor, to: int) -> None:
-    """Sum `x` over ranks, in place on rank `to`; the others' values are then undefined."""
+def reduce_(x: paddle.Tensor, to: int, group: Any = None) -> None:
+    """Sum `x` over ranks, of a group or of all, in place on `to`; the others' is then undefined."""
     if world_size() > 1:
-        dist.reduce(x, dst=to)
+        dist.reduce(x, dst=to, group=group)
 
 
-def all_reduce_(x: paddle.Tensor) -> None:
-    """Sum `x` over ranks, in place on all."""
+def all_reduce_(x: paddle.Tensor, group: Any = None) -> None:
+    """Sum `x` over ranks, in place on all; over those of Paddle's group `group`, or over all."""
     if world_size() > 1:
-        dist.all_reduce(x)
+        dist.all_reduce(x, group=group)
 
 
-def broadcast_(x: paddle.Tensor, source: int) -> None:
-    """Overwrite `x` on every rank with rank `source`'s."""
+def broadcast_(x: paddle.Tensor, source: int, group: Any = None) -> None:
+    """Overwrite `x` on every rank, of a group or of all, with rank `source`'s."""
     if world_size() > 1:
-        dist.broadcast(x, src=source)
+        dist.broadcast(x, src=source, group=group)
 
 
-def start_reduce(x: paddle.Tensor, to: int) -> Task:
+def start_reduce(x: paddle.Tensor, to: int, group: Any = None) -> Task:
     """Begin `reduce_`; neither read nor free `x` before wait() of what is returned.
 
-    Needs more than one process.
+    Among all or those of a group; needs more than one process.
     """
-    return dist.reduce(x, dst=to, sync_op=False)
+    return dist.reduce(x, dst=to, group=group, sync_op=False)
 
 
 def start_all_reduce(x: paddle.Tensor) -> Task:
@@ -110,12 +110,12 @@ def start_all_reduce(x: paddle.Tensor) -> Task:
     return dist.all_reduce(x, sync_op=False)
 
 
-def start_broadcast(x: paddle.Tensor, source: int) -> Task:
+def start_broadcast(x: paddle.Tensor, source: int, group: Any = None) -> Task:
     """Begin `broadcast_`; neither read nor free `x` before wait() of what is returned.
 
-    Needs more than one process.
+    Among all or those of a group; needs more than one process.
     """
-    return dist.broadcast(x, src=source, sync_op=False)
+    return dist.broadcast(x, src=source, group=group, sync_op=False)
 
 
 class _GatherWithGradient(PyLayer):

@@ -16,14 +16,12 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import numpy.typing as npt
 import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import buckets, ranks
-from ernie_vil2.distributed.clip import clip_gradients
-from ernie_vil2.distributed.masters import Masters
 from ernie_vil2.distributed.memory import bytes_held, numbers
+from ernie_vil2.distributed.shares import Shares
 from ernie_vil2.distributed.units import Unit, find_units
 from ernie_vil2.errors import UserError
 
@@ -39,12 +37,15 @@ def assign_owners(sizes: Mapping[str, int], world_size: int) -> dict[str, int]:
     return owners
 
 
-class Sharded:
+class Sharded(Shares):
     """A `Parallel` whose processes each own a share of the parameters, and step these alone.
 
-    Weights are made equal at construction: parameters as their owners have them, frozen ones and
-    buffers as rank 0. Later changes of frozen ones and buffers stay local, as BatchNorm's
-    statistics do under data parallelism.
+    Where fleet has several sharding groups, each has a whole model, shared out among its processes,
+    and gradients are averaged over all.
+
+    Weights are made equal at construction: parameters as their owners in the first group have them,
+    frozen ones and buffers as rank 0. Later changes of frozen ones and buffers stay local, as
+    BatchNorm's statistics do under data parallelism.
 
     In stages 2 and 3 the backward after a call, unless it runs in `no_sync`, must be the last to
     reach its parameters in this step: gradients go to their owners as soon as it has them. In stage
@@ -72,37 +73,30 @@ class Sharded:
     ):
         if stage not in (1, 2, 3):
             raise UserError(f"sharding stage {stage!r}: expected 1, 2 or 3")
-        world = ranks.world_size()
-        if world > len(parameters):
-            raise UserError(
-                f"sharding over {world} processes, but only {len(parameters)} tensors to share: "
-                "train without sharding"
-            )
-        self.objective, self.stage = objective, stage
-        self.parameters = dict(parameters)
+        super().__init__(objective, parameters, originals)
+        self.stage = stage
+        world = len(self.group.ranks)
         sizes = {name: numbers(p) for name, p in self.parameters.items()}
-        self.owners = assign_owners(sizes, world)
-        self.masters = Masters(self.parameters, originals or {})
-        self.owned: Mapping[str, paddle.Tensor] = {
-            name: p for name, p in self.masters.items() if self._is_mine(name)
-        }
-        self.masters.keep(self.owned.keys())
+        self.share_out(assign_owners(sizes, world))
         self._resident = self.parameters  # whose values every rank keeps
         self._units: list[Unit] = []
         self._bucket = bucket
         total = 4 * sum(sizes.values())  # bytes of all gradients
-        self._reductions = buckets.Reductions(self.masters, self.owners, bucket, total)
+        self._reductions = buckets.Reductions(
+            self.masters, self.owners, self.group, self.replicas, bucket, total
+        )
         self._sync = True
         self._reduce_early = False
         if world == 1:
             return
-        trained = {id(p) for p in self.parameters.values()}
-        for tensor in [*objective.parameters(), *objective.buffers()]:
-            if id(tensor) not in trained:
-                ranks.broadcast_(tensor, 0)
+        self.equalize_rest()
+        first = dict.fromkeys(self.owned, self.replicas.ranks[0])
+        if len(self.replicas.ranks) > 1:
+            buckets.broadcast(self.owned, first, self.replicas, bucket)
+            self.masters.round()
         self._broadcast(self.parameters)
         if stage == 3:
-            self._units = find_units(objective, self.parameters, self.owners, bucket)
+            self._units = find_units(objective, self.parameters, self.owners, self.group, bucket)
             in_units = {name for unit in self._units for name in unit.parameters}
             self._resident = {n: p for n, p in self.parameters.items() if n not in in_units}
         if stage >= 2:
@@ -110,9 +104,6 @@ class Sharded:
                 parameter._register_backward_hook(partial(self._on_gradient, name))
         for unit in self._units:
             unit.attach()
-
-    def _is_mine(self, name: str) -> bool:
-        return self.owners[name] == ranks.rank()
 
     # -- gradients ---------------------------------------------------------------------------------
 
@@ -140,14 +131,8 @@ class Sharded:
         self._reduce_early = False
         self._release_units()  # whose backward left a parameter without gradient
 
-    def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
-        return clip_gradients(self.owned.values(), max_norm, ranks.all_reduce_)
-
-    def unscale(self, scaler: paddle.amp.GradScaler, optimizer: paddle.optimizer.Optimizer) -> None:
-        scaler.unscale_(optimizer)
-        if scaler.is_enable():
-            found = ranks.any_rank(bool(scaler._found_inf))
-            scaler._found_inf = paddle.to_tensor([found])
+    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        optimizer.clear_grad()
 
     # -- weights -----------------------------------------------------------------------------------
 
@@ -158,7 +143,7 @@ class Sharded:
 
     def _broadcast(self, parameters: Mapping[str, paddle.Tensor]) -> None:
         if ranks.world_size() > 1:
-            buckets.broadcast(parameters, self.owners, self._bucket)
+            buckets.broadcast(parameters, self.owners, self.group, self._bucket)
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
@@ -172,23 +157,6 @@ class Sharded:
     def _release_units(self) -> None:
         for unit in self._units:
             unit.release()
-
-    def gather(self, tensors: Mapping[str, paddle.Tensor]) -> dict[str, npt.NDArray[Any]]:
-        # As arrays, bfloat16 as float32, so that a device holds one of the others' at a time.
-        arrays = {}
-        kinds = {name: (list(t.shape), str(t.dtype).split(".")[-1]) for name, t in tensors.items()}
-        for owner, theirs in enumerate(ranks.all_gather_objects(kinds)):
-            for name, (shape, dtype) in theirs.items():
-                if owner != ranks.rank():
-                    tensor = paddle.empty(shape, dtype)
-                else:  # optimizers keep some scalars on the host, where NCCL does not reach
-                    tensor = tensors[name].cuda() if ranks.on_gpu() else tensors[name]
-                if owner != 0:
-                    ranks.broadcast_(tensor, owner)
-                if ranks.is_main():
-                    half = dtype == "bfloat16"
-                    arrays[name] = (tensor.astype("float32") if half else tensor).numpy()
-        return arrays
 
     def memory(self, optimizer: paddle.optimizer.Optimizer | None = None) -> dict[str, int]:
         # weights that are fetched for use count

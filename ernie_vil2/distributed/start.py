@@ -60,7 +60,7 @@ def _serve_store(default_store: core.Store, rank: int, key: str) -> core.Store:
     return store
 
 
-def init(device: str = "auto") -> None:
+def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None) -> None:
     """Choose the device and start fleet, on one process or on those of paddle.distributed.launch.
 
     A GPU is tried before it is used, and so are the connections between the processes. A second
@@ -68,6 +68,7 @@ def init(device: str = "auto") -> None:
 
     Args:
         device: cpu, gpu, or auto for a GPU where there is one.
+        strategy: of `groups.strategy`; None: all processes are one another's replicas.
 
     Raises:
         UserError: gpu, where there is none; a GPU or a connection that does not work.
@@ -95,7 +96,7 @@ def init(device: str = "auto") -> None:
     collective._new_process_group_impl = _new_process_group
     with warnings.catch_warnings():  # of groups that data parallelism does not use
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")
-        fleet.init(is_collective=True, log_level="WARNING")
+        fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
     _started = True
     probe.communicate()
 

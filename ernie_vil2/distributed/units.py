@@ -11,6 +11,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.distributed import buckets, ranks
+from ernie_vil2.distributed.groups import Group, everyone
 from ernie_vil2.distributed.memory import numbers
 
 _SMALL = 1e-3  # of all numbers: a unit with less costs latency and saves nothing
@@ -30,9 +31,11 @@ class Unit:
         layer: nn.Layer,
         parameters: Mapping[str, paddle.Tensor],
         owners: Mapping[str, int],
+        group: Group,
         bucket: int,
     ):
-        self.layer, self.parameters, self.owners, self.bucket = layer, parameters, owners, bucket
+        self.layer, self.parameters, self.owners = layer, parameters, owners
+        self.group, self.bucket = group, bucket
         self.before: Unit | None = None  # in forward order, where that is sure
         self.after: Unit | None = None
         self._here = True
@@ -61,7 +64,7 @@ class Unit:
         """Begin to bring the weights here, where they are not and nothing brings them yet."""
         if not self._here and not self._broadcasts:
             self._broadcasts = list(
-                buckets.start_broadcasts(self.parameters, self.owners, self.bucket)
+                buckets.start_broadcasts(self.parameters, self.owners, self.group, self.bucket)
             )
 
     def release(self) -> None:
@@ -110,14 +113,20 @@ def find_units(
     layer: nn.Layer,
     parameters: Mapping[str, paddle.Tensor],
     owners: Mapping[str, int],
+    group: Group | None = None,
     bucket: int = buckets.BYTES,
 ) -> list[Unit]:
-    """What stage 3 fetches and releases together, in flat buckets of so many bytes an owner.
+    """What stage 3 fetches and releases together.
 
     These are the items of the outermost lists of sublayers, such as a transformer's blocks, and
     the layers beside the lists; one that holds a large part of the model is split further. What
     no unit has stays on all ranks: own parameters of layers that are split, shared ones, and small
     units.
+
+    Args:
+        owners: name -> rank, of the group.
+        group: of those that fetch from one another; None: all.
+        bucket: bytes of one owner that travel together.
     """
     names = {id(p): name for name, p in parameters.items()}
     total = _size(parameters.values())
@@ -150,7 +159,7 @@ def find_units(
             found = {n: p for n, p in own(sublayer).items() if uses[n] == 1}
             if _size(found.values()) < max(1, _SMALL * total):
                 continue
-            unit = Unit(sublayer, found, owners, bucket)
+            unit = Unit(sublayer, found, owners, group or everyone(), bucket)
             if before is not None:
                 before.after, unit.before = unit, before
             units.append(unit)

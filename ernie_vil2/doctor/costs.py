@@ -14,45 +14,13 @@ from dataclasses import dataclass
 
 from ernie_vil2 import cli
 from ernie_vil2.config.load import Config, load_config
-from ernie_vil2.errors import UserError
+from ernie_vil2.doctor.towers import Transformer, image_tower, text_tower
 from ernie_vil2.views import SOURCE_OF
 
 PROCESSES = (8, 64, 256, 512, 1024)
+NODE = 8  # GPUs in one, which share a model where sharding stays inside
 GLOBAL_BATCHES = (8192, 16384, 32768, 65536)
 _CHUNK = 4096  # assumed for the table where Loss.chunk is null
-
-
-@dataclass(frozen=True)
-class Transformer:
-    """One tower, as far as memory depends on it."""
-
-    tensors: list[int]  # numbers in each parameter
-    views: int
-    tokens: int  # that go through its blocks
-    width: int
-    heads: int
-    layers: int
-    mlp_ratio: float
-
-    def block_activations(self, level: str = "O0") -> float:
-        """Bytes that one block keeps of one record for its backward, under an AMP level.
-
-        Korthikanti et al. 2022 (arXiv 2205.05198), section 4.1: s h (34 + 5 a s / h) in half
-        precision at an MLP ratio of 4; numbers twice as wide in float32, dropout masks not. Under
-        O1 only the inputs of matrix products are half: those of GELU and of normalisations, and
-        the softmax beside its half copy, stay float32.
-        """
-        s, h, a, r = self.tokens, self.width, self.heads, self.mlp_ratio
-        linear, quadratic = {
-            "O0": (34 + 8 * r, 9),
-            "O1": (22 + 6 * r, 7),
-            "O2": (18 + 4 * r, 5),
-        }[level]
-        return self.views * (s * h * linear + quadratic * a * s * s)
-
-    def block_input(self, level: str = "O0") -> float:
-        """Bytes of one record's input to a block, which is all that recompute keeps of it."""
-        return self.views * self.tokens * self.width * (2 if level == "O2" else 4)
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class Costs:
     @classmethod
     def of(cls, config: Config) -> Costs:
         """Raises UserError for an image tower that is no CLIP_vit_*: only their sizes are known."""
-        image, text = _image(config), _text(config)
+        image, text = image_tower(config), text_tower(config)
         dim, views = config.Arch.embed_dim, [*config.Views.image, *config.Views.text]
         return cls(
             towers=[image, text],
@@ -125,6 +93,19 @@ class Costs:
     def sharded(self, stage: int) -> float:
         """Sent at most, for gradients to their owners and weights back: once, in stage 3 twice."""
         return self.parameters * (4 + (1 if stage < 3 else 2) * self._width)
+
+    def between_replicas(self, models: int, degree: int) -> float:
+        """Sent by an owner besides, where so many models are each shared by `degree` processes."""
+        return 2 * (models - 1) / models * self._largest_share(degree) * 4
+
+    def buckets(self, processes: int) -> int:
+        """Collectives that send all weights to the others."""
+        from ernie_vil2.distributed.buckets import BYTES, fill
+        from ernie_vil2.distributed.sharded import assign_owners
+
+        sizes = {str(i): n for i, n in enumerate(self.tensors)}
+        owners = assign_owners(sizes, processes)
+        return len(fill({name: n * self._width for name, n in sizes.items()}, owners, BYTES))
 
     # -- held --------------------------------------------------------------------------------------
 
@@ -185,6 +166,16 @@ class Costs:
             rows.append(row + [_size(self.state(world, stage)) for stage in (None, 1, 2, 3)])
         return rows
 
+    def by_nodes(self, processes: Iterable[int] = PROCESSES) -> list[list[str]]:
+        """Rows: processes, models; moved inside a node and between; state in stages 1, 2, 3."""
+        rows = []
+        for models in (world // NODE for world in processes if world > NODE):
+            moved = (self.sharded(2), self.between_replicas(models, NODE))
+            held = (self.state(NODE, stage) for stage in (1, 2, 3))
+            sizes = [_size(n) for n in (*moved, *held)]
+            rows.append([f"{models * NODE:,}", f"{models} x {NODE}", *sizes])
+        return rows
+
     def by_batch(
         self, batches: Iterable[int] = GLOBAL_BATCHES, processes: Iterable[int] = PROCESSES
     ) -> list[list[str]]:
@@ -206,61 +197,6 @@ class Costs:
                 )
                 rows.append([f"{n:,}" for n in (batch, world, local)] + [_size(n) for n in sizes])
         return rows
-
-
-def _image(config: Config) -> Transformer:
-    from ernie_vil2.models.patches import patches_kept  # imports paddle
-
-    arch = config.Arch.Image
-    sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads")
-    given = {key: getattr(arch, key, None) for key in sizes}
-    missing = [key for key, value in given.items() if value is None]
-    if not arch.name.startswith("CLIP_vit_") or arch.out_dim or missing:
-        raise UserError(
-            f"Arch.Image {arch.name} cannot be reckoned: expected a CLIP_vit_* without out_dim, "
-            f"with {', '.join(sizes)} given; take configs/base.yaml or large.yaml"
-        )
-    c, depth, patch = arch.embed_dim, arch.depth, arch.patch_size
-    ratio = getattr(arch, "mlp_ratio", None) or 4
-    qkv_bias = [3 * c] if getattr(arch, "qkv_bias", True) is not False else []
-    tokens = (arch.img_size // patch) ** 2 + 1
-    norm = [c, c]
-    block = [*norm, 3 * c * c, *qkv_bias, *_linear(c, c), *norm, *_mlp(c, int(c * ratio))]
-    stem = [c, tokens * c, 3 * patch * patch * c, *norm]
-    views, seen = len(config.Views.image), 1 + patches_kept(tokens - 1, arch.patch_dropout)
-    return Transformer(stem + depth * block + norm, views, seen, c, arch.num_heads, depth, ratio)
-
-
-def _text(config: Config) -> Transformer:
-    arch = config.Arch.Text
-    sizes = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-    )
-    missing = [key for key in sizes if getattr(arch, key, None) is None]
-    if missing:
-        raise UserError(f"Arch.Text.{missing[0]} is null: give a number, to reckon with it")
-    c, layers, inner = arch.hidden_size, arch.num_hidden_layers, arch.intermediate_size
-    norm = [c, c]
-    block = [*(4 * _linear(c, c)), *_mlp(c, inner), *norm, *norm]
-    stem = [arch.vocab_size * c, arch.max_position_embeddings * c, *norm]
-    views, tokens = len(config.Views.text), config.Tokenizer.max_len
-    heads = arch.num_attention_heads
-    return Transformer(
-        stem + layers * block + _linear(c, c), views, tokens, c, heads, layers, inner / c
-    )
-
-
-def _linear(inputs: int, outputs: int) -> list[int]:
-    return [inputs * outputs, outputs]
-
-
-def _mlp(width: int, inner: int) -> list[int]:
-    return _linear(width, inner) + _linear(inner, width)
 
 
 def _size(count: float) -> str:
@@ -286,6 +222,9 @@ def main(argv: list | None = None) -> None:
     head = ["GPUs", *(f"moves, {way}" for way in ways), "state, replicated"]
     head += [f"state, sharding {stage}" for stage in (1, 2, 3)]
     print(_table(head, costs.by_processes()) + "\n")
+    head = ["GPUs", "models x sharding_degree", "moves inside a node", "moves between nodes"]
+    head += [f"state, sharding {stage}" for stage in (1, 2, 3)]
+    print(_table(head, costs.by_nodes()) + "\n")
     chunked = f"logits, chunk {costs.chunk:,}"
     head = ["global batch", "GPUs", "local batch", "gather, and again backward"]
     head += ["ring, both ways", "embeddings, gathered", "in a ring"]

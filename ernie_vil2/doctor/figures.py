@@ -14,6 +14,7 @@ from collections.abc import Callable
 import paddle
 
 from ernie_vil2 import distributed
+from ernie_vil2.distributed import groups
 from ernie_vil2.distributed.ring import Ring
 from ernie_vil2.doctor.checks import need, need_processes, slowest
 from ernie_vil2.doctor.trial import Failed, Row, Trial, together
@@ -58,17 +59,24 @@ def reduction_speed(trial: Trial) -> Row:
     dtype = max(parameters, key=lambda p: math.prod(p.shape)).dtype
     buffer = paddle.zeros([min(numbers, _BUFFER)], dtype)
 
+    group, replicas = groups.sharding(), groups.replicas()
+    degree, models = len(group.ranks), len(replicas.ranks)
+    share = buffer[: buffer.shape[0] // degree]
+
     def move() -> None:
         if stage is None:
             return distributed.all_reduce_(buffer)
-        distributed.reduce_(buffer, 0)
+        distributed.reduce_(buffer, group.ranks[0], group.handle)
+        if models > 1:
+            distributed.all_reduce_(share, replicas.handle)
         for _ in range(2 if stage == 3 else 1):
-            distributed.broadcast_(buffer, 0)
+            distributed.broadcast_(buffer, group.ranks[0], group.handle)
 
     seconds = timed(move)
     trial.reduction = numbers / buffer.shape[0] * seconds
     size = buffer.shape[0] * buffer.element_size()
     sent = {None: 2 * (trial.world - 1) / trial.world, 3: 3}.get(stage, 2)  # see docs/scaling.md
+    sent += 2 * (models - 1) / models / degree
     kind = "all-reduce" if stage is None else "reduction and broadcast"
     text = f"{trial.reduction * 1e3:,.1f} ms for {kind} of {numbers:,} numbers"
     sample = f", from a sample of {size / 1e6:,.0f} MB" if numbers > buffer.shape[0] else ""

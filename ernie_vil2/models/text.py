@@ -7,10 +7,12 @@ from typing import Any
 
 import paddle
 from paddle import nn
+from paddle.nn import functional as F
 from paddlenlp.transformers import ErnieConfig, ErnieModel
 from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
 
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.models import layers
 from ernie_vil2.models.pretrained import fill_pretrained
 from ernie_vil2.models.recompute import recompute_block
 
@@ -74,6 +76,11 @@ class TextTower(nn.Layer):
         for layer in self.ernie.sublayers():
             if isinstance(layer, nn.LayerNorm):
                 layer._epsilon = epsilon
+        layers.use_own_layers(self.ernie)
+        for block in self.ernie.encoder.layers:
+            if block.activation is F.gelu:
+                block.activation = layers.gelu
+        self.ernie.encoder.layers[-1].__class__ = _LastBlock
         self.recompute = recompute
         self.width = self.ernie.config.hidden_size
         self.vocab_size = self.ernie.config.vocab_size
@@ -123,6 +130,17 @@ class TextTower(nn.Layer):
         found = fold_constant_embeddings(source.state_dict(), task_id=source.config.task_id)
         remedy = "leave the sizes in Arch.Text null, or pretrained false"
         fill_pretrained(self.ernie, found, name, "text_tower.ernie.", remedy)
+
+
+class _LastBlock(nn.TransformerEncoderLayer):
+    """Gives the first token alone, the only one that the pooler takes."""
+
+    def forward(self, x: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
+        """[B, L, C] and [B, 1, 1, L] -> [B, 1, C]."""
+        first = x[:, :1]
+        first = self.norm1(first + self.dropout1(self.self_attn(first, x, x, mask)))
+        hidden = self.dropout(self.activation(self.linear1(first)))
+        return self.norm2(first + self.dropout2(self.linear2(hidden)))
 
 
 def fold_constant_embeddings(

@@ -15,6 +15,7 @@ from ernie_vil2 import distributed
 from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.normalise import Normalise
+from ernie_vil2.distributed import groups
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
@@ -141,6 +142,7 @@ def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
     """The writer of output_dir/checkpoints."""
     # equal on all ranks, other for each start
     token = distributed.all_gather_objects(secrets.token_hex(4))[0]
+    writers = groups.sharding().ranks  # the first such group writes for the others
     return CheckpointWriter(
         Path(config.Global.output_dir) / "checkpoints",
         config,
@@ -148,7 +150,7 @@ def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
         keep=config.Global.keep_checkpoints,
         keep_every=config.Global.keep_every,
         rank=distributed.rank(),
-        world_size=distributed.world_size(),
+        world_size=len(writers),
         token=token,
-        sharded=config.Distributed.sharding is not None,
+        sharded=config.Distributed.sharding is not None and 0 in writers,
     )

@@ -20,6 +20,7 @@ _HARMLESS = (
     "Global.sample_views", "Tokenizer.vocab_file", "Arch.Image.pretrained", "Arch.Text.pretrained",
     "Optimizer.fused", "DataLoader.Train.num_workers", "DataLoader.Train.worker_timeout",
     "DataLoader.Eval.num_workers", "DataLoader.Eval.batch_size",
+    "Distributed.engine", "Distributed.dp_degree", "Distributed.sharding_degree",
     "Distributed.hang_timeout", "Metric.bootstrap", "Metric.block",
 )  # fmt: skip
 # What follows, by the beginning of the key; the first that fits.

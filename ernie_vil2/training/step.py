@@ -24,6 +24,7 @@ from ernie_vil2.training.build import (
     build_optimizer,
     trainable,
 )
+from ernie_vil2.training.engine import sharding_engine
 from ernie_vil2.training.objective import Objective, backward
 from ernie_vil2.training.optim import build_scheduler
 
@@ -71,6 +72,7 @@ class Step:
             learning,
             config.Distributed.sharding,
             {name: original for name, original in originals.items() if name in learning},
+            sharding_engine(config),
         )
         self.optimizer = build_optimizer(config, objective, self.parallel.owned, self.scheduler)
         self.ema = build_ema(config, self.parallel.owned)
@@ -137,7 +139,7 @@ class Step:
 
     def _finish(self) -> None:
         self._statistics = []
-        self.optimizer.clear_grad()
+        self.parallel.clear_gradients(self.optimizer)
         self.scheduler.step()
         self.objective.clamp()
 

@@ -1,16 +1,17 @@
-"""Both ways to share a model, as their protocol states them."""
+"""All ways to share a model, as their protocol states them."""
 
 import inspect
 
 import paddle
 import pytest
 
+from ernie_vil2.distributed.paddle_sharded import PaddleSharded
 from ernie_vil2.distributed.parallel import Parallel, build_parallel
 from ernie_vil2.distributed.replicated import Replicated
 from ernie_vil2.distributed.sharded import Sharded
 
 
-@pytest.mark.parametrize("way", [Replicated, Sharded])
+@pytest.mark.parametrize("way", [Replicated, Sharded, PaddleSharded])
 def test_each_way_has_the_methods_of_the_protocol(way):
     stated = [
         name

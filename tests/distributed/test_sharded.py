@@ -21,7 +21,18 @@ from tests.support.scripts.sharding_step import CASES, run_case
 def two_processes(tmp_path_factory):
     """Results and the bytes that each rank held, by case."""
     folder = tmp_path_factory.mktemp("sharded")
-    launch(2, folder, SCRIPTS / "sharding_step.py", str(folder))
+    launch(2, folder, SCRIPTS / "sharding_step.py", str(folder), "2")
+    return dict(np.load(folder / "sharded.npz")), json.loads((folder / "held.json").read_text())
+
+
+HYBRID = ["1-Lamb", "2-AdamW", "3-all", "paddle-AdamW"]
+
+
+@pytest.fixture(scope="module")
+def two_by_two(tmp_path_factory):
+    """The same of four processes, of which two share one model and two the other."""
+    folder = tmp_path_factory.mktemp("hybrid")
+    launch(4, folder, SCRIPTS / "sharding_step.py", str(folder), "2", *HYBRID)
     return dict(np.load(folder / "sharded.npz")), json.loads((folder / "held.json").read_text())
 
 
@@ -31,7 +42,7 @@ def one_process():
     known = {}
 
     def run(case):
-        plain = case._replace(stage=1, micro_batches=1, recompute=False, bucket=0)
+        plain = case._replace(stage=1, micro_batches=1, recompute=False, bucket=0, engine="ours")
         if plain not in known:
             known[plain], _ = run_case(plain)
         return known[plain]
@@ -41,18 +52,32 @@ def one_process():
 
 @pytest.mark.parametrize("name", CASES)
 def test_sharded_steps_are_the_plain_ones(two_processes, one_process, name):
-    """Losses, gradients, norms, weights, averages, and embeddings of both."""
-    plain = one_process(CASES[name])
+    """Losses, gradients, norms, and embeddings; weights, averages and optimizer state by name."""
+    assert_same(one_process(CASES[name]), two_processes[0], name)
+
+
+@pytest.mark.parametrize("name", HYBRID)
+def test_sharding_groups_that_are_replicas_make_the_plain_steps(two_by_two, one_process, name):
+    assert_same(one_process(CASES[name]), two_by_two[0], name)
+
+
+def test_replicas_hold_the_same_shares(two_by_two):
+    for name in HYBRID:
+        first, second = two_by_two[1][name][:2], two_by_two[1][name][2:]
+        assert first == second
+        states = [rank["most"]["optimizer"] for rank in first]
+        assert max(states) < 0.6 * sum(states)
+
+
+def assert_same(plain: dict, results: dict, name: str) -> None:
     sharded = {
-        key[len(name) + 1 :]: value
-        for key, value in two_processes[0].items()
-        if key.startswith(name + "/")
+        key[len(name) + 1 :]: value for key, value in results.items() if key.startswith(name + "/")
     }
     assert sharded.keys() == plain.keys()
     largest = max(np.abs(g).max() for key, g in plain.items() if key.startswith("gradient/"))
     for key, value in plain.items():
         # a gradient that is nearly zero, as of a bias before a softmax, is rounding noise
-        floor = 1e-6 * largest if key.startswith("gradient/") else 0
+        floor = 1e-6 * largest if key.startswith(("gradient/", "state/")) else 0
         error = np.abs(value - sharded[key]).max()
         assert error <= 1e-5 * np.abs(value).max() + floor, (key, error)
 

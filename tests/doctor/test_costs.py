@@ -109,6 +109,22 @@ def test_moved_by_hand():
     assert [half.sharded(stage) for stage in (1, 2, 3)] == [48 + 24, 48 + 24, 48 + 2 * 24]
 
 
+def test_moved_between_replicas_by_hand():
+    cost = replace(of(), towers=[], other_tensors=[6, 3, 2, 1])
+    assert cost.between_replicas(1, 2) == 0
+    assert cost.between_replicas(4, 2) == 2 * 3 / 4 * 6 * 4  # of a share of 6 numbers
+    assert [row[:2] for row in of().by_nodes([8, 32])] == [["32", "4 x 8"]]
+
+
+def test_buckets_by_hand():
+    million = 10**6  # 4 MB; so a bucket of 32 MiB holds eight
+    cost = replace(of(), towers=[], other_tensors=[million] * 20 + [9 * million])
+    assert cost.buckets(1) == 4  # 20 in three, and the large one
+    assert replace(cost, level="O2").buckets(1) == 2  # 16, and 4 with the large one
+    assert cost.buckets(20) == 20  # one an owner
+    assert of().buckets(8) < len(of().tensors) / 8
+
+
 def test_state_by_hand():
     cost = replace(of(), towers=[], other_tensors=[6, 3, 2, 1])  # shares of 2 processes: 6 and 6
     states = [cost.state(2, stage) for stage in (None, 1, 2, 3)]
@@ -152,9 +168,12 @@ def cells(text: str) -> list:
 def test_tables_of_the_page(page, capsys):
     costs.main(["-c", str(BASE)])
     base, large = of(), of(ROOT / "configs/large.yaml")
-    assert cells(capsys.readouterr().out) == base.by_processes() + base.by_batch()
+    assert cells(capsys.readouterr().out) == base.by_processes() + base.by_nodes() + base.by_batch()
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert cells(text) == base.by_processes() + large.by_processes() + base.by_batch()
+    tables = (base.by_processes(), large.by_processes(), base.by_nodes(), base.by_batch())
+    assert cells(text) == [row for table in tables for row in table]
+    counts = (f"{cost.buckets(8)} / {cost.buckets(64)}" for cost in (base, large))
+    assert f"| {' | '.join(counts)} |" in text
     for cost in (base, large):
         levels = [replace(cost, level=level) for level in ("O0", "O1", "O2")]
         assert f"{cost.parameters:,}" in text

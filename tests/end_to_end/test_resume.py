@@ -219,22 +219,29 @@ def test_killed_between_a_checkpoint_and_the_end_of_its_evaluation(runs, whole, 
 # -- On another number of processes ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sharding", ["null", "2"])
-def test_on_one_two_and_one_processes(runs, tmp_path, sharding):
-    overrides = ["DataLoader.Train.micro_batch_size=4", f"Distributed.sharding={sharding}"]
+@pytest.mark.parametrize("sharding,several", [("null", 2), ("2", 2), ("2", 4)])
+def test_on_one_several_and_one_processes(runs, tmp_path, sharding, several):
+    """Four are two models, each shared by two."""
+    overrides = ["DataLoader.Train.micro_batch_size=2", f"Distributed.sharding={sharding}"]
+    degrees = [] if several == 2 else ["Distributed.dp_degree=2", "Distributed.sharding_degree=2"]
     whole, output = tmp_path / "whole", tmp_path / "output"
     reference = ended_well(runs(whole, *overrides))
     # two calls a step, the optimizer's and the average's: in the fourth step, the third, and never
-    legs = [(1, Kill(phase="stepping", number=7)), (2, Kill(phase="stepping", number=5)), (1, None)]
+    legs = [
+        (1, Kill(phase="stepping", number=7)),
+        (several, Kill(phase="stepping", number=5)),
+        (1, None),
+    ]
     begun = []
     for processes, kill in legs:
-        attempt = runs(output, *overrides, processes=processes, kill=kill)
+        own = degrees if processes > 1 else []
+        attempt = runs(output, *overrides, *own, processes=processes, kill=kill)
         assert attempt.code == (-9 if kill else 0), attempt.log
         assert_same_records(attempt, reference)
         assert f"{kill and kill.phase}" == f"{attempt.phase}"
         begun.append(min(attempt.records))
         newest = store.find_latest(output / "checkpoints")
-        shards = processes if sharding == "2" else 1
+        shards = min(processes, 2) if sharding == "2" else 1
         assert len(layout.training_files(newest)) == shards
     assert 1 == begun[0] < begun[1] < begun[2] < STEPS
     expected = dict(x for x in metrics(whole) if "train/loss" in x[1])
@@ -243,7 +250,8 @@ def test_on_one_two_and_one_processes(runs, tmp_path, sharding):
     for step, values in found:
         for name, value in values.items():
             if not name.endswith("accuracy"):  # near-equal logits may change places
-                assert value == pytest.approx(expected[step][name], rel=1e-5), (step, name)
+                # of six digits, after steps whose sums ran in another order
+                assert value == pytest.approx(expected[step][name], rel=2e-5), (step, name)
 
 
 def test_other_global_batches_are_refused(runs, whole, tmp_path):

@@ -24,7 +24,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     runs = {
         name: bench(name, "--quick", "--json", folder / f"{name}.json")
-        for name in ("loss", "scale", "inference", "data")
+        for name in ("loss", "scale", "inference", "data", "step")
     }
     found = {}
     for name, run in runs.items():
@@ -34,7 +34,7 @@ def results(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("command", ["loss", "scale", "inference", "data"])
+@pytest.mark.parametrize("command", ["loss", "scale", "inference", "data", "step"])
 def test_markdown_says_what_was_run_where(results, command):
     printed, written = results[command]
     first = printed.splitlines()[0]
@@ -150,6 +150,19 @@ def test_every_implementation_is_timed_at_every_batch(results):
         assert not served and "no server to measure" in printed
 
 
+def test_steps_are_timed_and_compute_the_same(results):
+    printed, written = results["step"]
+    rows = {row["name"]: row for row in written["tables"]["step_pair"]}
+    expected = {"ours, bare", "ours, as the trainer", "PaddleNLP"}
+    if "PyTorch: " not in printed:  # it has torch only where --torch-python names one
+        expected.add("PyTorch")
+        assert 0 < rows["PyTorch"]["gradients"] < 1e-4  # its own arithmetic, and the same gradients
+    assert rows.keys() == expected
+    assert 0 < rows["PaddleNLP"]["loss"] < 1e-4
+    for row in rows.values():
+        assert row["wall"] > 0 and row["cpu"] > 0
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [
@@ -158,6 +171,8 @@ def test_every_implementation_is_timed_at_every_batch(results):
         (["loss", "--json", "nowhere/x.json"], "--json nowhere/x.json: there is no such folder"),
         (["scale", "--processes", "2", "4"], "--processes [2, 4]: expected 1"),
         (["inference", "--seconds", "0"], "--seconds 0.0: expected a number above 0"),
+        (["step", "--heads", "5"], "--width 768 is no multiple of --heads 5"),
+        (["step", "--torch-python", "no-python"], "--torch-python no-python: there is no such"),
         (["inference", "-w", "nowhere"], "--weights nowhere: there is no such file or folder"),
     ],
 )

@@ -123,14 +123,20 @@ def _status(key: str) -> int:
 
 
 def run_apart(
-    module: str, function: str, *, variables: Mapping[str, str] | None = None, **arguments
+    module: str,
+    function: str,
+    *,
+    python: str = sys.executable,
+    variables: Mapping[str, str] | None = None,
+    **arguments,
 ):
     """What `module.function(**arguments)` returns in a fresh process, as JSON holds it.
 
     Args:
+        python: the program to run; it needs NumPy and what the module imports.
         variables: of its environment, beside those of this process.
     """
-    output = _run([], module, function, arguments, variables or {})
+    output = _run([python], module, function, arguments, variables or {})
     return json.loads(output.splitlines()[-1])
 
 
@@ -143,7 +149,7 @@ def launch(
         gpus: the label of one for each process; none: they see no GPU.
     """
     launcher, variables = launcher_of(processes, logs, gpus)
-    _run(launcher, module, function, arguments, variables, logs)
+    _run([sys.executable, *launcher], module, function, arguments, variables, logs)
 
 
 def launcher_of(
@@ -156,16 +162,16 @@ def launcher_of(
 
 
 def _run(
-    launcher: list[str],
+    program: list[str],
     module: str,
     function: str,
     arguments: dict,
     variables: Mapping[str, str],
     logs: Path | None = None,
 ) -> str:
-    command = [sys.executable, *launcher, __file__, module, function, json.dumps(arguments)]
+    command = [*program, __file__, module, function, json.dumps(arguments)]
     child = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}", **variables}
-    if launcher:
+    if len(program) > 1:
         child.pop("OMP_NUM_THREADS", None)  # its processes share the cores out anew
     done = subprocess.run(command, env=child, capture_output=True, text=True, timeout=_DEADLINE)
     if done.returncode:

@@ -1,14 +1,15 @@
 """Three optimizer steps of a small model, plain on one process, sharded on several.
 
-Under paddle.distributed.launch, `sharding_step.py FOLDER` writes losses, gradients, weights and
-averages of each case to FOLDER/sharded.npz, and what each rank held in bytes to FOLDER/held.json.
+Under paddle.distributed.launch, `sharding_step.py FOLDER DEGREE [CASE ...]` writes losses,
+gradients, weights and averages of each case to FOLDER/sharded.npz, and what each rank held in bytes
+to FOLDER/held.json. DEGREE processes share one model.
 """
 
 import json
 import re
 import sys
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ class Case(NamedTuple):
     recompute: bool = False
     frozen: str = "^$"  # names of what does not learn
     bucket: int = 2**25  # bytes that travel together
+    engine: str = "ours"
 
 
 CASES = {
@@ -37,6 +39,8 @@ CASES = {
     "2-apart": Case(2, "AdamW", batches=2, bucket=0),  # a collective each
     "3-apart": Case(3, "AdamW", batches=2, bucket=0),
     "1-Lamb": Case(1, "Lamb"),
+    "paddle-AdamW": Case(2, "AdamW", batches=2, engine="paddle"),
+    "paddle-Lamb": Case(2, "Lamb", frozen="text_tower.ernie.embeddings", engine="paddle"),
     "2-Lamb": Case(2, "Lamb", recompute=True),
     "3-Lamb": Case(3, "Lamb", recompute=True),
     "3-all": Case(3, "AdamW", 1, 2, recompute=True, frozen="text_tower.ernie.embeddings"),
@@ -47,24 +51,26 @@ OPTIMIZER = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-4, "fused": True}
 CLIP_NORM = 0.05
 
 
-def main(folder: str) -> None:
+def main(folder: str, degree: str, *names: str) -> None:
     runtime.prepare()
     import numpy as np
 
     from ernie_vil2 import distributed
 
-    distributed.init("cpu")
+    distributed.init("cpu", distributed.strategy(1, None, int(degree)))
     results, held = {}, {}
-    for name, case in CASES.items():
-        result, memory = run_case(case)
+    for name in names or CASES:
+        result, memory = run_case(CASES[name], int(degree))
         results.update({f"{name}/{key}": value for key, value in result.items()})
         held[name] = distributed.all_gather_objects(memory)
     if distributed.is_main():
         np.savez(Path(folder) / "sharded.npz", **results)
         (Path(folder) / "held.json").write_text(json.dumps(held))
+    distributed.meet()
+    distributed.leave(0)
 
 
-def run_case(case: Case):
+def run_case(case: Case, degree: int = 1):
     """Results as arrays by name on rank 0, and this rank's memory in bytes at several moments.
 
     Alone it is the plain step that the sharded one has to equal.
@@ -73,6 +79,8 @@ def run_case(case: Case):
     import paddle
 
     from ernie_vil2 import distributed
+    from ernie_vil2.checkpoints.training_state import optimizer_tensors
+    from ernie_vil2.distributed.paddle_sharded import PaddleSharded
     from ernie_vil2.distributed.replicated import Replicated
     from ernie_vil2.distributed.sharded import Sharded, assign_owners
     from ernie_vil2.losses.multiview import MultiViewContrastive
@@ -98,12 +106,16 @@ def run_case(case: Case):
         p.stop_gradient = p.stop_gradient or bool(re.search(case.frozen, name))
     trainable = {n: p for n, p in parameters.items() if not p.stop_gradient}
     sizes = {n: int(p.size) for n, p in trainable.items()}
-    owners = assign_owners(sizes, distributed.world_size())
+    owners = assign_owners(sizes, degree)
     for name, p in parameters.items():  # right on one rank only, which has to send it
-        right = distributed.rank() == owners.get(name, 0)
+        source = owners.get(name, 0) if case.engine == "ours" else 0
+        right = distributed.rank() == source
         p.set_value(initial(name, p.shape) * right)
     if alone:
         parallel = Replicated(objective, trainable)
+    elif case.engine == "paddle":
+        with as_on_a_gpu():
+            parallel = PaddleSharded(objective, trainable)
     else:
         parallel = Sharded(objective, trainable, case.stage, bucket=case.bucket)
 
@@ -151,12 +163,13 @@ def run_case(case: Case):
             add(result, "gradient", {n: p.grad for n, p in owned.items()})
         result[f"norm/{step}"] = float(parallel.clip_gradients(CLIP_NORM))
         optimizer.step()
-        optimizer.clear_grad()
+        parallel.clear_gradients(optimizer)
         ema.update()
         parallel.publish()
     memory["collectives"] = sent
     add(result, "weight", dict(owned))
     add(result, "average", ema.average)
+    add(result, "state", optimizer_tensors(optimizer, objective))  # as in a checkpoint
 
     training = False
     objective.eval()
@@ -170,6 +183,26 @@ def run_case(case: Case):
         parallel.publish()
         result.update({f"{name}/{view}": x.numpy() for view, x in embeds.items()})
     return result, memory
+
+
+@contextmanager
+def as_on_a_gpu():
+    """Inside, Paddle's engine, which asks for a GPU as it is made, is made for a CPU."""
+    from unittest import mock
+
+    import paddle
+    from paddle.base import core
+    from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage import ParamStorage
+
+    add = ParamStorage.add_rank_params
+
+    def add_here(self, parameters, align):
+        return add(self, parameters, align, False)  # else it copies them to a GPU
+
+    with mock.patch.object(core, "is_compiled_with_cuda", lambda: True), \
+            mock.patch.object(paddle, "get_device", lambda: "cpu:0"), \
+            mock.patch.object(ParamStorage, "add_rank_params", add_here):  # fmt: skip
+        yield
 
 
 def count_collectives(sent):
@@ -235,4 +268,4 @@ def micro_batches(batch, count):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
