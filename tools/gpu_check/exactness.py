@@ -32,8 +32,11 @@ def half(setting: Setting) -> Iterator[Row]:
 
 
 def _compared(setting: Setting, names: Sequence[str], bound: float, *more: str) -> Iterator[Row]:
-    """A row for each run: on all processes against its reference on one."""
-    setting.need_processes()
+    """A row for each run: on all processes against its reference on one.
+
+    With one GPU both are on one process: then chunks, ring, micro-batches and recompute are judged,
+    and no collective.
+    """
     level = "O2" if more else "O0"
     folder = setting.path / level
     folder.mkdir()
@@ -41,7 +44,10 @@ def _compared(setting: Setting, names: Sequence[str], bound: float, *more: str) 
     # micro-batches of 4 are the same on all numbers of processes, and so are dropout's masks
     batch = max(16, 4 * setting.processes)
     references = dict.fromkeys(exact_runs.RUNS[name][0] for name in names)
-    for processes, these in ((1, references), (setting.processes, names)):
+    wanted = {1: list(references), setting.processes: names}
+    if setting.processes == 1:
+        wanted = {1: list(dict.fromkeys([*references, *names]))}
+    for processes, these in wanted.items():
         launch(
             processes, folder / f"logs{processes}", "tools.gpu_check.exactness", "steps",
             gpus=setting.gpus, config=str(config), folder=str(folder),
@@ -49,9 +55,11 @@ def _compared(setting: Setting, names: Sequence[str], bound: float, *more: str) 
         )  # fmt: skip
     for name in names:
         reference = exact_runs.RUNS[name][0]
+        if (reference, setting.processes) == (name, 1):
+            continue
         pair = _read(folder, reference, 1), _read(folder, name, setting.processes)
         error, where = exact_runs.worst(*pair)
-        title = f"{level}, {name}: {setting.processes} processes against 1"
+        title = f"{level}, {name}: {setting.processes} process(es) against 1"
         yield at_most(title, error, bound, f"of {len(pair[0])} numbers and tensors; {where}")
 
 
