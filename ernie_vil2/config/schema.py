@@ -102,6 +102,7 @@ SCHEMA = section(
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
             patch_dropout=number(BELOW_ONE, 0.0),
+            fused_attention=boolean(True),
         ),
         Text=component(
             name=string(),

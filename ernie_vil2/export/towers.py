@@ -13,7 +13,6 @@ from paddle.nn import functional as F
 
 from ernie_vil2.models.dual_encoder import DualEncoder, project
 from ernie_vil2.models.image_backbone import VisionTransformer, is_quick_gelu
-from ernie_vil2.models.text import PAD_ID
 
 _QUICK_GELU = 1.702  # QuickGELU is x * sigmoid(1.702 * x)
 
@@ -59,7 +58,7 @@ class ImageProgram(nn.Layer):
 
 
 class TextProgram(nn.Layer):
-    """`model.encode_text`, in eval mode."""
+    """`model.encode_text`, in eval mode: a last block that gives one token is the tower's own."""
 
     def __init__(self, model: DualEncoder):
         super().__init__()
@@ -67,16 +66,7 @@ class TextProgram(nn.Layer):
 
     def forward(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         """int64 [B, L], padded with 0 -> float32 [B, D], L2-normalised."""
-        ernie = self.model.text_tower.ernie
-        x = ernie.embeddings(input_ids)  # [B, L] -> [B, L, C]
-        mask = (input_ids == PAD_ID).astype(x.dtype).unsqueeze([1, 2]) * -1e4  # [B, 1, 1, L]
-        *blocks, last = ernie.encoder.layers
-        for block in blocks:
-            x = block(x, mask)
-        first = x[:, :1]  # [B, 1, C]
-        first = last.norm1(first + last.self_attn(first, x, x, mask))
-        first = last.norm2(first + last.linear2(last.activation(last.linear1(first))))
-        return project(ernie.pooler(first), self.model.text_projection)
+        return self.model.encode_text(input_ids)
 
 
 class _FirstTokenAttention(nn.Layer):

@@ -27,6 +27,7 @@ class ImageTower(nn.Layer):
         activation: of that Linear, "tanh" or None.
         recompute: run each block again in the backward pass instead of keeping its activations.
         patch_dropout: the share of each image's patches that training leaves out.
+        fused_attention: use one kernel for attention, on GPUs that have it, in half precision.
 
     Raises:
         UserError: an unknown name, a size that the backbone does not take, weights out of reach.
@@ -48,6 +49,7 @@ class ImageTower(nn.Layer):
         activation: str | None = None,
         recompute: bool = False,
         patch_dropout: float = 0.0,
+        fused_attention: bool = True,
     ):
         super().__init__()
         sizes = {
@@ -78,6 +80,8 @@ class ImageTower(nn.Layer):
         self.recompute = recompute
         if patch_dropout:
             self._drop_patches(patch_dropout)
+        if isinstance(self.backbone, VisionTransformer):
+            self.backbone.fuse_attention(fused_attention)
         self.width = _probe(self.backbone, name, self.img_size)
         self.head = None
         if out_dim is not None:

@@ -8,7 +8,6 @@ from typing import Any, Callable, NoReturn
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 from paddle.utils import unique_name
 from paddleclas.ppcls.arch import backbone as zoo
 from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
@@ -16,7 +15,7 @@ from paddleclas.ppcls.utils.download import get_weights_path_from_url
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.files.pdparams import read_pdparams
-from ernie_vil2.models import layers
+from ernie_vil2.models import layers, vit_blocks
 from ernie_vil2.models.patches import drop_patches
 from ernie_vil2.models.pretrained import fill_pretrained
 
@@ -206,12 +205,12 @@ class VisionTransformer(nn.Layer):
         layers.use_own_layers(self)
         if self.is_plain:
             for block in self.blocks:
-                block.attn.__class__ = _Attention
+                block.attn.__class__ = vit_blocks.Attention
             # nothing but the class token leaves the last block
             last = self.blocks[-1]
-            last.__class__ = _LastBlock
-            last.attn.__class__ = _LastAttention
-            last.attn.qkv.__class__ = _LastProjections
+            last.__class__ = vit_blocks.LastBlock
+            last.attn.__class__ = vit_blocks.LastAttention
+            last.attn.qkv.__class__ = vit_blocks.LastProjections
 
     def forward(
         self, pixel_values: paddle.Tensor, run_block: Callable[..., paddle.Tensor] | None = None
@@ -230,6 +229,11 @@ class VisionTransformer(nn.Layer):
             x = block(x) if run_block is None else run_block(block, x)
         return self.norm(x[:, 0])  # [B, C]
 
+    def fuse_attention(self, fused: bool) -> None:
+        """Let plain blocks use the fused kernel of attention where there is one, or never."""
+        for block in self.blocks if self.is_plain else ():
+            block.attn.fused = fused
+
     @property
     def is_plain(self) -> bool:
         """Whether each block is `x + attn(norm1(x))`, then `x + mlp(norm2(x))`, and nothing else.
@@ -237,7 +241,7 @@ class VisionTransformer(nn.Layer):
         Others scale their layers' outputs, or add relative positions in their attention.
         """
         return all(
-            type(block) in (foundation_vit.Block, _LastBlock)
+            type(block) in (foundation_vit.Block, vit_blocks.LastBlock)
             and block.gamma_1 is None
             and not hasattr(block.attn, "relative_position_bias_table")
             for block in self.blocks
@@ -247,59 +251,3 @@ class VisionTransformer(nn.Layer):
 def is_quick_gelu(layer: nn.Layer) -> bool:
     """Whether an activation is x * sigmoid(1.702 * x), as in the official blocks."""
     return isinstance(layer, layers.QuickGELU)
-
-
-class _Attention(foundation_vit.Attention):
-    """PaddleClas's, without its slices, whose gradients are each a zero-filled copy."""
-
-    def forward(self, x: paddle.Tensor, rel_pos_bias: None = None) -> paddle.Tensor:
-        """[B, N, C] -> [B, N, C]; plain blocks pass no `rel_pos_bias`."""
-        length, width = x.shape[1:]
-        heads = [self.num_heads, width // self.num_heads]
-        projected = self.qkv(x).reshape([-1, length, 3, *heads]).transpose([2, 0, 3, 1, 4])
-        return self._mix(*projected.unbind(0))
-
-    def _mix(self, query: paddle.Tensor, key: paddle.Tensor, value: paddle.Tensor) -> paddle.Tensor:
-        """[B, H, Q, C / H] and two of [B, H, N, C / H] -> [B, Q, C]."""
-        # the query is scaled, not the products, which could leave the range of float16
-        shares = F.softmax(paddle.matmul(query * self.scale, key, transpose_y=True))
-        mixed = paddle.matmul(self.attn_drop(shares), value).transpose([0, 2, 1, 3])
-        mixed = mixed.reshape([-1, query.shape[2], self.num_heads * query.shape[3]])
-        return self.proj_drop(self.proj(mixed))
-
-
-class _LastBlock(foundation_vit.Block):
-    """A plain block that gives the class token alone."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """[B, N, C] -> [B, 1, C]."""
-        first = x[:, :1] + self.drop_path(self.attn(self.norm1(x)))
-        return first + self.drop_path(self.mlp(self.norm2(first)))
-
-
-class _LastAttention(_Attention):
-    """Of all tokens the keys and values, of the class token the query."""
-
-    def forward(self, x: paddle.Tensor, rel_pos_bias: None = None) -> paddle.Tensor:
-        """[B, N, C] -> [B, 1, C]."""
-        length, width = x.shape[1:]
-        heads = [self.num_heads, width // self.num_heads]
-        query, key_value = self.qkv(x)
-        query = query.reshape([-1, 1, *heads]).transpose([0, 2, 1, 3])
-        key_value = key_value.reshape([-1, length, 2, *heads]).transpose([2, 0, 3, 1, 4])
-        return self._mix(query, *key_value.unbind(0))
-
-
-class _LastProjections(layers.Linear):
-    """A layer of its own, so that sharding fetches the weights when it is called."""
-
-    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """[B, N, C] -> the first token's [B, 1, C], all tokens' [B, N, 2 C]."""
-        widths = [x.shape[-1], 2 * x.shape[-1]]
-        weights = self.weight.split(widths, axis=1)
-        biases = [None, None] if self.bias is None else self.bias.split(widths)
-        first, every = (
-            layers.linear(tokens, weight, bias)
-            for tokens, weight, bias in zip((x[:, :1], x), weights, biases)
-        )
-        return first, every

@@ -44,6 +44,19 @@ def takes_own_gradient(x: paddle.Tensor) -> bool:
     )
 
 
+def has_flash_attention(x: paddle.Tensor) -> bool:
+    """Whether Paddle's `scaled_dot_product_attention` has its fused kernel for `x`.
+
+    Paddle takes it on any GPU and fails where the card has none: it needs compute capability 8.0.
+    """
+    return (
+        paddle.in_dynamic_mode()
+        and x.place.is_gpu_place()
+        and x.dtype in (paddle.float16, paddle.bfloat16)
+        and paddle.device.cuda.get_device_capability() >= (8, 0)
+    )
+
+
 class Linear(nn.Linear):
     """`paddle.nn.Linear`."""
 
@@ -81,6 +94,15 @@ class QuickGELU(nn.Layer):
         if takes_own_gradient(x):
             return _QuickGELU.apply(x)
         return x * F.sigmoid(_QUICK_GELU * x)
+
+
+def first_token(x: paddle.Tensor) -> paddle.Tensor:
+    """[B, L, C] -> [B, 1, C], as a copy.
+
+    A slice would be a view where FLAGS_use_stride_kernel is on, and recompute fills what a graph
+    has kept of a view with the wrong numbers.
+    """
+    return x.index_select(paddle.zeros([1], "int64"), axis=1)
 
 
 def linear(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:

@@ -137,7 +137,7 @@ class _LastBlock(nn.TransformerEncoderLayer):
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor) -> paddle.Tensor:
         """[B, L, C] and [B, 1, 1, L] -> [B, 1, C]."""
-        first = x[:, :1]
+        first = layers.first_token(x)
         first = self.norm1(first + self.dropout1(self.self_attn(first, x, x, mask)))
         hidden = self.dropout(self.activation(self.linear1(first)))
         return self.norm2(first + self.dropout2(self.linear2(hidden)))

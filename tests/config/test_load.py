@@ -146,7 +146,13 @@ def test_another_name_drops_the_other_components_keys(write):
     config = load_config(path)
     assert config.Arch.Image.to_dict() == {
         **{"name": "EfficientNetB5", "pretrained": False, "img_size": 256, "out_dim": 768},
-        **{"activation": None, "recompute": False, "patch_dropout": 0.0, "drop": 0.4},
+        **{
+            "activation": None,
+            "recompute": False,
+            "patch_dropout": 0.0,
+            "fused_attention": True,
+            "drop": 0.4,
+        },
     }
     assert config.DataLoader.Train.dataset == {"name": "jsonl", "path": "x", "images": "y"}
     assert config.Arch.Text == load_config(BASE).Arch.Text
@@ -166,7 +172,7 @@ def test_common_keys_survive_another_name(write):
     arch = load_config(child).Arch
     assert arch.Image == {
         **{"name": "ResNet50", "pretrained": True, "out_dim": 8, "activation": "tanh"},
-        **{"recompute": True, "patch_dropout": 0.0, "img_size": 32},
+        **{"recompute": True, "patch_dropout": 0.0, "fused_attention": True, "img_size": 32},
     }
     assert arch.Text == {
         **{"name": "ernie-2.0-base-en", "pretrained": True, "recompute": True},

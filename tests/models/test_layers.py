@@ -155,6 +155,28 @@ def test_text_tower_is_paddlenlps_blocks(dropout):
     assert_equal(found, expected, 1e-5)
 
 
+def test_fused_attention_is_the_same(monkeypatch):
+    """Its arithmetic and layout, by what Paddle puts in the kernel's place on a CPU."""
+    paddle.seed(0)
+    tower = ImageTower("CLIP_vit_base_patch16_224", **IMAGE)
+    pixels = paddle.randn([2, 3, 32, 32])
+    expected = tower_numbers(tower, tower, pixels)
+    calls = []
+    fused = F.scaled_dot_product_attention
+    monkeypatch.setattr(layers, "has_flash_attention", lambda x: True)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *x: calls.append(1) or fused(*x))
+    assert_equal(tower_numbers(tower, tower, pixels), expected, 1e-5)
+    assert calls == [1]  # of two blocks the last has one query, and needs none
+    tower.backbone.fuse_attention(False)
+    assert_equal(tower_numbers(tower, tower, pixels), expected, 1e-12)
+    assert calls == [1]
+
+
+def test_flash_attention_wants_a_gpu_in_half_precision():
+    assert not layers.has_flash_attention(paddle.randn([2, 3]))
+    assert not layers.has_flash_attention(paddle.randn([2, 3]).astype("bfloat16"))
+
+
 def test_the_last_blocks_give_one_token_and_their_hooks_run():
     image, text = ImageTower("CLIP_vit_base_patch16_224", **IMAGE), TextTower("own", **TEXT)
     shapes = []
