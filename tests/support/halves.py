@@ -17,7 +17,11 @@ def round_products(layer: paddle.nn.Layer) -> None:
 
     def rounded(layer, inputs, output):
         casts = str(_dygraph_tracer()._amp_level) != "AmpLevel.O0"
-        return output.astype("bfloat16") if casts else output
+        if not casts:
+            return output
+        if isinstance(output, tuple):  # of a last block: queries, keys and values
+            return tuple(part.astype("bfloat16") for part in output)
+        return output.astype("bfloat16")
 
     for sublayer in layer.sublayers():
         if isinstance(sublayer, (paddle.nn.Linear, paddle.nn.Conv2D)):
