@@ -30,7 +30,7 @@ def clip_gradients(
     learning = [p for p in parameters if p.grad is not None]
     # What Paddle's clippers call: 3 to 10 times as fast as square().sum() on a CPU. `paddle.dot`,
     # which adds one number after the other there, is 7 % wrong for 30 million of them.
-    squares = [_C_ops.squared_l2_norm(p.grad.astype("float32")) for p in learning]
+    squares = [_C_ops.squared_l2_norm(_full(p.grad)) for p in learning]
     total = paddle.add_n(squares).reshape([]) if squares else paddle.zeros([])
     if add_up is not None:
         add_up(total)
@@ -39,5 +39,11 @@ def clip_gradients(
         factor = (max_norm / (norm + 1e-6)).clip(max=1.0)
         for p in learning:
             # not in place, since a backward may have given two parameters one storage
-            p.grad = (p.grad.astype("float32") * factor).astype(p.grad.dtype)
+            clipped = _full(p.grad) * factor
+            p.grad = clipped if p.grad.dtype == clipped.dtype else clipped.astype(p.grad.dtype)
     return norm
+
+
+def _full(x: paddle.Tensor) -> paddle.Tensor:
+    """`x` in float32; without a copy, which `astype` would make, where it is."""
+    return x if x.dtype == paddle.float32 else x.astype("float32")

@@ -73,7 +73,7 @@ class Replicated:
         return clip_gradients(self.owned.values(), max_norm)
 
     def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)  # zeros would have to be written
 
     def publish(self) -> None:
         self.masters.round()  # and nothing else: all have stepped alike
