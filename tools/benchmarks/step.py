@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--torch-python",
         metavar="PATH",
         default="python3",
-        help="a Python that has torch for the CPU: pip install torch numpy --index-url "
-        "https://download.pytorch.org/whl/cpu (python3; without torch its row is left out)",
+        help="a Python with PyTorch: pip install torch numpy, in an environment of its own "
+        "(python3; without torch its row is left out)",
     )
     parser.add_argument(
         "--avx2", action="store_true", help="keep every library to AVX2, as most machines have it"
