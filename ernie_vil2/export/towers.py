@@ -49,7 +49,7 @@ class ImageProgram(nn.Layer):
             if block is tower.backbone.blocks[-1]:
                 x = x[:, :1] + self.attend_first(block.norm1(x))
             else:
-                x = x + block.attn(block.norm1(x))
+                x = x + _attend(block.attn, block.norm1(x))
             return x + mlp(block.norm2(x))
 
         features = tower.backbone(pixel_values, run_block)
@@ -67,6 +67,20 @@ class TextProgram(nn.Layer):
     def forward(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         """int64 [B, L], padded with 0 -> float32 [B, D], L2-normalised."""
         return self.model.encode_text(input_ids)
+
+
+def _attend(attention: nn.Layer, x: paddle.Tensor) -> paddle.Tensor:
+    """A block's attention, [B, N, C] -> [B, N, C], in PaddleClas's order of operators.
+
+    This is what Paddle Inference makes one operator of on processors with AVX-512
+    (self_attention_fuse_pass): slices, and the scale behind the product.
+    """
+    length, width = x.shape[1:]
+    heads = [attention.num_heads, width // attention.num_heads]
+    projected = attention.qkv(x).reshape([-1, length, 3, *heads]).transpose([2, 0, 3, 1, 4])
+    query, key, value = projected[0], projected[1], projected[2]  # [B, H, N, C / H]
+    shares = F.softmax(query.matmul(key.transpose([0, 1, 3, 2])) * attention.scale)
+    return attention.proj(shares.matmul(value).transpose([0, 2, 1, 3]).reshape([-1, length, width]))
 
 
 class _FirstTokenAttention(nn.Layer):
