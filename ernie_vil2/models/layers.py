@@ -100,8 +100,10 @@ def first_token(x: paddle.Tensor) -> paddle.Tensor:
     """[B, L, C] -> [B, 1, C], as a copy.
 
     A slice would be a view where FLAGS_use_stride_kernel is on, and recompute fills what a graph
-    has kept of a view with the wrong numbers.
+    has kept of a view with the wrong numbers. A program has no views, and TensorRT knows slices.
     """
+    if not paddle.in_dynamic_mode():
+        return x[:, :1]
     return x.index_select(paddle.zeros([1], "int64"), axis=1)
 
 
