@@ -36,7 +36,8 @@ def plan(folder, gpu: bool, card: str, device: str) -> subprocess.CompletedProce
     smi.chmod(0o755)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
     environment["ERNIE_VIL2_DEVICE"] = device
-    environment.pop("ERNIE_VIL2_SERVING_VENV", None)
+    for name in ("ERNIE_VIL2_SERVING_VENV", "ERNIE_VIL2_REQUIREMENTS"):  # the latter is set in CI
+        environment.pop(name, None)
     command = ["bash", "tools/serving_env.sh", f"--dry-run{card}"]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
