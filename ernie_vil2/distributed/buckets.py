@@ -100,12 +100,7 @@ class _Reduction:
     ):
         self._parameters, self._mine = parameters, owner == ranks.rank()
         self._replicas = replicas
-        # Not in place, since the backward may hand the same storage on to others; divided before
-        # the sum, since float16 overflows easily.
-        with _as_they_are():
-            self.flat = _join([p.grad for p in parameters]) / ranks.world_size()
-        for parameter in parameters:
-            parameter.clear_gradient(False)
+        self.flat = take_gradients(parameters)
         self._task = ranks.start_reduce(self.flat, owner, group.handle)
 
     def wait(self) -> None:
@@ -113,8 +108,7 @@ class _Reduction:
         if self._mine:
             if len(self._replicas.ranks) > 1:
                 ranks.all_reduce_(self.flat, self._replicas.handle)
-            for parameter, part in zip(self._parameters, _split(self.flat, self._parameters)):
-                parameter.grad = part
+            give_gradients(self.flat, self._parameters)
 
 
 class Reductions:
@@ -191,6 +185,23 @@ class Reductions:
     def under_way(self) -> list[paddle.Tensor]:
         """Buckets whose parameters have given their gradients away."""
         return [reduction.flat for reduction in self._under_way]
+
+
+def take_gradients(parameters: Collection[paddle.Tensor]) -> paddle.Tensor:
+    """Their gradients, flat, divided by the number of processes; they have none after."""
+    # Not in place, since the backward may hand the same storage on to others; divided before the
+    # sum, since float16 overflows easily.
+    with _as_they_are():
+        flat = _join([p.grad for p in parameters]) / ranks.world_size()
+    for parameter in parameters:
+        parameter.clear_gradient(False)
+    return flat
+
+
+def give_gradients(flat: paddle.Tensor, parameters: Collection[paddle.Tensor]) -> None:
+    """Let parameters have the parts of what `take_gradients` made of theirs."""
+    for parameter, part in zip(parameters, _split(flat, parameters)):
+        parameter.grad = part
 
 
 def _as_they_are() -> AbstractContextManager[None]:

@@ -11,11 +11,9 @@ from functools import partial
 
 import paddle
 
-from ernie_vil2.distributed import ranks
+from ernie_vil2.distributed import buckets, ranks
 from ernie_vil2.distributed.memory import numbers
 from ernie_vil2.distributed.ranks import Task
-
-_TOGETHER = 1 << 23  # numbers in a collective, 32 MiB, as in DataParallel
 
 
 class Reducer:
@@ -33,7 +31,8 @@ class Reducer:
     ):
         self.masters = masters
         self.active = False  # whether the backward at hand is the last one
-        self._groups = _groups({n: numbers(p) for n, p in reversed(list(parameters.items()))})
+        sizes = {n: 4 * numbers(p) for n, p in reversed(list(parameters.items()))}
+        self._groups = buckets.fill(sizes, dict.fromkeys(sizes), buckets.BYTES)
         self._missing: list[set[str]] = []
         self._started: list[tuple[list[str], paddle.Tensor, Task]] = []
         for name, parameter in parameters.items():
@@ -59,11 +58,7 @@ class Reducer:
         if not names:
             self._started.append(([], paddle.zeros([1]), _Done()))
             return
-        # divided before the sum, as everywhere; the copy takes the gradients' place
-        flat = paddle.concat([self.masters[n].grad.reshape([-1]) for n in names])
-        flat = flat / ranks.world_size()
-        for name in names:
-            self.masters[name].clear_gradient(False)
+        flat = buckets.take_gradients([self.masters[name] for name in names])
         self._started.append((names, flat, ranks.start_all_reduce(flat)))
 
     @paddle.no_grad()
@@ -74,26 +69,11 @@ class Reducer:
             self._start()
         for names, flat, task in self._started:
             task.wait()
-            sizes = [numbers(self.masters[name]) for name in names]
-            for name, part in zip(names, flat.split(sizes) if len(names) > 1 else [flat]):
-                master = self.masters[name]
-                master.grad = part.reshape(master.shape)
+            if names:
+                buckets.give_gradients(flat, [self.masters[name] for name in names])
         self._started = []
 
 
 class _Done:
     def wait(self) -> None:
         pass
-
-
-def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
-    """Names in their order, with up to `_TOGETHER` numbers a group where one alone has not more."""
-    groups: list[list[str]] = []
-    count = _TOGETHER
-    for name, size in sizes.items():
-        if count + size > _TOGETHER:
-            groups.append([])
-            count = 0
-        groups[-1].append(name)
-        count += size
-    return groups

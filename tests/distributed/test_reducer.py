@@ -24,7 +24,7 @@ def sent(monkeypatch):
         found.append(flat.tolist())
         return Task(flat)
 
-    monkeypatch.setattr(reducer, "_TOGETHER", 4)
+    monkeypatch.setattr(reducer.buckets, "BYTES", 16)  # 4 numbers
     monkeypatch.setattr(reducer.ranks, "start_all_reduce", start)
     monkeypatch.setattr(reducer.ranks, "world_size", lambda: 2)
     return found
