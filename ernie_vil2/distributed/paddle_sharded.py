@@ -88,11 +88,6 @@ class PaddleSharded(Shares):
         self._layer._dp_allreduce()
         self._stepped = True
 
-    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        # Cleared with zeros, as is the default, the next backward would replace a gradient, and no
-        # longer add to what its buffer shows.
-        optimizer.clear_grad(set_to_zero=False)
-
     def publish(self) -> None:
         self._engine._broadcast_params()
 

@@ -33,7 +33,7 @@ class Parallel(Protocol):
         parallel.unscale(scaler, optimizer)    # where there is a loss scale
         norm = parallel.clip_gradients(1.0)
         optimizer.step()                       # built on `parallel.owned`
-        parallel.clear_gradients(optimizer)
+        optimizer.clear_grad(set_to_zero=False)
         parallel.publish()
 
     Every method but `memory` is collective: all processes call it, and run the same forwards and
@@ -75,9 +75,6 @@ class Parallel(Protocol):
             The norm before, a float32 scalar, equal on all processes; not finite on any where one
             gradient is not.
         """
-
-    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        """`optimizer.clear_grad`, in the way that the next backward needs."""
 
     def publish(self) -> None:
         """Send what owners changed in their weights to the others.

@@ -72,9 +72,6 @@ class Replicated:
     def clip_gradients(self, max_norm: float | None) -> paddle.Tensor:
         return clip_gradients(self.owned.values(), max_norm)
 
-    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        optimizer.clear_grad(set_to_zero=False)  # zeros would have to be written
-
     def publish(self) -> None:
         self.masters.round()  # and nothing else: all have stepped alike
 

@@ -131,9 +131,6 @@ class Sharded(Shares):
         self._reduce_early = False
         self._release_units()  # whose backward left a parameter without gradient
 
-    def clear_gradients(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        optimizer.clear_grad(set_to_zero=False)  # zeros would have to be written
-
     # -- weights -----------------------------------------------------------------------------------
 
     def publish(self) -> None:

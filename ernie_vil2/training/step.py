@@ -139,7 +139,9 @@ class Step:
 
     def _finish(self) -> None:
         self._statistics = []
-        self.parallel.clear_gradients(self.optimizer)
+        # Zeros would have to be written; and by Paddle's sharding the next backward would replace
+        # a gradient of zeros, and no longer add to what its buffer shows.
+        self.optimizer.clear_grad(set_to_zero=False)
         self.scheduler.step()
         self.objective.clamp()
 

@@ -163,7 +163,7 @@ def run_case(case: Case, degree: int = 1):
             add(result, "gradient", {n: p.grad for n, p in owned.items()})
         result[f"norm/{step}"] = float(parallel.clip_gradients(CLIP_NORM))
         optimizer.step()
-        parallel.clear_gradients(optimizer)
+        optimizer.clear_grad(set_to_zero=False)
         ema.update()
         parallel.publish()
     memory["collectives"] = sent
