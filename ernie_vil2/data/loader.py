@@ -14,10 +14,11 @@ import numpy as np
 from paddle.io import DataLoader, Dataset, IterableDataset
 
 from ernie_vil2.data.arrays import Array
+from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.records import BadRecord, Records
+from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
@@ -33,7 +34,7 @@ class TrainingViews(Dataset):
     function of seed, batch and place, so alike for any number of processes and workers.
     """
 
-    def __init__(self, reader: Records, views: ViewMaker, ledger: Ledger, seed: int):
+    def __init__(self, reader: Reader, views: ViewMaker, ledger: Ledger, seed: int):
         self.reader, self.views, self.ledger, self.seed = reader, views, ledger, seed
         self._warned = False
 

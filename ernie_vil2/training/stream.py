@@ -83,12 +83,10 @@ class Stream:
     def order(self, first: int = 0, last: int = 0) -> GlobalBatches:
         """Which records make the batches `first` to `last` - 1."""
         return GlobalBatches(
-            self.records,
+            self.dataset.reader.order(self.seed, self.shuffle),
             self.plan.rows,
             self.rank,
             self.world_size,
-            self.seed,
-            self.shuffle,
             first,
             last,
             self.plan.micro,

@@ -20,6 +20,7 @@ from ernie_vil2.data.keys import key
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.data.orders import EpochOrder
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
@@ -68,8 +69,9 @@ def training_views(tsv, vocab, tmp_path, *overrides):
 
 
 def order(size=6, batch_size=3, batches=6, rank=0, world=1, **options):
-    options = {"seed": 0, "shuffle": True, "first_batch": 0, **options}
-    return GlobalBatches(size, batch_size, rank, world, last_batch=batches, **options)
+    options = {"first_batch": 0, **options}
+    epochs = EpochOrder(size, seed=0, shuffle=options.pop("shuffle", True))
+    return GlobalBatches(epochs, batch_size, rank, world, last_batch=batches, **options)
 
 
 def arrays(loader):

@@ -3,31 +3,16 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.data.order import GlobalBatches, permute
+from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.data.orders import EpochOrder
 from ernie_vil2.errors import UserError
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 6396])
-def test_permute_is_a_permutation(size):
-    assert sorted(permute(np.arange(size), size, seed=3)) == list(range(size))
-
-
-def test_permute_shuffles():
-    size = 10_007
-    one, two = (permute(np.arange(size), size, seed) for seed in (1, 2))
-    assert abs(np.corrcoef(one, np.arange(size))[0, 1]) < 0.05
-    assert abs(np.corrcoef(one, two)[0, 1]) < 0.05
-    assert (np.diff(one) == 1).sum() < 10
-
-
-def test_permute_needs_no_table():
-    assert permute(np.array([0, 10**12 - 1]), 10**12, seed=1).max() < 10**12
-
-
 def ranks(world, size=23, global_batch=4, **options):
-    options = {"seed": 5, "shuffle": True, "first_batch": 0, "last_batch": 23, **options}
+    options = {"first_batch": 0, "last_batch": 23, **options}
+    order = EpochOrder(size, options.pop("seed", 5), options.pop("shuffle", True))
     return [
-        GlobalBatches(size, global_batch // world, rank, world, **options) for rank in range(world)
+        GlobalBatches(order, global_batch // world, rank, world, **options) for rank in range(world)
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 
+from ernie_vil2.data.orders import EpochOrder, Order
 from ernie_vil2.data.records import Record
 
 
@@ -32,6 +33,10 @@ class Reader:
 
     def __len__(self) -> int:
         raise NotImplementedError
+
+    def order(self, seed: int, shuffle: bool) -> Order:
+        """In which training reads the records."""
+        return EpochOrder(len(self), seed, shuffle)
 
     def _get(self, position: int) -> Record:
         """The record at `position`, from 0 to below the length. Raises BadRecord."""

@@ -70,7 +70,7 @@ def same_data():
     """All ranks read what rank 0 should."""
 
     def as_rank_0(init):
-        return lambda self, size, rows, rank, *rest: init(self, size, rows, 0, *rest)
+        return lambda self, order, rows, rank, *rest: init(self, order, rows, 0, *rest)
 
     return replaced(GlobalBatches, "__init__", as_rank_0)
 
