@@ -39,3 +39,9 @@ def test_ledger_of_several_processes(tmp_path):
     assert again.count == ledger.count == 55
     with pytest.raises(UserError, match="cannot write"):
         Ledger(path / "no" / "bad.jsonl").add(BadRecord("a:1", "b"))
+
+
+def test_a_long_reason_is_cut_and_keeps_its_end():
+    reason = BadRecord("a:1", f"cannot read image {'a/' * 50_000}: File name too long").reason
+    assert len(reason) < 700
+    assert reason.startswith("cannot read image a/a/") and reason.endswith("File name too long")
