@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import paddle
 from paddle import nn
@@ -25,6 +26,20 @@ def _temperature_name(pair: Pair) -> str:
 
 def _bias_name(pair: Pair) -> str:
     return f"bias_{pair.a}_{pair.b}"
+
+
+class Everyone(NamedTuple):
+    """The records of all ranks where they need not be gathered.
+
+    Attributes:
+        embeds, ids, valid: as `MultiViewContrastive.forward` takes them, of N records.
+        first: which of them is row 0 of those whose loss is asked for.
+    """
+
+    embeds: Mapping[str, paddle.Tensor]
+    ids: Ids
+    valid: paddle.Tensor
+    first: int
 
 
 class MultiViewContrastive(nn.Layer):
@@ -146,6 +161,7 @@ class MultiViewContrastive(nn.Layer):
         logit_scale: paddle.Tensor | float,
         ids: Ids | None = None,
         valid: paddle.Tensor | None = None,
+        everyone: Everyone | None = None,
     ) -> dict[str, paddle.Tensor]:
         """Loss of this rank's rows against the rows of all ranks.
 
@@ -155,6 +171,7 @@ class MultiViewContrastive(nn.Layer):
             ids: source ("image", "text", "caption", "tags") -> int64 [B], where known; rows that
                 agree are the same image, the same drawn text. All ranks have the same sources.
             valid: bool [B]; a row that is False is neither anchor, positive nor negative.
+            everyone: the records of all ranks; None: they are gathered.
 
         Returns:
             float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
@@ -168,7 +185,7 @@ class MultiViewContrastive(nn.Layer):
         if missing:
             raise UserError(f"the loss needs the views {missing}, got {sorted(embeds)}")
         with paddle.amp.auto_cast(enable=False):
-            rows = paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
+            rows = self._stacked(embeds)
             if valid is None:
                 valid = paddle.ones([rows.shape[0]], dtype="bool")
             records = Records(self.used_ids(ids, rows.shape[0]), valid)
@@ -176,12 +193,16 @@ class MultiViewContrastive(nn.Layer):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])
             scales, biases = self.scales_and_biases(logit_scale)
-            losses, accuracies = self._losses(rows, scales, biases, records)
+            losses, accuracies = self._losses(rows, scales, biases, records, everyone)
             weights = paddle.to_tensor([pair.weight for pair in self.pairs], dtype="float32")
             result = {"loss": (losses * weights).sum()}
             for pair, loss, accuracy in zip(self.pairs, losses, accuracies):
                 result[pair.name], result[f"{pair.name}/accuracy"] = loss, accuracy
             return result
+
+    def _stacked(self, embeds: Mapping[str, paddle.Tensor]) -> paddle.Tensor:
+        """The views that the loss looks at, float32 [B, V, D]."""
+        return paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
 
     def _losses(
         self,
@@ -189,12 +210,19 @@ class MultiViewContrastive(nn.Layer):
         scales: paddle.Tensor,
         biases: paddle.Tensor,
         records: Records,
+        everyone: Everyone | None,
     ) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Losses and accuracies of the pairs, float32 [P] both, by the way that was chosen."""
         if self.ring:
             return ring_losses(rows, scales, biases, records, self.terms, self.chunk, Ring())
-        columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
-        inputs = (rows, columns, scales, biases, records.gather(), self.terms)
+        if everyone is None:
+            columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
+            targets = records.gather()
+        else:
+            columns = self._stacked(everyone.embeds)
+            ids = self.used_ids(everyone.ids, columns.shape[0])
+            targets = records.against(Records(ids, everyone.valid).keys(), everyone.first)
+        inputs = (rows, columns, scales, biases, targets, self.terms)
         if self.chunk is None:
             return plain_losses(*inputs)
         return chunked_losses(*inputs, self.chunk)

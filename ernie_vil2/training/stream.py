@@ -90,6 +90,7 @@ class Stream:
             first,
             last,
             self.plan.micro,
+            self.plan.parts,
         )
 
     def batches(self, first: int, last: int) -> Generator[list[dict], None, None]:
