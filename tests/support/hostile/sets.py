@@ -98,15 +98,19 @@ def _fill(row: bytes, image: bytes | str, image_id: str = "") -> bytes:
     return row.replace(b"{image}", image).replace(b"{id}", image_id.encode())
 
 
+def tsv_line(sample: Sample, number: int) -> bytes:
+    """A sample as a row of the official TSV."""
+    if not sample.picture:
+        return _fill(sample.row, base64.b64encode(_plain(2)))
+    text = sample.caption.encode("utf-8", "surrogatepass")  # half a character is no UTF-8
+    return b"%s\timage%d\t%s\tred|blue" % (text, number, base64.b64encode(sample.picture))
+
+
 def _tsv(folder: Path, tame: bool) -> HostileSet:
     path = folder / "train.tsv"
     found, lines = HostileSet({"name": "tsv", "path": str(path)}), []
-    plain = base64.b64encode(_plain(2))
     for number, sample in enumerate(samples(rows.tsv(), tame)):
-        # half a character is no UTF-8
-        text = sample.caption.encode("utf-8", "surrogatepass")
-        line = b"%s\timage%d\t%s\tred|blue" % (text, number, base64.b64encode(sample.picture))
-        lines.append(line if sample.picture else _fill(sample.row, plain))
+        lines.append(tsv_line(sample, number))
         found.note(sample, f"{path}:{number + 1}")
     path.write_bytes(b"\n".join(lines))
     return found

@@ -1,0 +1,102 @@
+"""Runs over data of which a part is hostile: killed again and again, and ended by its budget."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from ernie_vil2.checkpoints import layout
+from tests.support.hostile import rows
+from tests.support.hostile.sets import samples, tsv_line, write
+from tests.support.killed_runs import Kill, Runs
+from tests.support.shapes import write_run
+from tests.support.training_runs import train
+
+STEPS, BATCH, RECORDS, HOSTILE = 12, 20, 200, 10  # an epoch is 10 steps
+
+
+def tsv_source(folder) -> tuple[dict, list[str]]:
+    """A TSV, 5 % of it hostile: the section `dataset`, and the sources of what is bad in it."""
+    rng = np.random.default_rng(7)
+    corpus = samples(rows.tsv(), tame=False)
+    good = [sample for sample in corpus if sample.neighbour]
+    wrong = [sample for sample in corpus if not sample.good]
+    found = [good[number] for number in rng.integers(0, len(good), RECORDS)]
+    places = sorted(rng.choice(RECORDS, HOSTILE, replace=False).tolist())
+    for place, number in zip(places, rng.choice(len(wrong), HOSTILE, replace=False)):
+        found[place] = wrong[number]
+    path = folder / "hostile.tsv"
+    path.write_bytes(b"\n".join(tsv_line(s, n) for n, s in enumerate(found)) + b"\n")
+    return {"name": "tsv", "path": str(path)}, [f"{path}:{place + 1}" for place in places]
+
+
+def ledger(output) -> Counter:
+    lines = (output / "bad_records.jsonl").read_text().splitlines()
+    return Counter(json.loads(line)["source"] for line in lines if line)
+
+
+def tensors(output) -> dict:
+    """Name -> bytes of the last checkpoint's files of tensors."""
+    newest = layout.checkpoints(output / "checkpoints")[-1]
+    assert layout.step_of(newest) == STEPS
+    return {path.name: path.read_bytes() for path in sorted(newest.glob("*.safetensors"))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [tsv_source], ids=["tsv"])
+def test_killed_on_two_one_and_two_processes_it_ends_as_if_undisturbed(tmp_path, source):
+    """The same weights to the last bit; and each hostile record is in the ledger, once."""
+    dataset, bad = source(tmp_path)
+    config = write_run(
+        tmp_path,
+        Global={"save_interval": 1, "epochs": 99, "max_steps": STEPS, "sample_views": 0},
+        Distributed={"as_two": True},
+        EMA={"decay": 0.9},
+        LRScheduler={"learning_rate": 0.01, "warmup_steps": 2},
+        DataLoader={
+            "Train": {
+                "dataset": dataset,
+                "global_batch_size": BATCH,
+                "micro_batch_size": 4,
+                "num_workers": 2,
+            },
+            "Eval": None,
+        },
+    )
+    attempts = Runs(tmp_path / "attempts")
+    argv = ["-c", config, "--resume", "auto"]
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    reference = attempts(whole, argv, processes=2)
+    assert reference.code == 0, reference.log
+    # two calls a step are of "stepping", the optimizer's and the average's
+    legs = [
+        (2, Kill(rank=0, phase="stepping", number=4)),
+        (2, Kill(rank=1, phase="stepping", number=3, group=False)),
+        (1, Kill(phase="stepping", number=5)),
+        (1, Kill(phase="publishing", number=2)),
+        (2, Kill(rank=0, phase="writing", number=3, grace=0.2)),
+    ]
+    for processes, kill in legs:
+        attempt = attempts(output, argv, processes, kill)
+        assert attempt.code == -9 and attempt.phase == kill.phase, attempt.log
+        for step, batches in attempt.records.items():
+            assert batches == reference.records[step]
+    last = attempts(output, argv, processes=2)
+    assert last.code == 0, last.log
+    assert len(last.records) >= 2  # there was something left to do
+    assert tensors(output) == tensors(whole)
+    assert ledger(output) == ledger(whole) == Counter(bad)
+
+
+def test_too_much_of_it_ends_the_run_with_a_count_of_reasons(tmp_path, capsys):
+    hostile = write("tsv", tmp_path / "set")
+    config = write_run(tmp_path)
+    dataset = f"DataLoader.Train.dataset={{name: tsv, path: {hostile.dataset['path']}}}"
+    out = train(config, dataset, "Global.max_steps=99", "Faults.bad_share=0.3", code=2)
+    (message,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert "records could not be read, and Faults.bad_share is 0.3 (" in message
+    found = ledger(out)
+    assert not found.keys() - hostile.bad.keys() and set(found.values()) == {1}
+    assert "damaged or truncated" in message and f"{hostile.dataset['path']}:" in message
+    assert message.count(" x ") == 3 and len(message) < 2000
