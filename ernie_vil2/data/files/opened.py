@@ -31,14 +31,15 @@ class OpenFiles:
         self._opened[number] = opened
         for oldest in list(self._opened)[: -self._limit]:
             self._opened.pop(oldest, None)
-        return os.pread(opened.file.fileno(), count, offset)
+        return os.pread(opened.descriptor, count, offset)
 
 
 class _Opened:
     """An open file, closed when nobody reads it any more."""
 
     def __init__(self, file: BinaryIO):
-        self.file = file
+        with file:
+            self.descriptor = os.dup(file.fileno())
 
     def __del__(self) -> None:
-        self.file.close()
+        os.close(self.descriptor)

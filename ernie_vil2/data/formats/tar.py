@@ -7,6 +7,7 @@ written by a member's name.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -117,11 +118,13 @@ def member(read: Read, start: int) -> Member | None:
     return Member(name, words, start, at + BLOCK, size)
 
 
-def next_header(read: Read, start: int) -> int | None:
-    """Where the first header from `start` on begins, if there is any; those of old tars are not
-    found."""
+def next_header(read: Read, start: int, end: int = sys.maxsize) -> int | None:
+    """Where the first header begins that lies between `start` and `end`, both at blocks.
+
+    None where there is none; the headers of the oldest tars cannot be told from content.
+    """
     assert start % BLOCK == 0, start
-    while window := read(start, _WINDOW):
+    while window := read(start, min(_WINDOW, end - start)):
         at = window.find(_MAGIC, _MAGIC_AT)
         while at >= 0:
             begin = at - _MAGIC_AT

@@ -122,6 +122,7 @@ def test_next_header_is_one_at_a_block_under_a_right_checksum(tmp_path):
     assert tar.next_header(read, 0) == 0
     assert tar.next_header(read, 512) == tar.next_header(read, second) == second
     assert tar.next_header(read, second + 512) is None
+    assert tar.next_header(read, 512, second) is None
     inner = io.BytesIO()
     inner.write(b"ustar" * 1000 + bytes(1024))
     assert tar.next_header(reads(inner.getvalue()), 0) is None
