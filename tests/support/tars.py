@@ -25,6 +25,21 @@ def write_tar(path: Path, *members, **options) -> str:
     return str(path)
 
 
+def write_shards(folder: Path, records, lengths) -> str:
+    """Shards of so many records each, with their own ids; returns the pattern of their names."""
+    folder.mkdir()
+    records = list(records)
+    assert sum(lengths) == len(records)
+    for shard, length in enumerate(lengths):
+        members = []
+        for number, record in enumerate(records[:length]):
+            row = {"id": record.id, "captions": list(record.captions), "tags": list(record.tags)}
+            members += [(f"{shard}-{number}.png", record.image), (f"{shard}-{number}.json", row)]
+        write_tar(folder / f"{shard:03}.tar", *members)
+        records = records[length:]
+    return str(folder / "*.tar")
+
+
 def pair(key: str, number: int = 0) -> list[tuple[str, bytes]]:
     """The members of a good record."""
     return [(f"{key}.png", png(number)), (f"{key}.txt", f"text {number}".encode())]

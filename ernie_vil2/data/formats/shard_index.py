@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.local import Files, LocalFiles
 from ernie_vil2.data.formats import index, tar
 from ernie_vil2.data.formats.index import Arrays, Write
@@ -140,11 +141,23 @@ class _Prepared:
         return arrays["offsets"][first + shard : end + shard + 1], faults[low:high] - [first, 0]
 
     def _load(self, folder: str) -> None:
-        arrays = index.mapped(os.path.join(folder, PREPARED), None) or {}
+        arrays = _prepared(os.path.join(folder, PREPARED))
         self._indexes[folder] = arrays
         if arrays.keys() >= {"names", "sizes", "ends", "offsets", "faults"}:
             for shard, (name, size) in enumerate(zip(arrays["names"], arrays["sizes"])):
                 self._places[folder, int(name), int(size)] = shard
+
+
+def _prepared(name: str) -> Arrays:
+    """The arrays of a PREPARED, none where it is missing or damaged."""
+    if not _is_url(name):
+        return index.mapped(name, None) or {}
+    try:
+        with open_files(name).open(0) as file:
+            return index.mapped(file.name, None) or {}
+    except (OSError, UserError) as error:
+        log.info("the shards are scanned: %s", error)
+        return {}
 
 
 def _key(base: str) -> int:

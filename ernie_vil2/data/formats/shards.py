@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.opened import OpenFiles
 from ernie_vil2.data.formats import rows
-from ernie_vil2.data.formats.index import Arrays
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shard_record import ShardRecord
@@ -23,6 +22,14 @@ from ernie_vil2.errors import UserError
 KEY = "__key__"  # webdataset's name for the key, for `id_key`
 _AT_ONCE = 1 << 24  # bytes; a larger record is read member by member
 _MAX_TEXT_BYTES = 1 << 24
+
+
+class _Index(NamedTuple):
+    """Of `shard_index`, what a reader needs."""
+
+    ends: Numbers
+    offsets: Numbers
+    faults: Numbers
 
 
 class ShardsReader(Reader):
@@ -52,9 +59,9 @@ class ShardsReader(Reader):
         self._id_key = _json_key("id_key", id_key)
         self._files = open_files(path)
         self._opened = OpenFiles(self._files)
-        self._arrays: Arrays | None = None
+        self._loaded: _Index | None = None
         rows.refuse_empty(self, ", ".join(self._files.names[:3]))
-        if len(self._faults) == len(self):
+        if len(self._index.faults) == len(self):
             self._refuse()
 
     def _refuse(self) -> None:
@@ -65,34 +72,28 @@ class ShardsReader(Reader):
             raise UserError(f"none of {len(self)} records can be read: {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_arrays": None}
+        return {**self.__dict__, "_loaded": None}
 
     @property
-    def _index(self) -> Arrays:
-        if self._arrays is None:
-            self._arrays = shard_index(self._files)
-        return self._arrays
-
-    @property
-    def _ends(self) -> Numbers:
-        """How many records the shards have, up to each one's end; int64 [S]."""
-        return self._index["ends"]
-
-    @property
-    def _faults(self) -> Numbers:
-        """(record, what is wrong with it), by record; int64 [F, 2]."""
-        return self._index["faults"].reshape(-1, 2)
+    def _index(self) -> _Index:
+        """Read once in each process."""
+        if self._loaded is None:
+            arrays = shard_index(self._files)
+            # plain arrays, as indexing a memmap takes long
+            ends, offsets, faults = map(np.asarray, map(arrays.get, ("ends", "offsets", "faults")))
+            self._loaded = _Index(ends, offsets, faults.reshape(-1, 2))
+        return self._loaded
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return int(self._index.ends[-1])
 
     def order(self, seed: int, shuffle: Shuffle) -> Order:
         if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards":
-            return ShardOrder(np.diff(self._ends, prepend=0), shuffle["window"], seed)
+            return ShardOrder(np.diff(self._index.ends, prepend=0), shuffle["window"], seed)
         return super().order(seed, shuffle)
 
     def prefetch(self, positions: Numbers) -> None:
-        shards = np.searchsorted(self._ends, positions, side="right")
+        shards = np.searchsorted(self._index.ends, positions, side="right")
         self._files.ahead(dict.fromkeys(map(int, shards)))
 
     def _find(self, position: int, at_once: bool) -> ShardRecord:
@@ -101,9 +102,9 @@ class ShardsReader(Reader):
         Args:
             at_once: all of them shall be read, so that one read of the file is best.
         """
-        number = int(np.searchsorted(self._ends, position, side="right"))
-        start, end = map(int, self._index["offsets"][position + number : position + number + 2])
-        faults = self._faults
+        ends, offsets, faults = self._index
+        number = int(np.searchsorted(ends, position, side="right"))
+        start, end = map(int, offsets[position + number : position + number + 2])
         known = int(np.searchsorted(faults[:, 0], position))
         fault = None
         if known < len(faults) and faults[known, 0] == position:

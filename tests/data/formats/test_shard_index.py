@@ -81,7 +81,7 @@ def test_what_the_writer_of_shards_says_of_them_is_believed(tmp_path):
     place.unlink()
     patch(paths[2], header_at(paths[2], "2-1.png") + 150, b"9")  # which a scan would find
     reader = build_reader("shards", path=str(folder / "*.tar"))
-    assert same(reader._index, alone)
+    assert same(shard_index.shard_index(LocalFiles(paths)), alone)
     assert "not the one that was indexed" in bad(reader, 3).reason
     assert reader[2].captions == ("text 0",) and reader[4].captions == ("text 2",)
     # another order, a part of them, and one that it does not know
