@@ -107,7 +107,7 @@ class MappedArrays(Mapping[str, Numbers]):
     Args:
         place: of the file.
         states: what it must have been made from; None: whatever it was.
-        renew: gives the arrays of a new file.
+        renew: gives the arrays of a new file; None: all of this one is checked at once.
 
     Raises:
         ValueError, OSError: it is no such file, or not of these.
@@ -139,6 +139,9 @@ class MappedArrays(Mapping[str, Numbers]):
         if len(self._table) != blocks * _DIGEST or _digest(self._table) != header["checksum"]:
             raise ValueError("damaged")
         self._checked = bytearray(blocks)  # 1: that block is known to be whole
+        self._maps: dict[str, Numbers] = {}
+        if renew is None and not self._is_whole(0, total):
+            raise ValueError("damaged")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._starts)
@@ -151,8 +154,10 @@ class MappedArrays(Mapping[str, Numbers]):
         self._check(start, start + length)
         if not length:
             return np.zeros(0, np.int64)
-        offset = _HEADER_BYTES + _NUMBER * start
-        return np.memmap(self._file, np.int64, "r", offset=offset, shape=(length,))
+        if name not in self._maps:
+            offset = _HEADER_BYTES + _NUMBER * start
+            self._maps[name] = np.memmap(self._file, np.int64, "r", offset=offset, shape=(length,))
+        return self._maps[name]
 
     def column(self, name: str) -> Column:
         """The numbers of an array, read where they are asked for."""
@@ -172,9 +177,8 @@ class MappedArrays(Mapping[str, Numbers]):
         """See that the numbers `start` to `stop` - 1 of the file are those that were written."""
         if self._is_whole(start, stop):
             return
+        assert self._renew is not None, "checked at once"
         _damaged.add(_version(self._file))
-        if self._renew is None:
-            raise UserError(f"{self._place} is damaged: remove it")
         log.warning("%s is damaged: it is made anew", self._place)
         new = self._renew()
         # which closes its file when it goes
@@ -183,11 +187,8 @@ class MappedArrays(Mapping[str, Numbers]):
             raise UserError(f"{self._place} is damaged again: does the disk work?")
 
     def _is_whole(self, start: int, stop: int) -> bool:
-        if start == stop:
-            return True
-        for block in range(_NUMBER * start // _BLOCK, (_NUMBER * stop - 1) // _BLOCK + 1):
-            if self._checked[block]:
-                continue
+        block, end = _NUMBER * start // _BLOCK, -(-_NUMBER * stop // _BLOCK)
+        while (block := self._checked.find(0, block, end)) >= 0:
             place = block * _BLOCK
             size = min(_BLOCK, self._size - place)
             data = os.pread(self._file.fileno(), size, _HEADER_BYTES + place)
