@@ -17,6 +17,7 @@ from ernie_vil2.data.decode import decode_image
 from ernie_vil2.data.image_file import ImageError
 from tests.support.hostile import rows
 from tests.support.hostile.pictures import pictures, scene
+from tests.support.hostile.tars import good_record, tar_records
 from tests.support.pictures import encoded
 
 _EVERY = 4  # a good record after so many hostile ones
@@ -88,9 +89,7 @@ def samples(own_rows, tame: bool) -> list[Sample]:
 def write(name: str, folder: Path, tame: bool = False) -> HostileSet:
     """The set of a format in `folder`."""
     folder.mkdir()
-    return {"tsv": _tsv, "folder": _folder, "chinese_clip": _chinese_clip, "coco": _coco}[name](
-        folder, tame
-    )
+    return _WRITERS[name](folder, tame)
 
 
 def _fill(row: bytes, image: bytes | str, image_id: str = "") -> bytes:
@@ -220,3 +219,47 @@ def _coco(folder: Path, tame: bool) -> HostileSet:
     parts = b",\n".join(elements), b",\n".join(texts)
     path.write_bytes(b'{"images": [%s], "annotations": [%s]}' % parts)
     return found
+
+
+def _shards(folder: Path, tame: bool) -> HostileSet:
+    """Shards of pictures and captions, one of what only tars can hold, and others of no records."""
+    found = HostileSet({"name": "shards", "path": str(folder / "*.tar")})
+    every, shards = samples([], tame), 4
+    for shard in range(shards):
+        path, parts = folder / f"{shard}.tar", []
+        for number, sample in list(enumerate(every))[shard::shards]:
+            ending = ("png", "jpg", "webp", "GIF")[number % 4]
+            parts.append(good_record(f"k{number}", sample.picture, sample.caption, ending))
+            found.note(sample, f"{path}:k{number}")
+        _write_tar(path, parts)
+    path, parts = folder / "odd.tar", []
+    for number, odd in enumerate(tar_records(_plain(2))):
+        near = Sample("", _plain(0, number), "a blue square", neighbour=True)
+        parts.append(good_record(f"n{number}", near.picture, near.caption))
+        found.note(near, f"{path}:n{number}")
+        parts.append(good_record(f"t{number}", _plain(1, number)) if tame else odd.data)
+        if not tame:
+            found.note(Sample(odd.name, good=odd.good), f"{path}:{odd.key}")
+    _write_tar(path, parts)
+    last = good_record("cut", _plain(4))
+    _write_tar(folder / "cut.tar", [good_record("whole", _plain(5)), last])
+    if not tame:
+        with open(folder / "cut.tar", "r+b") as file:
+            file.truncate(file.seek(0, os.SEEK_END) - 1024 - len(last) + 700)
+        found.note(Sample("a shard that was cut off", good=False), f"{folder / 'cut.tar'}:cut")
+    for name, data in {"empty": b"", "zeros": bytes(10_240), "one": bytes(512)}.items():
+        (folder / f"{name}.tar").write_bytes(data)
+    return found
+
+
+def _write_tar(path: Path, parts: list[bytes]) -> None:
+    path.write_bytes(b"".join(parts) + bytes(1024))
+
+
+_WRITERS = {
+    "tsv": _tsv,
+    "folder": _folder,
+    "chinese_clip": _chinese_clip,
+    "coco": _coco,
+    "shards": _shards,
+}
