@@ -6,8 +6,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.formats import chinese_clip, coco, rows
 from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tsv import TsvReader
@@ -66,6 +68,8 @@ def _tsv(path: str) -> _Rows:
 
 
 def _tar(path: str) -> _Rows:
+    if not shard_index(open_files(path))["ends"][-1]:
+        return 0, lambda row: ()  # an empty one among others
     reader = ShardsReader(path)
     return len(reader), reader.texts
 
