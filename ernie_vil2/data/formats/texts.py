@@ -7,7 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 
 from ernie_vil2.data.formats import chinese_clip, coco, rows
+from ernie_vil2.data.formats.arrow import arrow_texts
 from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.lmdb import pair_texts
+from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
@@ -24,8 +27,9 @@ def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
     By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
-    texts; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows that are
-    no records are left out and counted in a warning.
+    texts; `.json`, COCO's captions or Karpathy's splits; `.parquet` and `.arrow`, their columns of
+    captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`, plain text in UTF-8. Rows
+    that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -36,7 +40,7 @@ def read_texts(path: str) -> Iterator[str]:
         return _prose(path)
     if suffix not in _READERS:
         raise UserError(
-            f"{path}: its name does not say what it holds: expected .tsv, .jsonl, .json, or .txt "
+            f"{path}: its name does not say what it holds: expected {', '.join(_READERS)}, or .txt "
             "for plain text"
         )
     return _of_rows(path, *_READERS[suffix](path))
@@ -101,7 +105,19 @@ def _json(path: str) -> _Rows:
     return len(images), captions
 
 
-_READERS = {".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
+def _parquet(path: str) -> _Rows:
+    reader = ParquetReader(path)
+    return len(reader), reader.texts
+
+
+_READERS: dict[str, Callable[[str], _Rows]] = {
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".parquet": _parquet,
+    ".arrow": arrow_texts,
+    ".mdb": pair_texts,
+}
 
 
 def _prose(path: str) -> Iterator[str]:

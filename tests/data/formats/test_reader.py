@@ -4,19 +4,56 @@ import multiprocessing
 import os
 import pickle
 
+import lmdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from ernie_vil2.data.formats.build import build_reader
 from tests.support.rows import b64, png, write
 
-FORK = multiprocessing.get_context("fork")
+FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
 
 
 def read_all(reader) -> list:
     return [(os.getpid(), record.captions[0], record.image) for record in reader]
 
 
-def test_readers_work_in_forked_and_pickled_form(tmp_path):
-    rows = [b"text %d\tid\t%s" % (i, b64(png(i))) for i in range(20)]
-    reader = build_reader("tsv", path=write(tmp_path / "a.tsv", *rows))
+def tsv(folder, images: list) -> dict:
+    rows = [b"text %d\tid\t%s" % (i, b64(image)) for i, image in enumerate(images)]
+    return {"path": write(folder / "a.tsv", *rows)}
+
+
+def parquet(folder, images: list) -> dict:
+    columns = {"caption": [f"text {i}" for i in range(len(images))], "jpg": images}
+    pq.write_table(pa.table(columns), folder / "a.parquet", row_group_size=3)
+    return {"path": str(folder / "a.parquet")}
+
+
+def arrow(folder, images: list) -> dict:
+    table = pa.table({"caption": [f"text {i}" for i in range(len(images))], "image": images})
+    path = str(folder / "a.arrow")
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table, 3)
+    return {"path": path}
+
+
+def lmdb_(folder, images: list) -> dict:
+    pairs = {b"%d" % i: pickle.dumps((i + 100, i, f"text {i}")) for i in range(len(images))}
+    rows = {b"%d" % (i + 100): b64(image) for i, image in enumerate(images)}
+    for name, count, items in (("pairs", b"num_samples", pairs), ("imgs", b"num_images", rows)):
+        with lmdb.open(str(folder / name)) as database, database.begin(write=True) as transaction:
+            for key, value in {**items, count: b"%d" % len(items)}.items():
+                transaction.put(key, value)
+    return {"path": str(folder)}
+
+
+WRITERS = {"tsv": tsv, "parquet": parquet, "arrow": arrow, "lmdb": lmdb_}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_readers_work_in_forked_and_pickled_form(tmp_path, name):
+    reader = build_reader(name, **WRITERS[name](tmp_path, [png(i) for i in range(20)]))
     expected = [(f"text {i}", png(i)) for i in range(20)]
     assert [item[1:] for item in read_all(reader)] == expected
     with FORK.Pool(3) as pool:
@@ -29,6 +66,12 @@ def test_readers_work_in_forked_and_pickled_form(tmp_path):
     results = [queue.get(timeout=30) for _ in workers]
     assert len({result[0][0] for result in results}) == 3
     assert all([item[1:] for item in result] == expected for result in results)
+    with SPAWN.Pool(1) as pool:
+        assert [item[1:] for item in pool.apply(read_all, [reader])] == expected
+    assert [item[1:] for item in read_all(reader)] == expected  # the parent's own is as it was
+
+
+def test_a_joined_reader_in_pickled_form(tmp_path):
     joined = build_reader(
         "chinese_clip",
         imgs=write(tmp_path / "i.tsv", b"1\tAAAA"),
