@@ -11,13 +11,13 @@ mapped into memory, not read: what several processes read of them is held once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.columns import ColumnFiles, Piece, bound, told
 from ernie_vil2.data.formats.joined import JoinedReader, Text
-from ernie_vil2.data.formats.pictures import ColumnReader, Columns, check, choose, picture
+from ernie_vil2.data.formats.pictures import ColumnReader, Columns, TextRows, check, choose, picture
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.packages import needed
 from ernie_vil2.errors import UserError
@@ -174,7 +174,7 @@ def arrow_reader(
     return ArrowPairs(*pictures, *_chosen([rows.file(path)], wanted, limit, ("caption",)))
 
 
-def arrow_texts(path: str) -> tuple[int, Callable[[int], tuple[str, ...]]]:
+def arrow_texts(path: str) -> TextRows:
     """How many rows a file has, and what each says; it needs no pictures."""
     reader = ColumnReader(*_chosen([path], {}, bound(1), ("caption",)))
     return len(reader), reader.texts

@@ -77,11 +77,6 @@ class ColumnFiles:
         """
         raise NotImplementedError
 
-    def source(self, position: int) -> str:
-        """The place of a row, "file:row", rows counted from 1."""
-        piece, row = self._find(position)
-        return f"{self.paths[piece.file]}:{piece.first + row + 1}"
-
     def values(self, position: int, names: tuple[str, ...]) -> tuple[str, list[Any]]:
         """The place of a row, and its values in the columns `names`, as Python has them.
 

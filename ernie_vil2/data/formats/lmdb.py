@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.database import Database
 from ernie_vil2.data.formats.index import Arrays, Write, cached
 from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
+from ernie_vil2.data.formats.pictures import TextRows
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.pickles import plain_value
@@ -174,7 +175,7 @@ class LmdbReader(JoinedReader):
         return source, self._image_id(row), image
 
 
-def pair_texts(file: str) -> tuple[int, Callable[[int], tuple[str, ...]]]:
+def pair_texts(file: str) -> TextRows:
     """How many texts the pairs in `file`, a data.mdb, have, and what each says."""
     texts = _Texts(os.path.dirname(file))
     return len(texts), lambda row: (texts.row(row).text,)

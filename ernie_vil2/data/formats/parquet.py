@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.columns import ColumnFiles, Piece, bound, told
-from ernie_vil2.data.formats.pictures import ColumnReader, Columns, check, choose
+from ernie_vil2.data.formats.pictures import ColumnReader, Columns, TextRows, check, choose
 from ernie_vil2.data.packages import needed
 
 _PIECE_BYTES = 64 << 20  # decoded; a larger row group is read in parts of so much
@@ -32,8 +35,8 @@ class ParquetFiles(ColumnFiles):
         self._walk: tuple[Any, Iterator[Any]] | None = None
         with ThreadPoolExecutor(_THREADS) as threads:
             groups = threads.map(lambda path: _groups(path, columns), paths)
-            pieces = [piece for file, found in enumerate(groups) for piece in _cut(file, found)]
-        super().__init__(paths, pieces, memory)
+            pieces = [_cut(file, found) for file, found in enumerate(groups)]
+        super().__init__(paths, np.concatenate(pieces), memory)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_walk": None}
@@ -91,19 +94,18 @@ def _groups(path: str, columns: Columns) -> list[tuple[int, int]]:
         return found
 
 
-def _cut(file: int, groups: Iterable[tuple[int, int]]) -> Iterator[Piece]:
-    """The pieces of a file from (rows, bytes) of its row groups."""
-    first = 0
+def _cut(file: int, groups: Iterable[tuple[int, int]]) -> Numbers:
+    """The pieces of a file, int64 [P, 6], from (rows, bytes) of its row groups."""
+    pieces, first = [], 0
     for group, (length, size) in enumerate(groups):
         parts = min(-(-size // _PIECE_BYTES), length)
-        if parts <= 1:
-            if length:
-                yield Piece(file, group, 0, 0, first, length)
-        else:
-            stride = -(-length // parts)
-            for part, start in enumerate(range(0, length, stride)):
-                yield Piece(file, group, stride, part, first + start, min(stride, length - start))
+        stride = -(-length // parts) if parts > 1 else length
+        for part, start in enumerate(range(0, length, max(stride, 1))):
+            rows_here = min(stride, length - start)
+            piece = Piece(file, group, stride * (parts > 1), part, first + start, rows_here)
+            pieces.append(piece)
         first += length
+    return np.array(pieces, np.int64).reshape(-1, len(Piece._fields))
 
 
 class ParquetReader(ColumnReader):
@@ -131,8 +133,19 @@ class ParquetReader(ColumnReader):
         id: str | None = None,
         memory: int = 256,
     ):
-        paths, limit = rows.files(path, ".parquet"), bound(memory)
         wanted = {"image": image, "caption": caption, "tags": tags, "id": id}
-        with told(paths[0], "Parquet"), _opened(paths[0]) as file:
-            columns = choose(paths[0], file.schema_arrow, wanted, ("image", "caption"))
-        super().__init__(ParquetFiles(paths, columns, limit), columns)
+        paths = rows.files(path, ".parquet")
+        columns = _chosen(paths[0], wanted, ("image", "caption"))
+        super().__init__(ParquetFiles(paths, columns, bound(memory)), columns)
+
+
+def parquet_texts(path: str) -> TextRows:
+    """How many rows a file has, and what each says; it needs no pictures."""
+    columns = _chosen(path, {}, ("caption",))._replace(images=())
+    reader = ColumnReader(ParquetFiles([path], columns, _PIECE_BYTES), columns)
+    return len(reader), reader.texts
+
+
+def _chosen(path: str, wanted: Mapping[str, Any], needs: Sequence[str]) -> Columns:
+    with told(path, "Parquet"), _opened(path) as file:
+        return choose(path, file.schema_arrow, wanted, needs)

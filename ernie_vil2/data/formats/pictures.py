@@ -6,7 +6,7 @@ Captions are texts or lists of them, in one column or several.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ernie_vil2.data.formats import rows
@@ -36,6 +36,8 @@ _EXPECTED = {
     "tags": "text or a list of texts",
     "id": "text or whole numbers",
 }
+# how many rows, and the texts of one, where a row that is no record raises BadRecord
+TextRows = tuple[int, Callable[[int], tuple[str, ...]]]
 _TAG_SEPARATOR = "|"  # of tags in one text, as the official format has them
 
 
@@ -74,8 +76,8 @@ def _kind(type_: Any) -> str:
     if types.is_null(type_):
         return "nothing"
     if types.is_struct(type_):
-        fields = {type_.field(i).name: type_.field(i).type for i in range(type_.num_fields)}
-        return "picture" if _kind(fields.get("bytes", type_.field(0).type)) == "bytes" else "other"
+        kinds = {type_.field(i).name: _kind(type_.field(i).type) for i in range(type_.num_fields)}
+        return "picture" if kinds.get("bytes") == "bytes" else "other"
     if types.is_list(type_) or types.is_large_list(type_):
         return "texts" if _kind(type_.value_type) == "text" else "other"
     return "other"
@@ -118,7 +120,7 @@ def choose(path: str, schema: Any, wanted: Mapping[str, Any], needs: Sequence[st
 
 def _usual(schema: Any, option: str) -> list[str]:
     """The columns that a user who names none is likely to mean, the likeliest first."""
-    there = set(schema.names)
+    there = [name for name in schema.names if schema.names.count(name) == 1]
     return [
         name
         for name in _USUAL[option]
@@ -132,6 +134,8 @@ def _check_column(path: str, schema: Any, option: str, name: Any) -> None:
     if name not in schema.names:
         hint = did_you_mean(name, schema.names)
         raise UserError(f'{path} has no column "{name}", which is to be the {option}{hint}')
+    if schema.names.count(name) > 1:
+        raise UserError(f'{path} has more than one column "{name}"')
     type_ = schema.field(name).type
     if _kind(type_) not in _FITS[option]:
         raise UserError(

@@ -10,7 +10,8 @@ from ernie_vil2.data.formats import chinese_clip, coco, rows
 from ernie_vil2.data.formats.arrow import arrow_texts
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.lmdb import pair_texts
-from ernie_vil2.data.formats.parquet import ParquetReader
+from ernie_vil2.data.formats.parquet import parquet_texts
+from ernie_vil2.data.formats.pictures import TextRows
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
@@ -19,8 +20,6 @@ from ernie_vil2.errors import UserError
 log = logging.getLogger("ernie_vil2")
 _BLOCK = 1 << 20  # characters of prose at a time
 _TRIED = 1000  # rows, after which a file without a single record counts as having none
-# how many rows a file has, and the texts of one, where a row that is no record raises BadRecord
-_Rows = tuple[int, Callable[[int], tuple[str, ...]]]
 
 
 def read_texts(path: str) -> Iterator[str]:
@@ -63,12 +62,12 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) 
         log.warning("%s: %d of %d rows are no records: %s", path, bad, count, first)
 
 
-def _tsv(path: str) -> _Rows:
+def _tsv(path: str) -> TextRows:
     reader = TsvReader(path)
     return len(reader), reader.texts
 
 
-def _jsonl(path: str) -> _Rows:
+def _jsonl(path: str) -> TextRows:
     spans = lines(path)
     for row in range(min(len(spans), _TRIED)):
         try:
@@ -88,7 +87,7 @@ def _jsonl(path: str) -> _Rows:
     )
 
 
-def _json(path: str) -> _Rows:
+def _json(path: str) -> TextRows:
     images, annotations = coco.coco_arrays(path)
     if len(annotations):
         return len(annotations), lambda row: (coco.coco_text(annotations, row).text,)
@@ -105,16 +104,11 @@ def _json(path: str) -> _Rows:
     return len(images), captions
 
 
-def _parquet(path: str) -> _Rows:
-    reader = ParquetReader(path)
-    return len(reader), reader.texts
-
-
-_READERS: dict[str, Callable[[str], _Rows]] = {
+_READERS: dict[str, Callable[[str], TextRows]] = {
     ".tsv": _tsv,
     ".jsonl": _jsonl,
     ".json": _json,
-    ".parquet": _parquet,
+    ".parquet": parquet_texts,
     ".arrow": arrow_texts,
     ".mdb": pair_texts,
 }

@@ -156,6 +156,9 @@ def test_wrong_options_are_one_line(tmp_path):
     texts = write(tmp_path / "texts.parquet", {"caption": ["x"]})
     (tmp_path / "torn.parquet").write_bytes(Path(good).read_bytes()[:-20])
     (tmp_path / "nothing").mkdir()
+    double = str(tmp_path / "double.parquet")
+    arrays = [pa.array([value]) for value in (b"a", b"b", "x")]
+    pq.write_table(pa.Table.from_arrays(arrays, ["image", "image", "text"]), double)
     for options, said in [
         ({"path": good, "image": "jpgg"}, '"jpgg", which is to be the image; did you mean "jpg"?'),
         ({"path": good, "caption": ["caption", "no"]}, '"no", which is to be the caption'),
@@ -169,6 +172,8 @@ def test_wrong_options_are_one_line(tmp_path):
         ({"path": other}, "none of its columns is known as image"),
         ({"path": texts}, "name one with image: NAME; it has caption"),
         ({"path": [good, other]}, 'b.parquet has no column "jpg"'),
+        ({"path": double}, "none of its columns is known as image"),
+        ({"path": double, "image": "image"}, 'has more than one column "image"'),
         ({"path": empty}, "holds no record"),
         ({"path": str(tmp_path / "torn.parquet")}, "torn.parquet is damaged or no Parquet file"),
         ({"path": str(tmp_path / "nothing")}, "no file matches"),
