@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.packages import needed
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
@@ -110,17 +111,19 @@ class ColumnFiles:
         """
         try:
             table, size = self._load(piece, names)
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            if getattr(error, "errno", None) is not None:
+        except _errors() as error:
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                 raise
-            return f"{_of(piece)} cannot be read: {str(error).strip()}", 0
+            return f"group {piece.group + 1} of its rows cannot be read: {error}", 0
         if table.num_rows != piece.rows:
             return "the file is not the one that was opened: start again", 0
         return table, size
 
 
-def _of(piece: Piece) -> str:
-    return f"group {piece.group + 1} of its rows"
+def _errors() -> tuple[type[Exception], ...]:
+    """What pyarrow raises for a file that it cannot read, or that is not what it seems."""
+    arrow = needed("pyarrow", "a file of columns").ArrowException
+    return arrow, OSError, ValueError, MemoryError
 
 
 class Kept:
@@ -171,8 +174,8 @@ def told(path: str, what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:  # pyarrow's own errors among them
-        reason = " ".join(str(error).split())
+    except _errors() as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        if getattr(error, "errno", None) is not None:
+            raise UserError(f"cannot read {path}: {reason}") from error
         raise UserError(f"{path} is damaged or no {what} file: {reason}") from error

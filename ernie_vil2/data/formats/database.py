@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -49,7 +50,7 @@ class Database:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key, None where it has none."""
-        with self._opened().begin() as transaction:
+        with self._told(), self._opened().begin() as transaction:
             value: bytes | None = transaction.get(key)
         return value
 
@@ -59,43 +60,45 @@ class Database:
             value = self.get(key)
         except UserError as error:
             raise BadRecord(source, str(error)) from error
-        except needed("lmdb", "data set format lmdb").Error as error:
-            raise BadRecord(source, f"cannot be read: {error}") from error
         if value is None:
             raise BadRecord(source, "the key is missing")
         return value
 
     def all_keys(self) -> Iterator[bytes]:
         """All keys, in the order of their bytes."""
-        with self._opened().begin() as transaction:
+        with self._told(), self._opened().begin() as transaction:
             yield from transaction.cursor().iternext(keys=True, values=False)
 
-    def _opened(self) -> Any:
-        lmdb = needed("lmdb", "data set format lmdb")
-        path = self._real
-        process, state, environment = _environments.get(path, (0, (), None))
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What may go wrong, in one line."""
         try:
+            yield
+        except needed("lmdb", "data set format lmdb").Error as error:
+            reason = str(error).replace(f"{self._real}: ", "")
+            raise UserError(f"{self.file} is damaged or no LMDB: {reason}") from error
+        except OSError as error:
+            raise UserError(f"cannot read {self.file}: {error.strerror}") from error
+
+    def _opened(self) -> Any:
+        process, state, environment = _environments.get(self._real, (0, (), None))
+        with self._told():
             stat = os.stat(self.file)
             now = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
             if process == os.getpid() and state == now:
                 return environment
             if environment is not None:  # a parent's, or of what stood there before
-                del _environments[path]
+                del _environments[self._real]
                 environment.close()
             # lock=False: nobody writes, and the folder may be one that cannot be written
-            environment = lmdb.open(
-                path, readonly=True, create=False, lock=False, readahead=False, meminit=False
+            environment = needed("lmdb", "data set format lmdb").open(
+                self._real, readonly=True, create=False, lock=False, readahead=False, meminit=False
             )
-        except lmdb.Error as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise UserError(f"{self.file} is damaged or no LMDB: {reason}") from error
-        except OSError as error:
-            raise UserError(f"cannot read {self.file}: {error.strerror}") from error
-        size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+            size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         if stat.st_size < size:  # to read what is not there would end the process
             environment.close()
             raise UserError(
                 f"{self.file} has {stat.st_size} bytes, of {size} that it says: copy it again"
             )
-        _environments[path] = os.getpid(), now, environment
+        _environments[self._real] = os.getpid(), now, environment
         return environment

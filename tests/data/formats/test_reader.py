@@ -4,51 +4,17 @@ import multiprocessing
 import os
 import pickle
 
-import lmdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from ernie_vil2.data.formats.build import build_reader
-from tests.support.rows import b64, png, write
+from tests.support.packed import WRITERS
+from tests.support.rows import png, write
 
 FORK, SPAWN = map(multiprocessing.get_context, ("fork", "spawn"))
 
 
 def read_all(reader) -> list:
     return [(os.getpid(), record.captions[0], record.image) for record in reader]
-
-
-def tsv(folder, images: list) -> dict:
-    rows = [b"text %d\tid\t%s" % (i, b64(image)) for i, image in enumerate(images)]
-    return {"path": write(folder / "a.tsv", *rows)}
-
-
-def parquet(folder, images: list) -> dict:
-    columns = {"caption": [f"text {i}" for i in range(len(images))], "jpg": images}
-    pq.write_table(pa.table(columns), folder / "a.parquet", row_group_size=3)
-    return {"path": str(folder / "a.parquet")}
-
-
-def arrow(folder, images: list) -> dict:
-    table = pa.table({"caption": [f"text {i}" for i in range(len(images))], "image": images})
-    path = str(folder / "a.arrow")
-    with pa.ipc.new_file(path, table.schema) as writer:
-        writer.write_table(table, 3)
-    return {"path": path}
-
-
-def lmdb_(folder, images: list) -> dict:
-    pairs = {b"%d" % i: pickle.dumps((i + 100, i, f"text {i}")) for i in range(len(images))}
-    rows = {b"%d" % (i + 100): b64(image) for i, image in enumerate(images)}
-    for name, count, items in (("pairs", b"num_samples", pairs), ("imgs", b"num_images", rows)):
-        with lmdb.open(str(folder / name)) as database, database.begin(write=True) as transaction:
-            for key, value in {**items, count: b"%d" % len(items)}.items():
-                transaction.put(key, value)
-    return {"path": str(folder)}
-
-
-WRITERS = {"tsv": tsv, "parquet": parquet, "arrow": arrow, "lmdb": lmdb_}
 
 
 @pytest.mark.parametrize("name", WRITERS)
