@@ -88,6 +88,7 @@ SCHEMA = section(
     ),
     Arch=section(
         embed_dim=nullable(integer(POSITIVE, None, WIDE)),
+        fused_bias=boolean(False),
         Image=component(
             name=string(),
             pretrained=boolean(False),

@@ -41,6 +41,7 @@ from ernie_vil2.runtime import usable_cores
 
 log = logging.getLogger("ernie_vil2")
 PREPARED = "shards.index"
+_ARRAYS = {"names", "sizes", "ends", "offsets", "faults"}
 _KIND = "shards 1"
 _IN_PARALLEL = 1 << 28  # bytes to scan, above which it is worth to start processes
 _SCANNERS = 16  # of them at most
@@ -144,21 +145,24 @@ class _Prepared:
     def _load(self, folder: str) -> None:
         arrays = _prepared(os.path.join(folder, PREPARED))
         self._indexes[folder] = arrays
-        if arrays.keys() >= {"names", "sizes", "ends", "offsets", "faults"}:
+        if arrays:
             for shard, (name, size) in enumerate(zip(arrays["names"], arrays["sizes"])):
                 self._places[folder, int(name), int(size)] = shard
 
 
 def _prepared(name: str) -> Mapping[str, Numbers]:
     """The arrays of a PREPARED, none where it is missing or damaged."""
-    if not _is_url(name):
-        return index.mapped(name, None) or {}
     try:
-        with open_files(name).open(0) as file:
-            return index.mapped(file.name, None) or {}
+        if not _is_url(name):
+            arrays = index.mapped(name, None)
+        else:
+            with open_files(name).open(0) as file:
+                arrays = index.mapped(file.name, None)
+        if arrays is not None and arrays.keys() >= _ARRAYS:
+            return {array: arrays[array] for array in _ARRAYS}
     except (OSError, UserError) as error:
         log.info("the shards are scanned: %s", error)
-        return {}
+    return {}
 
 
 def _key(base: str) -> int:

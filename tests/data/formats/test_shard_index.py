@@ -52,6 +52,10 @@ class Counted(LocalFiles):
         return super().open(number)
 
 
+def found(files: LocalFiles) -> dict[str, np.ndarray]:
+    return {name: np.array(array) for name, array in shard_index.shard_index(files).items()}
+
+
 def same(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
@@ -126,17 +130,13 @@ def test_processes_scan_as_one_does(tmp_path, monkeypatch, logged):
         shard_index.shard_index(LocalFiles(paths))
 
 
-def whole_index(files) -> dict:
-    return dict(shard_index.shard_index(files))
-
-
 def test_one_process_makes_it_and_the_others_wait(tmp_path):
     paths = write_shards(tmp_path / "set", 3, 3, 3)
     log = tmp_path / "opened"
     files = Counted(paths, log)
     with FORK.Pool(4) as pool:
-        found = pool.map(whole_index, [files] * 8, chunksize=1)
-    assert all(same(arrays, found[0]) for arrays in found)
+        results = pool.map(found, [files] * 8, chunksize=1)
+    assert all(same(arrays, results[0]) for arrays in results)
     assert sorted(log.read_text().split()) == ["0", "1", "2"]
     assert {p.suffix for p in (tmp_path / "set").iterdir()} == {".tar", ".index"}
 
@@ -173,11 +173,11 @@ def test_every_record_of_many_shards_is_found(tmp_path):
     patch(paths[5], header_at(paths[5], "5-3.txt") + 150, b"9")
     expected = [f"{shard}-{n}" for shard, length in enumerate(lengths) for n in range(length)]
     reader = build_reader("shards", path=str(tmp_path / "*.tar"))
-    found = []
+    seen = []
     for position in range(len(reader)):
         try:
-            found.append(keys([reader[position]])[0])
+            seen.append(keys([reader[position]])[0])
         except BadRecord as error:
-            found.append(error.source.rpartition(":")[2])
-            assert found[-1] == "5-3"
-    assert found == expected
+            seen.append(error.source.rpartition(":")[2])
+            assert seen[-1] == "5-3"
+    assert seen == expected
