@@ -9,26 +9,53 @@ import pytest
 from ernie_vil2.checkpoints import layout
 from tests.support.hostile import rows
 from tests.support.hostile.sets import samples, tsv_line, write
+from tests.support.hostile.tars import TarRecord, good_record, tar_records
 from tests.support.killed_runs import Kill, Runs
+from tests.support.pictures import noise
 from tests.support.shapes import write_run
 from tests.support.training_runs import train
 
 STEPS, BATCH, RECORDS, HOSTILE = 12, 20, 200, 10  # an epoch is 10 steps
 
 
-def tsv_source(folder) -> tuple[dict, list[str]]:
-    """A TSV, 5 % of it hostile: the section `dataset`, and the sources of what is bad in it."""
-    rng = np.random.default_rng(7)
-    corpus = samples(rows.tsv(), tame=False)
-    good = [sample for sample in corpus if sample.neighbour]
+def mixed(corpus: list, seed: int) -> tuple[list, list[int]]:
+    """RECORDS samples drawn from a corpus, and the places of the HOSTILE bad ones among them."""
+    rng = np.random.default_rng(seed)
+    good = [sample for sample in corpus if sample.good]
     wrong = [sample for sample in corpus if not sample.good]
     found = [good[number] for number in rng.integers(0, len(good), RECORDS)]
     places = sorted(rng.choice(RECORDS, HOSTILE, replace=False).tolist())
     for place, number in zip(places, rng.choice(len(wrong), HOSTILE, replace=False)):
         found[place] = wrong[number]
+    return found, places
+
+
+def tsv_source(folder) -> tuple[dict, list[str]]:
+    """A TSV, 5 % of it hostile: the section `dataset`, and the sources of what is bad in it."""
+    found, places = mixed(samples(rows.tsv(), tame=False), seed=7)
     path = folder / "hostile.tsv"
     path.write_bytes(b"\n".join(tsv_line(s, n) for n, s in enumerate(found)) + b"\n")
     return {"name": "tsv", "path": str(path)}, [f"{path}:{place + 1}" for place in places]
+
+
+def shards_source(folder) -> tuple[dict, list[str]]:
+    """The same of two tar shards."""
+    corpus: list = [sample for sample in samples([], tame=False) if sample.picture]
+    corpus += [record for record in tar_records(noise("PNG")) if not record.good]
+    corpus = [record for record in corpus if getattr(record, "key", "") != "twin"]
+    found, places = mixed(corpus, seed=8)
+    parts, bad = [], []
+    for number, sample in enumerate(found):
+        path, key = folder / f"{number % 2}.tar", f"k{number}"
+        if isinstance(sample, TarRecord):
+            key = sample.key
+            parts.append(sample.data)
+        else:
+            parts.append(good_record(key, sample.picture, sample.caption))
+        bad += [f"{path}:{key}"] * (number in places)
+    for shard in range(2):
+        (folder / f"{shard}.tar").write_bytes(b"".join(parts[shard::2]) + bytes(1024))
+    return {"name": "shards", "path": str(folder / "*.tar")}, bad
 
 
 def ledger(output) -> Counter:
@@ -44,7 +71,7 @@ def tensors(output) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [tsv_source], ids=["tsv"])
+@pytest.mark.parametrize("source", [tsv_source, shards_source], ids=["tsv", "shards"])
 def test_killed_on_two_one_and_two_processes_it_ends_as_if_undisturbed(tmp_path, source):
     """The same weights to the last bit; and each hostile record is in the ledger, once."""
     dataset, bad = source(tmp_path)
