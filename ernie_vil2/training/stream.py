@@ -11,6 +11,7 @@ import numpy as np
 from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
@@ -48,8 +49,9 @@ class Stream:
     def of(cls, config: Config, plan: Plan, tokenizer: Tokenizer, ledger: Ledger) -> Stream:
         """That of a run on this process; bad records go to `ledger`."""
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
-        views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer)
         reader = build_reader(**loader.dataset)
+        own = reader.views if isinstance(reader, MixtureReader) else None
+        views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer, own=own)
         return cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
             plan,
