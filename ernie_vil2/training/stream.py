@@ -69,6 +69,12 @@ class Stream:
         return len(self.dataset.reader)
 
     @property
+    def mixture(self) -> MixtureReader | None:
+        """The reader, where it reads several sources."""
+        reader = self.dataset.reader
+        return reader if isinstance(reader, MixtureReader) else None
+
+    @property
     def global_batch(self) -> int:
         """Records of a batch, on all processes."""
         return self.plan.rows * self.world_size
@@ -93,6 +99,14 @@ class Stream:
             last,
             self.plan.micro,
         )
+
+    def source_epochs(self, batch: int) -> dict[str, float]:
+        """ "<source>/epoch" -> how often a mixture's source was read before `batch`."""
+        if self.mixture is None:
+            return {}
+        order = self.mixture.order(self.seed, self.shuffle)
+        epochs = order.epochs(batch * self.global_batch)
+        return {f"{name}/epoch": epoch for name, epoch in epochs.items()}
 
     def batches(self, first: int, last: int) -> Generator[list[dict], None, None]:
         """The batches `first` to `last` - 1 as the workers read them, each in micro-batches."""
