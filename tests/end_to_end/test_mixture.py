@@ -1,13 +1,19 @@
 """A run over two sources: what it logs of each, and that it goes on as if nothing had happened."""
 
+import json
+
 import numpy as np
 import pytest
+import yaml
 
+from ernie_vil2 import cli
+from ernie_vil2.config.load import load_config
 from tests.support.exact_runs import DRY, write
 from tests.support.paths import ROOT
 from tests.support.processes import launch
 from tests.support.shapes import write_set
 from tests.support.training_runs import assert_same, metrics, train, weights
+from tools import eval as eval_tool
 
 EXACT = 1e-5
 STEPS = 6
@@ -89,3 +95,31 @@ def test_a_run_stops_when_its_first_source_is_read_up(folder, config):
     out = train(config, *overrides(folder / "stop", *stop))
     assert max(metrics(out, "train/own/epoch").items()) == (4, 1.0)  # 16 records, 4 a step
     assert metrics(out, "train/epoch")[4] == 1.0
+
+
+def test_an_evaluation_scores_each_source_apart(folder, config, one):
+    """As an evaluation of it alone does: among its own images and texts."""
+    run = load_config(config).to_dict()
+    sets = {name: {"name": "tsv", "path": str(folder / f"{name}.tsv")} for name in ("test", "own")}
+    mixture = {"name": "mixture", "sources": sets}
+
+    def report(name, dataset):
+        (folder / f"{name}.yaml").write_text(
+            yaml.safe_dump(
+                {**run, "DataLoader": {**run["DataLoader"], "Eval": {"dataset": dataset}}}
+            )
+        )
+        argv = ["-c", str(folder / f"{name}.yaml"), "-w", str(one), "--out", str(folder / name)]
+        assert cli.run(eval_tool.main, argv) == 0
+        return json.loads((folder / name / "report.json").read_text())
+
+    mixed = report("mixed", mixture)
+    assert mixed["text_to_image"]["candidates"] == 32
+    for name, dataset in sets.items():
+        alone = report(name, dataset)
+        assert mixed["sources"][name] == {n: alone[n] for n in mixed["sources"][name]}
+    assert "own alone: mean recall of both directions" in (folder / "mixed/page.html").read_text()
+    more = ["DataLoader.Train.num_workers=0", "Global.max_steps=1", "Global.eval_interval=1"]
+    out = train(folder / "mixed.yaml", *overrides(folder / "evaluated", *more))
+    for way in ("text_to_image/R@1", "mean_recall"):
+        assert all(metrics(out, f"eval/{name}{way}") for name in ("", "test/", "own/"))
