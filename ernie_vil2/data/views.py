@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ class Drawing(NamedTuple):
 
     tags_prob: float
     per: str
-    captions: Mapping[str, float] = MappingProxyType({})
+    captions: Mapping[str, float] = {}
 
 
 class ViewMaker:

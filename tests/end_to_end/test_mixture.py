@@ -1,6 +1,7 @@
 """A run over two sources: what it logs of each, and that it goes on as if nothing had happened."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.support.processes import launch
 from tests.support.shapes import write_set
 from tests.support.training_runs import assert_same, metrics, train, weights
 from tools import eval as eval_tool
+from tools import train as train_tool
 
 EXACT = 1e-5
 STEPS = 6
@@ -95,6 +97,15 @@ def test_a_run_stops_when_its_first_source_is_read_up(folder, config):
     out = train(config, *overrides(folder / "stop", *stop))
     assert max(metrics(out, "train/own/epoch").items()) == (4, 1.0)  # 16 records, 4 a step
     assert metrics(out, "train/epoch")[4] == 1.0
+
+
+def test_the_doctor_knows_that_a_batch_may_hold_all_of_a_small_source_and_more(config, capsys):
+    more = [
+        "DataLoader.Train.global_batch_size=64",
+        "DataLoader.Train.dataset.sources.own.weight=3",
+    ]
+    assert cli.run(train_tool.main, ["-c", str(config), "--doctor", "-o", *more]) == 0
+    assert re.search(r"^different data +pass", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_an_evaluation_scores_each_source_apart(folder, config, one):
