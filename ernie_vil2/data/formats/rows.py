@@ -11,7 +11,7 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any
 
 from ernie_vil2.data.formats.spans import Spans
@@ -77,7 +77,7 @@ def text(value: Any, what: str, source: str) -> str:
     value = value.strip()
     if not value:
         raise BadRecord(source, f"{what} is empty")
-    if "\0" in value or _has_surrogate(value):
+    if not _is_text(value):
         raise BadRecord(source, f"{what} holds NUL or half a character")
     return value
 
@@ -94,6 +94,25 @@ def texts(value: Any, what: str, source: str, at_least: int = 0) -> tuple[str, .
     if len(value) < at_least:
         raise BadRecord(source, f"{what} is empty")
     return tuple(text(item, what, source) for item in value)
+
+
+def keyed_texts(row: Mapping[str, Any], other: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """`Record.texts` of a row's fields but the `other` ones: strings, and lists of strings.
+
+    What is no text, such as a number or a blank, is left out: nobody may have asked for it.
+    """
+    found = {}
+    for name, value in row.items():
+        values = [value] if isinstance(value, str) else value
+        if name not in other and isinstance(values, list):
+            kept = tuple(v.strip() for v in values if isinstance(v, str) and _is_text(v))
+            if kept:
+                found[name] = kept
+    return found
+
+
+def _is_text(value: str) -> bool:
+    return bool(value.strip()) and "\0" not in value and not _has_surrogate(value)
 
 
 def identity(value: Any, what: str, source: str) -> str:
