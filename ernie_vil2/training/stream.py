@@ -10,6 +10,7 @@ import numpy as np
 
 from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.files.build import read_stores
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
@@ -49,6 +50,7 @@ class Stream:
         """That of a run on this process; bad records go to `ledger`."""
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
         views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer)
+        read_stores(config.DataLoader.store)
         reader = build_reader(**loader.dataset)
         return cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
