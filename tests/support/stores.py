@@ -142,7 +142,8 @@ class Http:
                 self.send_header("ETag", f'"{hash(content)}"')
                 self.end_headers()
                 if body:
-                    self._send(sent, fault)
+                    with contextlib.suppress(ConnectionError):  # nobody reads on
+                        self._send(sent, fault)
 
             def _send(self, content: bytes, fault: str) -> None:
                 if fault == "silent":

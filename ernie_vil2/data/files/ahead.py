@@ -70,8 +70,13 @@ class Ahead:
 _all: weakref.WeakSet[Ahead] = weakref.WeakSet()
 
 
-@atexit.register
 def _close_all() -> None:
     """Before the interpreter goes: a thread that it ends in the middle would leave its draft."""
     for ahead in list(_all):
         ahead.close()
+
+
+# What is registered last is called first. fsspec has its connections closed by finalizers, under
+# whose hook, which the first finalizer registers, no fetching must be left.
+weakref.finalize(Ahead, int)
+atexit.register(_close_all)

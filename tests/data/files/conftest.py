@@ -13,6 +13,7 @@ def s3(tmp_path_factory):
 
 @pytest.fixture
 def http():
+    pytest.importorskip("fsspec", reason="fsspec is not installed")
     pytest.importorskip("aiohttp", reason="aiohttp is not installed")
     server = Http()
     yield server

@@ -84,7 +84,6 @@ def test_a_folder_of_other_files(folder):
         ("@empty.txt", "empty.txt names no file"),
         ("@c.gb.txt", "no text in UTF-8"),
         ("empty", "folder empty has no file that ends with .tar"),
-        ("nothing://x/y*", "Protocol not known: nothing"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, what, told):
@@ -105,7 +104,11 @@ def test_files_of_a_store():
         assert names.find(what) == both
     listed = ["memory://set/../1.tar", *both, "memory://set/4.tar"]
     assert names.find("memory://set/2.txt") == listed
-    for what, told in (("memory://set/x*", "no file matches"), ("memory://no/", "no such file")):
+    for what, told in (
+        ("memory://set/x*", "no file matches"),
+        ("memory://set/deep/deeper/", "no such file"),
+        ("nothing://x/y*", "Protocol not known: nothing"),
+    ):
         with pytest.raises(UserError, match=told):
             names.find(what)
     memory.rm("/set", recursive=True)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -186,6 +187,25 @@ def test_a_file_that_stays_away_is_told_at_once_to_all_until_a_new_start(s3, tmp
         RemoteFiles.open(pickle.loads(pickle.dumps(files)), 0)
     assert len(s3.requests("GET")) == asked
     RemoteFiles([url], Cache(tmp_path, BOUND), ONCE).open(0).close()
+
+
+def test_a_disk_that_refuses_is_not_the_stores_fault(urls, tmp_path):
+    files = RemoteFiles(urls, Cache(tmp_path, BOUND), ONCE)
+    told = FORK.SimpleQueue()
+
+    def read():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2,) * 2)  # a full disk of this process's
+        try:
+            files.open(0)
+        except UserError as error:
+            told.put((type(error), str(error)))
+
+    reader = FORK.Process(target=read)
+    reader.start()
+    reader.join(20)
+    kind, text = told.get()
+    assert kind is UserError and "cannot be written (File too large): make room" in text
+    assert not list((tmp_path / "drafts").iterdir()) + list((tmp_path / "away").iterdir())
 
 
 def test_bounds_that_cannot_hold_are_told(urls, tmp_path):
