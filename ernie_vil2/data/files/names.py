@@ -165,18 +165,18 @@ def _lines(name: str, retry: Retry) -> list[str]:
 
 def _in_store(url: str, suffix: str, retry: Retry) -> list[str]:
     """The URLs that a URL, a pattern or a folder of a store names."""
+    if not _has_magic(url) and not url.endswith("/"):
+        return [url]
     files, path = system(url)
     if _has_magic(url):
         names = insist(lambda: files.glob(path), url, retry)
-        if not names:
-            raise UserError(f"no file matches {url}")
-    elif url.endswith("/"):
+        told = f"no file matches {url}"
+    else:
         entries = store.listing(url, retry)
         names = [entry["name"] for entry in entries if entry["name"].endswith(suffix)]
-        if not names:
-            raise UserError(f"folder {url} has no file that ends with {suffix}")
-    else:
-        return [url]
+        told = f"folder {url} has no file that ends with {suffix}"
+    if not names:
+        raise UserError(told)
     head, found, _ = url.rpartition(path.rstrip("/"))
     prefix = head if found else url.partition("://")[0] + "://"
     return [name if "://" in name else prefix + name for name in names]
