@@ -10,13 +10,12 @@ from ernie_vil2.errors import UserError
 
 
 class Files(Protocol):
-    """A numbered list of files, each opened when it is needed. Picklable; safe after fork.
+    """A numbered list of files, each opened when it is needed. Picklable; safe after fork."""
 
-    Attributes:
-        names: as people know them: paths or URLs.
-    """
-
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """As people know them: paths or URLs."""
+        ...
 
     def size(self, number: int) -> int:
         """Bytes of a file. Raises UserError where there is none."""
