@@ -18,7 +18,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def find(what: Any, suffix: str = ".tar", retry: Retry | None = None) -> list[str]:
-    """Paths and URLs of files, each once, sorted.
+    """Paths and URLs of files: of a pattern or a folder sorted, of a list in its order.
 
     Args:
         what: one of these, or a list of them: the name of a file; a pattern with `*`, `?`, `[ab]`,
@@ -30,7 +30,7 @@ def find(what: Any, suffix: str = ".tar", retry: Retry | None = None) -> list[st
         UserError: a file is missing, nothing was found, or a pattern is wrong. That a file of a
             store is missing is found out later, unless it was named by a pattern or a folder.
     """
-    return sorted(set(_found(what, suffix, retry or Retry())))
+    return list(_found(what, suffix, retry or Retry()))
 
 
 def _found(what: Any, suffix: str, retry: Retry) -> Iterator[str]:
@@ -50,14 +50,14 @@ def _of_one(what: Any, suffix: str, retry: Retry) -> Iterator[str]:
     """The files of a name or pattern."""
     what = what[len("file://") :] if isinstance(what, str) and what.startswith("file://") else what
     if isinstance(what, str) and is_url(what):
-        for url in braces(what):
-            yield from _in_store(url, suffix, retry)
+        found = [name for url in braces(what) for name in _in_store(url, suffix, retry)]
+        yield from sorted(found)
     elif isinstance(what, (str, os.PathLike)) and os.path.isdir(what):
         pattern = os.path.join(glob.escape(os.fspath(what)), f"*{suffix}")
         found = glob.glob(pattern)
         if not found:
             raise UserError(f"folder {what} has no file that ends with {suffix}")
-        yield from found
+        yield from sorted(found)
     else:
         yield from local(what)
 

@@ -43,7 +43,7 @@ def test_braces_are_those_of_the_shell(pattern):
         ("a-*.tar", ["a-00.tar", "a-01.tar", "a-10.tar"]),
         ("a-?[01].tar", ["a-00.tar", "a-01.tar", "a-10.tar"]),
         ("b-[2].tar", ["b-[2].tar"]),  # a name, since there is such a file
-        (["b-*.tar", "a-00.tar", "a-0*.tar"], ["a-00.tar", "a-01.tar", "b-1.tar", "b-[2].tar"]),
+        (["d/*", "a-01.tar", "a-0*.tar"], ["d/e.tar", "a-01.tar", "a-00.tar", "a-01.tar"]),
         (".", [f"./{n}" for n in ("a-00.tar", "a-01.tar", "a-10.tar", "b-1.tar", "b-[2].tar")]),
         ("d", ["d/e.tar"]),
         ("{d/e,a-10}.tar", ["a-10.tar", "d/e.tar"]),
@@ -102,7 +102,7 @@ def test_files_of_a_store():
     both = ["memory://set/0.tar", "memory://set/1.tar"]
     for what in ("memory://set/*.tar", "memory://set/", "memory://set/{0..1}.tar"):
         assert names.find(what) == both
-    listed = ["memory://set/../1.tar", *both, "memory://set/4.tar"]
+    listed = ["memory://set/4.tar", "memory://set/../1.tar", *both]
     assert names.find("memory://set/2.txt") == listed
     for what, told in (
         ("memory://set/x*", "no file matches"),
