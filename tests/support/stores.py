@@ -51,7 +51,7 @@ class S3:
         fault.touch() if failing else fault.unlink()
 
     def requests(self, method: str) -> list[str]:
-        """The paths that were asked for by this method."""
+        """What was asked for by this method: "/bucket/name?query"."""
         lines = [line.split(" ", 1) for line in self._log.read_text().splitlines()]
         return [path for how, path in lines if how == method]
 

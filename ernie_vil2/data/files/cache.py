@@ -134,6 +134,7 @@ class Cache:
             patient: wait for another process that fetches the same, and for room.
         """
         path = self._drafts / _name(remote)
+        place, file = self._files / path.name, None
         self._refuse_away(path.name)
         with _disk(self.folder):
             draft = self._reserved(path, remote, patient)
@@ -142,8 +143,9 @@ class Cache:
             try:
                 fetch(path)
                 sync(path)
-                file = _open(path)
-                os.replace(path, self._files / path.name)
+                os.replace(path, place)
+                with contextlib.suppress(FileNotFoundError):  # somebody had need of the room
+                    file = _open(place)
             except BaseException as error:
                 path.unlink(missing_ok=True)
                 if isinstance(error, StoreError):
@@ -153,7 +155,8 @@ class Cache:
                 # not by closing alone: a process forked meanwhile has it open too
                 fcntl.flock(draft, fcntl.LOCK_UN)
                 draft.close()
-            fcntl.flock(file, fcntl.LOCK_SH)
+            if file is not None:
+                fcntl.flock(file, fcntl.LOCK_SH)
             return file
 
     def _refuse_away(self, name: str) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_a_changed_file_is_another(s3, tmp_path):
     for body in (b"one", b"two"):
         files = RemoteFiles([s3.put("changing.tar", body)], cache)
         with files.open(0) as file:
-            assert file.read() == body
+            assert file.read() == Path(file.name).read_bytes() == body
 
 
 def test_each_file_is_fetched_once_for_all_who_wait(http, tmp_path):
