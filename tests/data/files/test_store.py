@@ -104,6 +104,20 @@ def test_a_folder_costs_one_listing(s3):
         store.describe(["s3://data/many"], THREE)
 
 
+def test_pauses_grow_and_differ(monkeypatch):
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.5)
+    pauses = []
+
+    def fail():
+        raise ConnectionError("nobody there")
+
+    with pytest.raises(StoreError, match=r"nobody there \(attempt 10, "):
+        retry.insist(fail, "s3://data/a.tar", Retry(10, 1000), pauses.append)
+    longest = [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert all(most / 2 <= pause <= most for pause, most in zip(pauses, longest))
+    assert len(pauses) == 9 and len(set(pauses)) == 9
+
+
 def test_a_missing_package_is_named_with_the_extra(monkeypatch):
     monkeypatch.setattr(systems, "_systems", {})
     monkeypatch.setitem(systems.sys.modules, "fsspec", None)
