@@ -3,6 +3,7 @@
     files/     what is whole; a name has the digest of URL and version, and the size
     drafts/    what is being fetched, each by the process that holds its lock
     away/      what could not be had, and why
+    warned     touched when a warning was given
     lock       held while room is made and a draft begins
 
 A file comes into files/ by renaming, once it is on the disk. Locks end with their processes, so one
@@ -57,7 +58,6 @@ class Cache:
         self._files, self._drafts, self._away = (
             self.folder / name for name in ("files", "drafts", "away")
         )
-        self._warned = False
         with _disk(self.folder):
             for each in (self._files, self._drafts, self._away):
                 each.mkdir(parents=True, exist_ok=True)
@@ -249,13 +249,16 @@ class Cache:
         return excess <= 0
 
     def _warn(self, spared: bool) -> None:
-        if not spared and not self._warned:
-            self._warned = True
-            log.warning(
-                "the cache in %s is too small for the files that are read at once, which are "
-                "fetched again and again: raise DataLoader.store.cache_gb",
-                self.folder,
-            )
+        """Tell once in a while, by one process for all, that what is in use had to go."""
+        stamp = self.folder / "warned"
+        if spared or (stamp.exists() and time.time() - stamp.stat().st_mtime < _AWAY):
+            return
+        stamp.touch()
+        log.warning(
+            "the cache in %s is too small for the files that are read at once, which are fetched "
+            "again and again: raise DataLoader.store.cache_gb",
+            self.folder,
+        )
 
 
 def _name(remote: Remote) -> str:
