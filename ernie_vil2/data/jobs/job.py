@@ -113,9 +113,11 @@ def _compare(out: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> N
     """Raise UserError unless both are the same job."""
     for name in {**earlier, **now}:
         if earlier.get(name) != now.get(name):
+            was, new = show(earlier.get(name)), show(now.get(name))
+            told = f"{name} {was}, not {new}" if len(was + new) < 80 else f"other {name}"
             raise UserError(
-                f"--out {out} holds a job whose {name} is {show(earlier.get(name))}, now "
-                f"{show(now.get(name))}: --restart does it anew, another --out keeps both"
+                f"--out {out} holds a job with {told}: --restart does it anew, another --out "
+                "keeps both"
             )
 
 

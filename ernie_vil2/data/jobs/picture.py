@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ernie_vil2.data.arrays import Pixels
 from ernie_vil2.data.decode import FORMATS, decode_image
@@ -50,6 +50,8 @@ def read_header(data: bytes) -> Header:
             kind = "JPEG" if image.format == "MPO" else str(image.format)
     except ImageError:
         raise
+    except UnidentifiedImageError:  # whose text tells an address, which differs from run to run
+        raise ImageError(f"no image in one of {', '.join(FORMATS)}") from None
     except Exception as error:  # what a damaged header makes Pillow raise is not documented
         raise ImageError(f"no readable image: {' '.join(str(error).split())}") from None
     return Header(kind, width, height)

@@ -73,11 +73,11 @@ class Source:
                 parts = (record.source, record.id, image, record.captions, record.tags)
             digest.update(repr(parts).encode(errors="surrogatepass"))
         return {
-            "dataset": dict(self.dataset),
+            "data set": dict(self.dataset),
             "evaluation": self.evaluation,
-            "records": len(self.reader),
+            "number of rows": len(self.reader),
+            "content": digest.hexdigest(),
             "files": {path: _state(path) for path in sorted(set(_files(self.dataset)))},
-            "samples": digest.hexdigest(),
         }
 
 
