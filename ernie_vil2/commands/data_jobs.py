@@ -49,6 +49,29 @@ def add(commands: Any) -> None:
     )
     shard.set_defaults(run=shard_command)
 
+    stats = commands.add_parser("stats", help="the numbers of a data set, as JSON and as a page")
+    add_source(stats)
+    add_job(stats)
+    stats.add_argument(
+        "--vocab",
+        metavar="FILE",
+        help="count tokens of this vocabulary (that of the configuration)",
+    )
+    stats.set_defaults(run=stats_command)
+
+    check = commands.add_parser("check", help="read and decode everything, list what is bad")
+    add_source(check)
+    add_job(check)
+    check.set_defaults(run=check_command)
+
+    replay = commands.add_parser("replay", help="show the records of a ledger again")
+    replay.add_argument(
+        "ledger", metavar="LEDGER", help="bad_records.jsonl of a run or of check, skipped.jsonl"
+    )
+    add_source(replay)
+    replay.add_argument("--save", metavar="DIR", help="write the pictures' bytes there")
+    replay.set_defaults(run=replay_command)
+
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add `-c` with `-o`, and `--dataset`: where the records come from."""
@@ -145,3 +168,40 @@ def shard_command(args: argparse.Namespace) -> None:
         f"{len(manifest['shards'])} shards, {manifest['bytes'] / 1e6:.1f} MB, in {out}; left out: "
         f"{skipped['bad']} bad, {skipped['same']} repeated, {skipped['near']} near duplicates"
     )
+
+
+def stats_command(args: argparse.Namespace) -> None:
+    from ernie_vil2.data.jobs import stats
+
+    source, out = source_of(args), Path(args.out)
+    report = stats.write_stats(
+        source, out, args.vocab, engine_of(args), args.piece, restart=args.restart
+    )
+    print(
+        f"{report['records']} records, {report['bad']['count']} bad rows, "
+        f"{report['duplicates']['image and captions']} repeated; {out / stats.REPORT}, "
+        f"{out / stats.PAGE}"
+    )
+
+
+def check_command(args: argparse.Namespace) -> int:
+    from ernie_vil2.data.jobs.check import LEDGER, check
+
+    out = Path(args.out)
+    summary = check(source_of(args), out, engine_of(args), args.piece, args.restart)
+    told = f"see {out / LEDGER}" if summary["bad"] else "all can be read"
+    print(f"{summary['bad']} of {summary['rows']} records are bad: {told}")
+    return 1 if summary["bad"] else 0
+
+
+def replay_command(args: argparse.Namespace) -> int:
+    from ernie_vil2.data.jobs import replay
+
+    lines = replay.read_ledger(Path(args.ledger))
+    save = Path(args.save) if args.save else None
+    bad = 0
+    for line, wrong, about in replay.replay(source_of(args), lines, save):
+        bad += wrong is not None
+        print(replay.told(line, wrong, about))
+    print(f"{bad} of {len(lines)} are still bad")
+    return 1 if bad else 0
