@@ -116,7 +116,7 @@ def test_the_page_in_a_browser(measured, tmp_path):
     assert "119 records" in page and page.count("<svg") == 11
     assert "2 columns, expected text" in page
     widths = [float(part.split('"')[0]) for part in page.split('height="11" width="')[1:]]
-    assert max(widths) == 150 and min(widths) >= 0
+    assert max(widths) == 130 and min(widths) >= 0
 
 
 def test_what_a_page_shows_is_escaped(tmp_path):
