@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ernie_vil2.data.formats.tsv import TsvReader
 
-SLOW = 0.05  # seconds for a read, so that there is a half-way
+SLOW = 0.05  # seconds for a read, so that both machines get their share
+HALF_WAY = 31  # reads of a machine: the third in a piece of four
 
 
 class SlowReader(TsvReader):
@@ -25,9 +26,11 @@ class SlowReader(TsvReader):
         import ray
 
         if ray.is_initialized():
+            node = ray.get_runtime_context().get_node_id()
             with open(self._seen, "a") as file:
-                file.write(f"{ray.get_runtime_context().get_node_id()}\n")
-            time.sleep(SLOW)
+                file.write(f"{node}\n")
+            # long enough within a piece for the machine to be killed there
+            time.sleep(3 if self._seen.read_text().count(node) == HALF_WAY else SLOW)
         return super()._get(position)
 
 
@@ -51,7 +54,7 @@ def main(source, out, log):
     say("two machines")
 
     def kill():
-        while not (log.exists() and log.read_text().count(other.node_id) > 30):
+        while not (log.exists() and log.read_text().count(other.node_id) >= HALF_WAY):
             time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
         say(f"killed {other.node_id}")
