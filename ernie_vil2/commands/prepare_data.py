@@ -54,7 +54,7 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="what training reads (.tsv, .jsonl, .json: captions and tags), or plain text (.txt)",
+        help="what training reads (.tsv, .jsonl, .json, .tar: captions, tags), or plain .txt",
     )
     vocab.set_defaults(run=vocab_command)
     data_jobs.add(commands)

@@ -11,6 +11,7 @@ from ernie_vil2 import cli
 from ernie_vil2.data import vocab
 from ernie_vil2.data.tokenize import Tokenizer
 from tests.support.paths import ROOT
+from tests.support.tars import write_tar
 from tools.prepare_data import main
 
 TOOL = ROOT / "tools" / "prepare_data.py"
@@ -109,9 +110,14 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         "prose.txt": "plain words",
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
+    record = [("k.jpg", b"unread"), ("k.json", {"tags": ["sonne"]}), ("k.txt", b"tar talks")]
+    write_tar(tmp_path / "full.tar", *record, ("bad.jpg", b"unread"))
+    write_tar(tmp_path / "empty.tar")
     words = {token for token in tokens_of(*tmp_path.glob("*.*")) if len(token) > 1}
     words -= {token for token in words if token.startswith(("[", "##"))}
-    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words"
+    expected = (
+        "tar talks sonne clip zwei drei katze coco speaks karpathy says the dog runs plain words"
+    )
     assert words == set(expected.split())
 
 
@@ -127,8 +133,8 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         ("prose.txt", b"a\xff", "is no text in UTF-8"),
         ("prose.txt", b"a\0b", "is no text: it holds NUL"),
         ("prose.txt", b"\n", "hold no word"),
-        ("train.parquet", b"PAR1", "expected .tsv, .jsonl, .json, or .txt"),
-        ("noname", b"words", "expected .tsv, .jsonl, .json, or .txt"),
+        ("train.parquet", b"PAR1", "expected .tsv, .jsonl, .json, .tar, or .txt"),
+        ("noname", b"words", "expected .tsv, .jsonl, .json, .tar, or .txt"),
     ],
 )
 def test_vocab_refuses_what_it_cannot_read(tmp_path, capsys, name, content, said):

@@ -35,6 +35,7 @@ from ernie_vil2.data.formats.chinese_clip import ChineseClipReader
 from ernie_vil2.data.formats.coco import coco_reader
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -44,6 +45,7 @@ FORMATS: dict[str, Callable[..., Reader]] = {
     "folder": FolderReader,
     "chinese_clip": ChineseClipReader,
     "coco": coco_reader,
+    "shards": ShardsReader,
 }
 
 

@@ -6,8 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.formats import chinese_clip, coco, rows
 from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.shard_index import shard_index
+from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
@@ -24,8 +27,8 @@ def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
     By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
-    texts; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows that are
-    no records are left out and counted in a warning.
+    texts; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.txt`, plain text in
+    UTF-8. Rows that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -36,8 +39,8 @@ def read_texts(path: str) -> Iterator[str]:
         return _prose(path)
     if suffix not in _READERS:
         raise UserError(
-            f"{path}: its name does not say what it holds: expected .tsv, .jsonl, .json, or .txt "
-            "for plain text"
+            f"{path}: its name does not say what it holds: expected .tsv, .jsonl, .json, .tar, or "
+            ".txt for plain text"
         )
     return _of_rows(path, *_READERS[suffix](path))
 
@@ -61,6 +64,13 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) 
 
 def _tsv(path: str) -> _Rows:
     reader = TsvReader(path)
+    return len(reader), reader.texts
+
+
+def _tar(path: str) -> _Rows:
+    if not shard_index(open_files(path))["ends"][-1]:
+        return 0, lambda row: ()  # an empty one among others
+    reader = ShardsReader(path)
     return len(reader), reader.texts
 
 
@@ -101,7 +111,7 @@ def _json(path: str) -> _Rows:
     return len(images), captions
 
 
-_READERS = {".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
+_READERS = {".tar": _tar, ".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
 
 
 def _prose(path: str) -> Iterator[str]:
