@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.decode import decode_image
+from ernie_vil2.data.formats import shard_index
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.jobs import hashes
 from ernie_vil2.data.jobs.engine import HERE, Engine, pieces
@@ -65,7 +66,7 @@ def write_shards(
 ) -> dict[str, Any]:
     """Write `00000.tar` and so on, the ledger of what was left out, and the manifest, which is
     given back."""
-    outputs = ["[0-9]*.tar", LEDGER, "shards.index", MANIFEST]
+    outputs = ["[0-9]*.tar", LEDGER, shard_index.PREPARED, MANIFEST]
     what = {"command": "shard", "format": 1, **asdict(options)}
     with opened(out, source, what, outputs, restart) as job:
         if not job.done:
@@ -103,8 +104,8 @@ def _write(job: Job, source: Source, options: Options, engine: Engine) -> None:
         "skipped": {kind: skipped[kind] for kind in ("bad", "same", "near")},
         "shards": [{"name": name, **shard} for name, shard in zip(names, about)],
     }
-    # LEAD: once the shards reader is here, so that a run starts without reading the tars:
-    # shard_index.write_prepared([str(job.out / name) for name in names], str(job.out))
+    if names:  # so that a run need not read the shards to know where its records lie
+        shard_index.write_prepared([str(job.out / name) for name in names], str(job.out))
     text = json.dumps(manifest, ensure_ascii=False, indent=1)
     durable.replace_text(job.out / MANIFEST, text + "\n")
 

@@ -45,4 +45,4 @@ def test_a_machine_killed_half_way(tmp_path):
     found, expected = (contents(tmp_path / name, ".work") for name in ("ray", "here"))
     manifests = [json.loads(files.pop(MANIFEST)) for files in (found, expected)]
     assert all(manifest.pop("source") for manifest in manifests)  # another reader's name
-    assert manifests[0] == manifests[1] and found == expected and len(found) == 5
+    assert manifests[0] == manifests[1] and found == expected and len(found) == 6

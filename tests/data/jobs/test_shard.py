@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ernie_vil2 import cli
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.jobs import shard
 from ernie_vil2.data.jobs.engine import Engine
@@ -114,6 +116,9 @@ def test_the_shards_hold_the_records_and_the_ledger_the_others(tmp_path, source,
         assert one["sha256"] == hashlib.sha256(content).hexdigest()
         assert one["bytes"] == len(content) and one["records"] <= 20
     assert f"{len(stays)} of 71 records in {len(tars)} shards" in capsys.readouterr().out
+    reader = build_reader(name="shards", path=f"{out}/*.tar")
+    back = [replace(reader[n], source=record.source) for n, record in enumerate(stays)]
+    assert back == stays and len(reader) == len(stays)
 
 
 def test_edges_by_bytes():
@@ -232,3 +237,10 @@ def test_another_job_is_refused_in_one_line(tmp_path, source):
     assert len(list(out.glob("*.tar"))) == 2  # of three before
     with pytest.raises(UserError, match="files of another origin"):
         shard.write_shards(data, tmp_path, shard.Options(), here)
+
+
+def test_a_set_of_which_nothing_is_left(tmp_path):
+    (tmp_path / "a.tsv").write_text("no record\n")
+    source = Source({"name": "tsv", "path": str(tmp_path / "a.tsv")})
+    manifest = shard.write_shards(source, tmp_path / "out", shard.Options(), Engine(processes=0))
+    assert (manifest["records"], manifest["shards"], manifest["skipped"]["bad"]) == (0, [], 1)
