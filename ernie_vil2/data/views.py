@@ -11,7 +11,7 @@ from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import Record
 from ernie_vil2.data.tags import language_of, tag_sentence
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform, decode_image
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.views import DRAWN, IMAGE, SOURCE_OF, TAGS
 
 
@@ -64,8 +64,8 @@ class ViewMaker:
         Raises:
             ImageError: the image is broken.
         """
-        image = decode_image(record.image)
-        sample: dict[str, Any] = {view: self.transform(image, rng) for view in self.image_views}
+        views = self.transform.views(record.image, len(self.image_views), rng)
+        sample: dict[str, Any] = dict(zip(self.image_views, views))
         draw = batch_draw if self.per == "batch" else self.draw_tags(rng)
         ids = {IMAGE: key(record.id)}
         texts = {}
