@@ -90,8 +90,8 @@ class _Colours:
 
 
 def _mean_luma(image: Pixels) -> float:
-    sums = [cv2.norm(plane, cv2.NORM_L1) for plane in cv2.split(image)]
-    return float(_LUMA @ sums) / (image.shape[0] * image.shape[1])
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return float(cv2.norm(luma, cv2.NORM_L1)) / luma.size  # a sum, in a tenth of cv2.mean's time
 
 
 @contextlib.contextmanager

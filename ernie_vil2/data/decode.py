@@ -61,41 +61,48 @@ def decode_image(
 
 
 class EncodedImage:
-    """A file whose header has been read and found good; arguments and errors of `decode_image`."""
+    """A file whose header has been read and found good; arguments and errors of `decode_image`.
+
+    Attributes:
+        shrink: 8: a pixel of what `decode` gave stands for 8 x 8 of the image's.
+    """
 
     def __init__(self, data: bytes, max_pixels: int = MAX_PIXELS, seconds: float = DECODE_SECONDS):
         if len(data) == 0:
             raise ImageError("an empty file (0 bytes): expected an image")
         self._data, self._seconds = data, seconds
-        self._image = _open(data, seconds)
-        check_pixels(*self._image.size, min(max_pixels, MAX_PIXELS))
         self._pixels: Pixels | None = None
-        self.shrink = 1  # 8: a pixel of what `decode` gave stands for 8 x 8 of the image
-        self._scans = 0
-        if self._image.format in ("JPEG", "MPO"):
-            self._scans = check_scans(data, *self._image.size)
-            self._image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
+        self.shrink = 1
+        # of a JPEG that is stored upright, and in no other colours than we want
+        self._plain = turbo.plain_shape(data)
+        is_jpeg = self._plain is not None
+        width, height = (self._plain or (0, 0))[::-1]
+        if self._plain is None:
+            is_jpeg = self._image.format in ("JPEG", "MPO")
+            width, height = self._image.size
+            if _is_plain(self._image):
+                self._plain = height, width
+        check_pixels(width, height, min(max_pixels, MAX_PIXELS))
+        self._size, self._is_jpeg = (width, height), is_jpeg
+        self._scans = check_scans(data, width, height) if is_jpeg else 0
+
+    @functools.cached_property
+    def _image(self) -> PillowFile:
+        """Pillow's, which a plain JPEG does without as a rule."""
+        image = _open(self._data, self._seconds)
+        if image.format in ("JPEG", "MPO"):
+            image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
+        return image
 
     @property
     def shorter_side(self) -> int:
-        return min(self._image.size)
+        return min(self._size)
 
     @functools.cached_property
     def shape(self) -> tuple[int, int]:
         """Height and width of the upright image, before it is decoded where its header has them."""
-        if self._is_plain:
-            return self._image.height, self._image.width
-        height, width = self.decode().shape[:2]
+        height, width = self._plain or self.decode().shape[:2]
         return height, width
-
-    @functools.cached_property
-    def _is_plain(self) -> bool:
-        """Whether it is a JPEG that is stored upright, and of no other colours than we want."""
-        if self._image.format != "JPEG" or self._image.mode not in ("L", "RGB"):
-            return False
-        with suppress(Exception):  # damaged EXIF: it is ignored
-            return bool(self._image.getexif().get(_ORIENTATION, 1) == 1)
-        return True
 
     def decode(self, most_shrink: float = 1) -> Pixels:
         """What `decode_image` gives; called again, the same.
@@ -105,27 +112,37 @@ class EncodedImage:
                 less than 1 / `most_shrink` of it.
         """
         if self._pixels is None:
-            self._pixels = self._decode(next((s for s in (8, 4, 2) if s <= most_shrink), 1))
+            if self._is_jpeg:
+                self.shrink = next((s for s in (8, 4, 2) if s <= most_shrink), 1)
+            if self._plain:
+                self._pixels = turbo.decode(
+                    self._data, *self._size, self._scans, self._seconds, self.shrink
+                )
+            if self._pixels is None:
+                self._pixels = _by_pillow(self._image, self.shrink)
         return self._pixels
 
-    def _decode(self, shrink: int) -> Pixels:
-        image = self._image
-        self.shrink = shrink if image.format in ("JPEG", "MPO") else 1
-        try:
-            if self._is_plain:
-                pixels = turbo.decode(self._data, *image.size, self._scans, self._seconds, shrink)
-                if pixels is not None:
-                    return pixels
-            if shrink > 1:
-                image.draft(None, (image.width // shrink, image.height // shrink))
-            image.load()
-            with suppress(Exception):  # damaged EXIF: the pixels are good all the same
-                ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
-        except ImageError:
-            raise
-        except Exception as error:  # what a damaged file makes Pillow raise is not documented
-            raise _damaged(image.format or "image", error) from None
+
+def _is_plain(image: PillowFile) -> bool:
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return False
+    with suppress(Exception):  # damaged EXIF: it is ignored
+        return bool(image.getexif().get(_ORIENTATION, 1) == 1)
+    return True
+
+
+def _by_pillow(image: PillowFile, shrink: int) -> Pixels:
+    try:
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        with suppress(Exception):  # damaged EXIF: the pixels are good all the same
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except ImageError:
+        raise
+    except Exception as error:  # what a damaged file makes Pillow raise is not documented
+        raise _damaged(image.format or "image", error) from None
 
 
 def _open(data: bytes, seconds: float) -> PillowFile:
