@@ -84,7 +84,13 @@ def backward_as_two(parallel, halves: Halves, micro_batches: list, seeds: list, 
                 both = {v: g[own_part] + columns[v].grad[part] for v, g in gradients[half].items()}
                 paddle.seed(seeds[number])
                 parallel(batch["pixel_values"], batch["input_ids"], gradients=both).backward()
-    return {name: (results[0][name] + results[1][name]) / 2 for name in results[0]}
+    one, two = results
+    means = {name: (one[name] + two[name]) / 2 for name in one if name != "by_row"}
+    if "by_row" in one:
+        means["by_row"] = {
+            n: paddle.concat([one["by_row"][n], two["by_row"][n]]) for n in one["by_row"]
+        }
+    return means
 
 
 def _leaf(embed: paddle.Tensor) -> paddle.Tensor:
