@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.training.plan import Plan
+
+log = logging.getLogger("ernie_vil2")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class Stream:
         """That of a run on this process; bad records go to `ledger`."""
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
         reader = build_reader(**loader.dataset)
-        own = reader.views if isinstance(reader, MixtureReader) else None
+        own = None
+        if isinstance(reader, MixtureReader):
+            own = reader.views
+            log.info("of any records read: %s", reader.order(config.Global.seed, loader.shuffle))
         views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer, own=own)
         return cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
