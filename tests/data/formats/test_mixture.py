@@ -20,20 +20,20 @@ from tests.support.rows import b64, bad, png, write
 
 @pytest.fixture
 def sources(tmp_path):
-    """`web`, three rows of which the second is bad, and `own`, two images of three texts each."""
+    """`web`, three rows of which the second is bad, and `zoo`, two images of three texts each."""
     row = b"one\tid%d\t%s\tx|y\t%s\ttwo"
     web = [row % (1, b64(png(1)), b"three"), b"bad", row % (3, b64(png(3)), b" ")]
     (tmp_path / "1.png").write_bytes(png(1))
-    own = [
+    zoo = [
         {"image": "1.png", "caption": "one", "id": "id1", "alt": "two", "short": ["three", "four"]},
         {"image": "1.png", "captions": ["one", "two"], "id": "other", "alt": 5, "size": [3, 4]},
     ]
     return {
         "web": {"name": "tsv", "path": write(tmp_path / "a.tsv", *web), "texts": ["alt", "long"]},
-        "own": {
+        "zoo": {
             "name": "folder",
             "root": str(tmp_path),
-            "jsonl": write(tmp_path / "a.jsonl", *own),
+            "jsonl": write(tmp_path / "a.jsonl", *zoo),
         },
     }
 
@@ -48,9 +48,9 @@ def test_records_of_all_sources(sources):
     reader = mixture(sources)
     alone = {name: build_reader(**options) for name, options in sources.items()}
     assert len(reader) == 5 and reader.ends.tolist() == [3, 5]
-    assert [reader[i].id for i in (0, 2, 3, 4)] == ["web/id1", "web/id3", "own/id1", "own/other"]
-    assert [reader[i].data_set for i in (0, 2, 3, 4)] == ["web", "web", "own", "own"]
-    assert reader[0].image == alone["web"][0].image and reader[3].source == alone["own"][0].source
+    assert [reader[i].id for i in (0, 2, 3, 4)] == ["web/id1", "web/id3", "zoo/id1", "zoo/other"]
+    assert [reader[i].data_set for i in (0, 2, 3, 4)] == ["web", "web", "zoo", "zoo"]
+    assert reader[0].image == alone["web"][0].image and reader[3].source == alone["zoo"][0].source
     assert reader[0].tags == ("x", "y") and reader[-1] == reader[4]
     assert bad(reader, 1).source == bad(alone["web"], 1).source
     assert pickle.loads(pickle.dumps(reader))[3] == reader[3]
@@ -95,12 +95,15 @@ def test_the_order_is_that_of_weights_sizes_or_temperature(sources):
         order = build_reader("mixture", sources=each, **options).order(0, True)
         return [(order(np.arange(1000)) < 3).mean(), order.size]
 
-    assert shares(weights={"web": 3, "own": 1}) == [0.75, 5]
-    assert shares(weights={"web": 3, "own": 1}, on_end="stop") == [0.75, 4]
+    assert shares(weights={"web": 3, "zoo": 1}) == [0.75, 5]
+    assert shares(weights={"web": 3, "zoo": 1}, on_end="stop") == [0.75, 4]
     assert shares() == [0.6, 5]  # as if they were one set
     assert shares(temperature=1.0) == [0.6, 5]
     assert shares(temperature=1e9) == [0.5, 5]
     assert shares(on_end="stop") == [0.6, 5]
+    backwards = dict(reversed(sources.items()))  # they may stand in any order
+    orders = [mixture(each).order(0, True)(np.arange(100)) for each in (sources, backwards)]
+    assert np.array_equal(*orders)
 
 
 # -- Texts -----------------------------------------------------------------------------------------
@@ -156,14 +159,14 @@ def test_a_mixture_that_asks_for_nothing_draws_as_its_source_alone(sources, view
 
 
 def test_each_source_has_its_own_share_of_tags(sources, views):
-    both = {"web": sources["web"], "own": sources["web"]}
+    both = {"web": sources["web"], "zoo": sources["web"]}
     without, always = ({"views": {"tags_prob": share}} for share in (0.0, 1.0))
-    reader = mixture(both, web=without, own=always)
+    reader = mixture(both, web=without, zoo=always)
     for per in ("batch", "sample"):
         dataset = views(reader, f"Views.draw.per={per}")
         assert set(said(dataset, 0)) == {"one"}
         assert set(said(dataset, 3)) == {"x,y", "y,x"}
-    reader = mixture(both, own={"views": {"per": "sample"}})
+    reader = mixture(both, zoo={"views": {"per": "sample"}})
     of_batches = np.reshape(said(views(reader), 0, 40), [40, 2]) == "one"
     of_samples = np.reshape(said(views(reader), 3, 40), [40, 2]) == "one"
     assert (of_batches[:, 0] == of_batches[:, 1]).all()
@@ -173,7 +176,7 @@ def test_each_source_has_its_own_share_of_tags(sources, views):
 def test_captions_are_drawn_by_key_and_weight(sources, views):
     captions = {"captions": {"alt": 1, "long": 3}, "views": {"tags_prob": 0.0}}
     short = {"captions": {"caption": 1, "short": 1}, "views": {"tags_prob": 0.0}}
-    dataset = views(mixture(sources, web=captions, own=short))
+    dataset = views(mixture(sources, web=captions, zoo=short))
     drawn = said(dataset, 0, 200)
     assert set(drawn) == {"two", "three"} and 0.68 < np.mean([x == "two" for x in drawn]) < 0.82
     assert set(said(dataset, 2)) == {"two"}  # which has no alt
@@ -184,7 +187,7 @@ def test_captions_are_drawn_by_key_and_weight(sources, views):
 
 
 def test_a_record_without_any_of_the_captions_is_bad(sources, views, tmp_path):
-    dataset = views(mixture(sources, own={"captions": {"atl": 1}}), "Views.draw.tags_prob=0.0")
+    dataset = views(mixture(sources, zoo={"captions": {"atl": 1}}), "Views.draw.tags_prob=0.0")
     assert not dataset[0, 0, 3]["valid"] and "valid" not in dataset[0, 0, 0]
     line = (tmp_path / "bad.jsonl").read_text()
     assert "a.jsonl:1" in line and "none of the captions atl, but caption, alt, short" in line
@@ -197,10 +200,10 @@ def test_a_record_without_any_of_the_captions_is_bad(sources, views, tmp_path):
     "more, expected",
     [
         ({"web": {"weigth": 1}}, 'sources.web: data set format tsv has no option "weigth"'),
-        ({"web": {"weight": 0}, "own": {"weight": 1}}, "sources.web.weight is 0; expected"),
-        ({"web": {"weight": -1}, "own": {"weight": 1}}, "sources.web.weight is -1; expected"),
+        ({"web": {"weight": 0}, "zoo": {"weight": 1}}, "sources.web.weight is 0; expected"),
+        ({"web": {"weight": -1}, "zoo": {"weight": 1}}, "sources.web.weight is -1; expected"),
         ({"web": {"weight": True}}, "sources.web.weight is true; expected a number above 0"),
-        ({"web": {"weight": 2}}, "sources.own has no weight and others have: give each one"),
+        ({"web": {"weight": 2}}, "sources.zoo has no weight and others have: give each one"),
         ({"web": {"views": {"tags_prob": 2}}}, "sources.web.views.tags_prob is 2; expected"),
         ({"web": {"views": {"tag_prob": 0}}}, "unknown key sources.web.views.tag_prob; did you"),
         ({"web": {"captions": {}}}, "sources.web.captions is {}; expected a mapping of captions'"),
@@ -210,7 +213,7 @@ def test_a_record_without_any_of_the_captions_is_bad(sources, views, tmp_path):
         ({"web": {"name": "mixture"}}, "sources.web is a mixture itself"),
         ({"web": {"name": "tvs"}}, 'sources.web: no data set format "tvs"; did you mean "tsv"?'),
         ({"web": {"path": "no.tsv"}}, "sources.web: data file no.tsv does not exist"),
-        ({"own": {"root": "nowhere"}}, "sources.own: image folder nowhere does not exist"),
+        ({"zoo": {"root": "nowhere"}}, "sources.zoo: image folder nowhere does not exist"),
     ],
 )
 def test_a_wrong_source_is_one_line(sources, more, expected):
