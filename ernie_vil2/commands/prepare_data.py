@@ -52,7 +52,8 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="what training reads (.tsv, .jsonl, .json: captions and tags), or plain text (.txt)",
+        help="what training reads (.tsv, .jsonl, .json, .tar, .parquet, .arrow, an LMDB's data.mdb "
+        "of pairs: captions and tags), or plain text (.txt)",
     )
     vocab.set_defaults(run=vocab_command)
     return parser

@@ -12,8 +12,10 @@ import numpy as np
 from ernie_vil2.config.kinds import OPTIONAL, Leaf, choice, component, number, section
 from ernie_vil2.config.load import thaw
 from ernie_vil2.config.messages import wrong
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.mixture_order import ON_END, MixtureOrder, source_seed, tempered
+from ernie_vil2.data.orders import Shuffle
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError
 from ernie_vil2.limits import POSITIVE, PROBABILITY
@@ -79,13 +81,24 @@ class MixtureReader(Reader):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def order(self, seed: int, shuffle: bool) -> MixtureOrder:
+    def order(self, seed: int, shuffle: Shuffle) -> MixtureOrder:
+        """As a reader's; sources without shards are read in the order of all their records."""
+        local = isinstance(shuffle, Mapping) and any(r.in_shards for r in self._readers)
         orders = {
-            name: reader.order(source_seed(seed, name), shuffle)
+            name: reader.order(
+                source_seed(seed, name), True if local and not reader.in_shards else shuffle
+            )
             for name, reader in zip(self.names, self._readers)
         }
         lengths = [len(reader) for reader in self._readers]
         return MixtureOrder(orders, lengths, self._weights, self._on_end)
+
+    def prefetch(self, positions: Numbers) -> None:
+        sources = np.searchsorted(self.ends, positions, side="right")
+        for source in np.unique(sources):
+            reader = self._readers[source]
+            start = int(self.ends[source]) - len(reader)
+            reader.prefetch(positions[sources == source] - start)
 
     def evaluation(self) -> Reader:
         readers = {name: r.evaluation() for name, r in zip(self.names, self._readers)}

@@ -160,13 +160,20 @@ def read_image(root: str, path: str, source: str) -> bytes:
     return data
 
 
-def files(path: Any) -> list[str]:
-    """The files that a path, a pattern or a list of these names, patterns in alphabetical order."""
+def files(path: Any, ending: str = "") -> list[str]:
+    """The files that a path, a pattern or a list of these names, patterns in alphabetical order.
+
+    Args:
+        ending: of the files that a folder stands for, with those in the folders below it; where it
+            is empty, a folder is refused.
+    """
     if isinstance(path, Sequence) and not isinstance(path, str):
-        found = [name for item in path for name in files(item)]
+        found = [name for item in path for name in files(item, ending)]
         if not found:
             raise UserError("the list of data files is empty: name at least one")
         return found
+    if ending and isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
+        path = os.path.join(glob.escape(os.fspath(path)), "**", f"*{ending}")
     if isinstance(path, str) and glob.has_magic(path) and not os.path.exists(path):
         found = sorted(glob.glob(path, recursive=True))
         if not found:

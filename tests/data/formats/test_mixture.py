@@ -15,6 +15,7 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
+from tests.support import packed
 from tests.support.rows import b64, bad, png, write
 
 
@@ -136,6 +137,25 @@ def said(dataset, index, batches=6, places=2):
     texts = [dataset[b, p, index]["text1"] for b in range(batches) for p in range(places)]
     texts = [dataset.views.tokenizer.decode(text) for text in texts]
     return [text[6:-6].replace("the picture contains", "").replace(" ", "") for text in texts]
+
+
+def test_shards_are_read_near_one_another_and_other_sources_as_they_can(tmp_path):
+    tars = packed.shards(tmp_path, [png(i) for i in range(21)])  # three of seven records
+    lines = packed.tsv(tmp_path, [png(i) for i in range(9)])
+    near = {"mode": "shards", "window": 1}
+    mixed = {"a": {"name": "tsv", **lines}, "b": {"name": "shards", **tars}}
+    reader = build_reader("mixture", sources=mixed)
+    numbers = reader.order(3, near)(np.arange(30))
+    shard_of = (numbers[numbers >= 9] - 9) // 7
+    assert sorted(numbers) == list(range(30))
+    assert (np.diff(shard_of) != 0).sum() == 2  # one after the other
+    with pytest.raises(UserError, match="no shards"):
+        build_reader("mixture", sources={"a": mixed["a"]}).order(3, near)
+    asked = {}
+    for name, source in zip(reader.names, reader._readers):
+        source.prefetch = lambda positions, name=name: asked.update({name: positions.tolist()})
+    reader.prefetch(np.array([8, 29, 0, 9]))
+    assert asked == {"a": [8, 0], "b": [20, 0]}
 
 
 @pytest.mark.parametrize(
