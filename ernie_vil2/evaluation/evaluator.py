@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.files.build import read_stores
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
@@ -45,6 +46,7 @@ class Evaluator:
         skip_bad: bool = False,
     ):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
+        read_stores(config.DataLoader.store)
         self.reader = build_reader(**self.loader.dataset).evaluation()
         self.workers = worker_count(self.loader.num_workers, "DataLoader.Eval")
         self.transform = eval_planes(config.Transform.size)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.files.build import read_stores
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
@@ -53,6 +54,7 @@ class Stream:
     def of(cls, config: Config, plan: Plan, tokenizer: Tokenizer, ledger: Ledger) -> Stream:
         """That of a run on this process; bad records go to `ledger`."""
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
+        read_stores(config.DataLoader.store)
         reader = build_reader(**loader.dataset)
         own = None
         if isinstance(reader, MixtureReader):

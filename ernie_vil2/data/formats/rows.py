@@ -14,6 +14,8 @@ import stat
 from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any
 
+from ernie_vil2.data.files.names import file as file
+from ernie_vil2.data.files.names import local
 from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -174,24 +176,7 @@ def files(path: Any, ending: str = "") -> list[str]:
         return found
     if ending and isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
         path = os.path.join(glob.escape(os.fspath(path)), "**", f"*{ending}")
-    if isinstance(path, str) and glob.has_magic(path) and not os.path.exists(path):
-        found = sorted(glob.glob(path, recursive=True))
-        if not found:
-            raise UserError(f"no file matches {path}")
-        return [file(name) for name in found]
-    return [file(path)]
-
-
-def file(path: Any) -> str:
-    """The path of a file that is there."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise UserError(f"{path!r} is no path of a data file")
-    path = os.fspath(path)
-    if os.path.isfile(path):
-        return path
-    if os.path.exists(path):
-        raise UserError(f"{path} is no file: name the data file itself")
-    raise UserError(f"data file {path} does not exist: tools/prepare_data.py makes the demo set")
+    return local(path)
 
 
 def folder(path: Any) -> str:
