@@ -143,6 +143,7 @@ class ShardsReader(Reader):
             captions=captions,
             tags=tags,
             source=found.source,
+            texts=rows.keyed_texts(row, (self._tags_key, self._id_key)),
         )
 
     def texts(self, position: int) -> tuple[str, ...]:
