@@ -10,6 +10,7 @@ import numpy as np
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.opened import OpenFiles
+from ernie_vil2.data.files.retry import StoreError
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
@@ -121,7 +122,9 @@ class ShardsReader(Reader):
                 return self._opened.read(number, offset, count)
 
             return ShardRecord(name, read, start, end, fault)
-        except OSError as error:  # one line of the ledger for the whole shard
+        except StoreError as error:  # one line of the ledger for the whole shard
+            raise BadRecord(name, str(error)) from error
+        except OSError as error:
             raise BadRecord(name, f"cannot be read: {error.strerror or error}") from error
 
     def _get(self, position: int) -> Record:
