@@ -1,6 +1,7 @@
 """Runs over data of which a part is hostile: killed again and again, and ended by its budget."""
 
 import json
+import os
 from collections import Counter
 
 import numpy as np
@@ -13,6 +14,7 @@ from tests.support.hostile.tars import TarRecord, good_record, tar_records
 from tests.support.killed_runs import Kill, Runs
 from tests.support.pictures import noise
 from tests.support.shapes import write_run
+from tests.support.stores import s3_server
 from tests.support.training_runs import train
 
 # of each of two sources, which are read up after 10 steps
@@ -39,34 +41,49 @@ def tsv_source(folder) -> tuple[dict, list[str]]:
     return {"name": "tsv", "path": str(path)}, [f"{path}:{place + 1}" for place in places]
 
 
-def shards_source(folder) -> tuple[dict, list[str]]:
-    """The same of two tar shards."""
+def shards_source(server) -> tuple[dict, list[str]]:
+    """The same of two tar shards in a store."""
     corpus: list = [sample for sample in samples([], tame=False) if sample.picture]
     corpus += [record for record in tar_records(noise("PNG")) if not record.good]
     corpus = [record for record in corpus if getattr(record, "key", "") != "twin"]
     found, places = mixed(corpus, seed=8)
     parts, bad = [], []
     for number, sample in enumerate(found):
-        path, key = folder / f"{number % 2}.tar", f"k{number}"
+        key = f"k{number}"
         if isinstance(sample, TarRecord):
             key = sample.key
             parts.append(sample.data)
         else:
             parts.append(good_record(key, sample.picture, sample.caption))
-        bad += [f"{path}:{key}"] * (number in places)
+        bad += [f"s3://data/{number % 2}.tar:{key}"] * (number in places)
     for shard in range(2):
-        (folder / f"{shard}.tar").write_bytes(b"".join(parts[shard::2]) + bytes(1024))
-    return {"name": "shards", "path": str(folder / "*.tar")}, bad
+        server.put(f"{shard}.tar", b"".join(parts[shard::2]) + bytes(1024))
+    return {"name": "shards", "path": "s3://data/*.tar"}, bad
 
 
-def mixture(folder) -> tuple[dict, list[str]]:
+def mixture(folder, server) -> tuple[dict, list[str]]:
     """Both, in equal shares."""
     sources, bad = {}, []
-    for name, source in (("crawl", shards_source), ("own", tsv_source)):
-        dataset, its_bad = source(folder)
+    for name, (dataset, its_bad) in (
+        ("crawl", shards_source(server)),
+        ("own", tsv_source(folder)),
+    ):
         sources[name] = {"weight": 1, **dataset}
         bad += its_bad
     return {"name": "mixture", "sources": sources}, bad
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A store on loopback."""
+    with s3_server(tmp_path) as found:
+        yield found
+
+
+def environment(folder) -> dict[str, str]:
+    """How runs find the store, and what they keep of it."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    return {**found, "XDG_CACHE_HOME": str(folder / "home")}
 
 
 def ledger(output) -> Counter:
@@ -82,9 +99,9 @@ def tensors(output) -> dict:
 
 
 @pytest.mark.slow
-def test_killed_on_two_one_and_two_processes_it_ends_as_if_undisturbed(tmp_path):
+def test_killed_on_two_one_and_two_processes_it_ends_as_if_undisturbed(tmp_path, server):
     """The same weights to the last bit; and each hostile record is in the ledger, once."""
-    dataset, bad = mixture(tmp_path)
+    dataset, bad = mixture(tmp_path, server)
     assert len(bad) == 2 * HOSTILE == 0.05 * 2 * RECORDS
     config = write_run(
         tmp_path,
@@ -102,7 +119,7 @@ def test_killed_on_two_one_and_two_processes_it_ends_as_if_undisturbed(tmp_path)
             "Eval": None,
         },
     )
-    attempts = Runs(tmp_path / "attempts")
+    attempts = Runs(tmp_path / "attempts", environment(tmp_path))
     argv = ["-c", config, "--resume", "auto"]
     whole, output = tmp_path / "whole", tmp_path / "output"
     reference = attempts(whole, argv, processes=2)
