@@ -54,7 +54,8 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="what training reads (.tsv, .jsonl, .json, .tar: captions, tags), or plain .txt",
+        help="what training reads (.tsv, .jsonl, .json, .tar, .parquet, .arrow, an LMDB's data.mdb "
+        "of pairs: captions and tags), or plain text (.txt)",
     )
     vocab.set_defaults(run=vocab_command)
     data_jobs.add(commands)

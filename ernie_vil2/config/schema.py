@@ -271,6 +271,12 @@ SCHEMA = section(
                 skip_bad=boolean(False),
             )
         ),
+        store=section(
+            cache_dir=nullable(string(None)),
+            cache_gb=nullable(number(POSITIVE, None)),
+            attempts=integer(POSITIVE, 6, most=100),
+            seconds=number(SECONDS, 120.0),
+        ),
     ),
     Metric=section(
         ks=listof(integer(POSITIVE), SOME_SET, [1, 5, 10]),
