@@ -242,6 +242,20 @@ def test_another_job_is_refused_in_one_line(tmp_path, source):
         shard.write_shards(data, tmp_path, shard.Options(), here)
 
 
+def test_texts_by_key_and_several_captions_survive(tmp_path):
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    rows = [{"captions": ["one", "两"], "alt": "a picture", "synthetic": ["x", "y"], "tags": ["t"]}]
+    rows += [{"caption": "one", "id": 7, "width": 40}]
+    lines = [json.dumps({"image": "a.png", **row}) + "\n" for row in rows]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    data = {"name": "folder", "root": str(tmp_path), "jsonl": str(tmp_path / "a.jsonl")}
+    shard.write_shards(Source(data), tmp_path / "out", shard.Options(), Engine(processes=0))
+    reader = build_reader(name="shards", path=f"{tmp_path}/out/*.tar")
+    before = build_reader(**data)
+    assert [replace(reader[n], source=before[n].source) for n in (0, 1)] == [before[0], before[1]]
+    assert reader[0].texts == {"alt": ("a picture",), "synthetic": ("x", "y")}
+
+
 def test_a_set_of_which_nothing_is_left(tmp_path):
     (tmp_path / "a.tsv").write_text("no record\n")
     source = Source({"name": "tsv", "path": str(tmp_path / "a.tsv")})
