@@ -165,6 +165,7 @@ SCHEMA = section(
         crop_scale=nullable(_transform_list("crop_scale", None)),
         mean=_transform_list("mean", [0.485, 0.456, 0.406]),
         std=_transform_list("std", [0.229, 0.224, 0.225]),
+        scaled_decode=boolean(False),
     ),
     Loss=section(
         pairs=listof(

@@ -11,7 +11,7 @@ from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.data.tags import language_of, tag_sentence
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform, decode_image
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.views import DRAWN, IMAGE, SOURCE_OF, TAGS
 
 
@@ -85,8 +85,8 @@ class ViewMaker:
             ImageError: the image is broken.
             BadRecord: it has none of the captions that its source draws among.
         """
-        image = decode_image(record.image)
-        sample: dict[str, Any] = {view: self.transform(image, rng) for view in self.image_views}
+        views = self.transform.views(record.image, len(self.image_views), rng)
+        sample: dict[str, Any] = dict(zip(self.image_views, views))
         per_batch = self._of(record.data_set).per == "batch"
         draw = batch_draw if per_batch else self.draw_tags(rng, record.data_set)
         ids = {IMAGE: key(record.id)}

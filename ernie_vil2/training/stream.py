@@ -19,7 +19,7 @@ from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.orders import Shuffle
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.training.plan import Plan

@@ -12,7 +12,7 @@ from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingViews
 from ernie_vil2.data.records import Record
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from tests.support import packed
