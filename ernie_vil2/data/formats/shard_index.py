@@ -153,7 +153,8 @@ def _prepared(name: str) -> Mapping[str, Numbers]:
             arrays = index.mapped(name, None)
         else:
             with open_files(name).open(0) as file:
-                arrays = index.mapped(file.name, None)
+                # by its descriptor, as a cache may have moved it since it was opened
+                arrays = index.mapped(f"/proc/self/fd/{file.fileno()}", None)
         if arrays is not None and arrays.keys() >= _ARRAYS:
             return {array: arrays[array] for array in _ARRAYS}
     except (OSError, UserError) as error:

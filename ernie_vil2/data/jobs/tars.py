@@ -47,6 +47,7 @@ def described(record: Record) -> dict[str, Any]:
     """What the JSON of a record holds."""
     captions = list(record.captions)
     return {
+        **record.texts,
         **({"caption": captions[0]} if len(captions) == 1 else {"captions": captions}),
         "tags": list(record.tags),
         "id": record.id,

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -178,19 +179,21 @@ def run(source, out, processes, log):
 
 @pytest.mark.slow
 def test_the_same_bytes_after_kill_9_and_for_any_number_of_processes(tmp_path, source):
-    """Killed while it hashes and while it writes, with one process and with two in turn."""
+    """Killed, or stopped by Ctrl-C, as it hashes and as it writes, one process and two in turn."""
     log = tmp_path / "log"
     assert run(source, tmp_path / "whole", 1, log)[0] == 0
     expected = contents(tmp_path / "whole", ".work")
     assert len(expected) > 5
     per_run = log.stat().st_size
     log.unlink()
-    log.with_suffix(".kill").write_text("\n".join(map(str, range(40, 400, 45))))
+    signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGINT] * 3
+    plan = [f"{read} {int(number)}\n" for read, number in zip(range(40, 400, 45), signals)]
+    log.with_suffix(".kill").write_text("".join(plan))
     codes, maps = [], set()
     while codes[-1:] != [0] and len(codes) < 9:
         codes.append(run(source, tmp_path / "killed", 1 + len(codes) % 2, log)[0])
         maps |= {place.parent.name for place in (tmp_path / "killed" / ".work").glob("*/*/0*")}
-    assert codes[:-1] == [-9] * (len(codes) - 1) and len(codes) > 3 and codes[-1] == 0
+    assert codes == [*[-9, -9, 1, -9, -9, 1][: len(codes) - 1], 0] and len(codes) > 3
     assert maps == {"hash", "decide", "write"}
     assert contents(tmp_path / "killed", ".work") == expected
     # what was done was not done again: but for the pieces at work, and a look at who it is
@@ -237,6 +240,20 @@ def test_another_job_is_refused_in_one_line(tmp_path, source):
     assert len(list(out.glob("*.tar"))) == 2  # of three before
     with pytest.raises(UserError, match="files of another origin"):
         shard.write_shards(data, tmp_path, shard.Options(), here)
+
+
+def test_texts_by_key_and_several_captions_survive(tmp_path):
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    rows = [{"captions": ["one", "两"], "alt": "a picture", "synthetic": ["x", "y"], "tags": ["t"]}]
+    rows += [{"caption": "one", "id": 7, "width": 40}]
+    lines = [json.dumps({"image": "a.png", **row}) + "\n" for row in rows]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    data = {"name": "folder", "root": str(tmp_path), "jsonl": str(tmp_path / "a.jsonl")}
+    shard.write_shards(Source(data), tmp_path / "out", shard.Options(), Engine(processes=0))
+    reader = build_reader(name="shards", path=f"{tmp_path}/out/*.tar")
+    before = build_reader(**data)
+    assert [replace(reader[n], source=before[n].source) for n in (0, 1)] == [before[0], before[1]]
+    assert reader[0].texts == {"alt": ("a picture",), "synthetic": ("x", "y")}
 
 
 def test_a_set_of_which_nothing_is_left(tmp_path):
