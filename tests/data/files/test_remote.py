@@ -41,9 +41,8 @@ def on_disk(shared: Cache) -> int:
 
 
 def read_all(files: RemoteFiles, seed: int, results) -> None:
-    """Read each file once, in an order of this process's own, with some kept open."""
-    order = list(range(COUNT))
-    random.Random(seed).shuffle(order)
+    """Read files in an order of this process's own, with some kept open."""
+    order = random.Random(seed).sample(range(COUNT), 20)
     opened, wrong = [], 0
     for place, number in enumerate(order):
         files.ahead(order[place + 1 : place + 4])
