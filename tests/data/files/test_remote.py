@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.data.files import cache, room
+from ernie_vil2.data.files import build, cache, room
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.cache import Cache
 from ernie_vil2.data.files.remote import RemoteFiles
@@ -245,6 +245,7 @@ def test_bounds_that_cannot_hold_are_told(urls, tmp_path):
 
 
 def test_the_environment_names_folder_and_bound(urls, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_options", build.StoreOptions())  # not those of an earlier run
     monkeypatch.setenv("ERNIE_VIL2_CACHE_DIR", str(tmp_path / "here"))
     monkeypatch.setenv("ERNIE_VIL2_CACHE_GB", "0.0001")
     files = open_files("s3://data/set/{00..06}.tar")
