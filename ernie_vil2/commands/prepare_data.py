@@ -52,8 +52,8 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="what training reads (.tsv, .jsonl, .json, .parquet, .arrow, an LMDB's data.mdb of "
-        "pairs: captions and tags), or plain text (.txt)",
+        help="what training reads (.tsv, .jsonl, .json, .tar, .parquet, .arrow, an LMDB's data.mdb "
+        "of pairs: captions, tags), or plain .txt",
     )
     vocab.set_defaults(run=vocab_command)
     return parser

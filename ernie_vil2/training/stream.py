@@ -14,6 +14,7 @@ from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.data.orders import Shuffle
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import TrainTransform
@@ -38,7 +39,7 @@ class Stream:
     dataset: TrainingViews
     plan: Plan
     seed: int
-    shuffle: bool
+    shuffle: Shuffle
     workers: int
     timeout: float | None
     rank: int

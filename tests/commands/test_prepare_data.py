@@ -15,6 +15,7 @@ from ernie_vil2 import cli
 from ernie_vil2.data import vocab
 from ernie_vil2.data.tokenize import Tokenizer
 from tests.support.paths import ROOT
+from tests.support.tars import write_tar
 from tools.prepare_data import main
 
 TOOL = ROOT / "tools" / "prepare_data.py"
@@ -113,6 +114,9 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         "prose.txt": "plain words",
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
+    record = [("k.jpg", b"unread"), ("k.json", {"tags": ["sonne"]}), ("k.txt", b"tar talks")]
+    write_tar(tmp_path / "full.tar", *record, ("bad.jpg", b"unread"))
+    write_tar(tmp_path / "empty.tar")
     pairs = {"image": [b"unread"], "caption": ["arrow flies"], "image_id": ["unread"]}
     with pa.ipc.new_file(str(tmp_path / "valid.arrow"), pa.table(pairs).schema) as writer:
         writer.write_table(pa.table(pairs))
@@ -124,8 +128,10 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
     files = [*tmp_path.glob("*.*"), tmp_path / "pairs" / "data.mdb"]
     words = {token for token in tokens_of(*files) if len(token) > 1}
     words -= {token for token in words if token.startswith(("[", "##"))}
-    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words "
-    expected += "arrow flies parquet floor oak lmdb pair"
+    expected = (
+        "tar talks sonne clip zwei drei katze coco speaks karpathy says the dog runs plain words "
+        "arrow flies parquet floor oak lmdb pair"
+    )
     assert words == set(expected.split())
 
 
@@ -144,7 +150,7 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         ("train.parquet", b"PAR1", "is damaged or no Parquet file"),
         ("train.arrow", b"ARROW1", "is damaged or no Arrow file"),
         ("data.mdb", b"", "is damaged or no LMDB"),
-        ("noname", b"words", "expected .tsv, .jsonl, .json, .parquet, .arrow, .mdb, or .txt"),
+        ("noname", b"words", "expected .tar, .tsv, .jsonl, .json, .parquet, .arrow, .mdb, or .txt"),
     ],
 )
 def test_vocab_refuses_what_it_cannot_read(tmp_path, capsys, name, content, said):

@@ -3,6 +3,7 @@
 Row i has the caption "text i"; what a writer gives are the options of its reader.
 """
 
+import itertools
 import pickle
 
 import lmdb
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support.rows import b64, write
+from tests.support.tars import write_tar
 
 
 def tsv(folder, images: list) -> dict:
@@ -41,4 +43,12 @@ def lmdb_(folder, images: list) -> dict:
     return {"path": str(folder)}
 
 
-WRITERS = {"tsv": tsv, "parquet": parquet, "arrow": arrow, "lmdb": lmdb_}
+def shards(folder, images: list) -> dict:
+    for first in range(0, len(images), 7):
+        numbers = range(first, min(first + 7, len(images)))
+        files = [((f"{i}.png", images[i]), (f"{i}.txt", b"text %d" % i)) for i in numbers]
+        write_tar(folder / f"{first:03d}.tar", *itertools.chain(*files))
+    return {"path": str(folder / "*.tar")}
+
+
+WRITERS = {"tsv": tsv, "shards": shards, "parquet": parquet, "arrow": arrow, "lmdb": lmdb_}

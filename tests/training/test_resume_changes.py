@@ -26,6 +26,7 @@ def checkpoint(tmp_path):
         ("Global.seed=7", "Global.seed was 42 and is 7: other order"),
         ("DataLoader.Train.dataset.path=x.tsv", "x.tsv': other data from here on"),
         ("DataLoader.Train.shuffle=false", "shuffle was true and is false: other data"),
+        ("DataLoader.Train.shuffle.mode=shards", "shuffle was true and is {'mode': 'shards', "),
         ("DataLoader.Eval=null", "and is null: recalls"),
         ("Optimizer.name=Lamb", "Optimizer.name was 'AdamW' and is 'Lamb': its state"),
         ("EMA.decay=0.9", "EMA.decay was null and is 0.9: averages"),

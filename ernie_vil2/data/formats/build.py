@@ -40,6 +40,7 @@ from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.lmdb import LmdbReader
 from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -49,6 +50,7 @@ FORMATS: dict[str, Callable[..., Reader]] = {
     "folder": FolderReader,
     "chinese_clip": ChineseClipReader,
     "coco": coco_reader,
+    "shards": ShardsReader,
     "parquet": ParquetReader,
     "lmdb": LmdbReader,
     "arrow": arrow_reader,

@@ -6,12 +6,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.formats import chinese_clip, coco, rows
 from ernie_vil2.data.formats.arrow import arrow_texts
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.lmdb import pair_texts
 from ernie_vil2.data.formats.parquet import parquet_texts
 from ernie_vil2.data.formats.pictures import TextRows
+from ernie_vil2.data.formats.shard_index import shard_index
+from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
@@ -26,9 +29,9 @@ def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
     By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
-    texts; `.json`, COCO's captions or Karpathy's splits; `.parquet` and `.arrow`, their columns of
-    captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`, plain text in UTF-8. Rows
-    that are no records are left out and counted in a warning.
+    texts; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.parquet` and `.arrow`,
+    their columns of captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`, plain text
+    in UTF-8. Rows that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -64,6 +67,13 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) 
 
 def _tsv(path: str) -> TextRows:
     reader = TsvReader(path)
+    return len(reader), reader.texts
+
+
+def _tar(path: str) -> TextRows:
+    if not shard_index(open_files(path))["ends"][-1]:
+        return 0, lambda row: ()  # an empty one among others
+    reader = ShardsReader(path)
     return len(reader), reader.texts
 
 
@@ -105,6 +115,7 @@ def _json(path: str) -> TextRows:
 
 
 _READERS: dict[str, Callable[[str], TextRows]] = {
+    ".tar": _tar,
     ".tsv": _tsv,
     ".jsonl": _jsonl,
     ".json": _json,
