@@ -256,3 +256,31 @@ def test_memory_of_one_huge_row_group_is_bounded(tmp_path, monkeypatch):
         assert reader[n].image == images[n]
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 6 << 20
+
+
+def test_windows_of_row_groups_are_decoded_once(tmp_path, monkeypatch, logged):
+    images = pictures(120)
+    path = write(tmp_path / "a.parquet", {"image": images, "text": ["x"] * 120}, rows_a_group=5)
+    reader = build_reader("parquet", path=path, memory=1)
+    loaded = []
+    load = parquet.ParquetFiles._load
+
+    def counted(self, piece, names):
+        loaded.append(piece.group)
+        return load(self, piece, names)
+
+    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
+    order = reader.order(3, {"mode": "shards", "window": 4})
+    positions = order(np.arange(240))
+    for epoch in (positions[:120], positions[120:]):
+        assert sorted(epoch) == list(range(120))
+        loaded.clear()
+        for n in epoch:
+            assert reader[int(n)].image == images[n]
+        assert len(set(loaded)) == len(loaded) > 20  # some are kept from epoch to epoch
+    assert (positions[:120] != positions[120:]).any()
+    assert "memory" not in logged.text
+    for _ in range(2):
+        reader.order(3, {"mode": "shards", "window": 24})
+    assert logged.text.count("a window of 24 row groups takes about 3 MB") == 1
+    assert "set memory to 3, or a smaller window" in logged.text
