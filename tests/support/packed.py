@@ -44,10 +44,9 @@ def lmdb_(folder, images: list) -> dict:
 
 
 def shards(folder, images: list) -> dict:
-    for first in range(0, len(images), 7):
-        numbers = range(first, min(first + 7, len(images)))
-        files = [((f"{i}.png", images[i]), (f"{i}.txt", b"text %d" % i)) for i in numbers]
-        write_tar(folder / f"{first:03d}.tar", *itertools.chain(*files))
+    records = [[(f"{i}.png", x), (f"{i}.txt", b"text %d" % i)] for i, x in enumerate(images)]
+    for shard in range(0, len(records), 7):
+        write_tar(folder / f"{shard:04}.tar", *itertools.chain(*records[shard : shard + 7]))
     return {"path": str(folder / "*.tar")}
 
 

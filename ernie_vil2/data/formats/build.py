@@ -38,12 +38,20 @@ from ernie_vil2.data.formats.chinese_clip import ChineseClipReader
 from ernie_vil2.data.formats.coco import coco_reader
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.lmdb import LmdbReader
+from ernie_vil2.data.formats.mixture import MixtureReader, mixture_reader
 from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
+
+
+def _mixture(
+    sources: Mapping[str, Any], temperature: float | None = None, on_end: str = "repeat"
+) -> MixtureReader:
+    return mixture_reader(build_reader, sources, temperature, on_end)
+
 
 FORMATS: dict[str, Callable[..., Reader]] = {
     "tsv": TsvReader,
@@ -54,6 +62,7 @@ FORMATS: dict[str, Callable[..., Reader]] = {
     "parquet": ParquetReader,
     "lmdb": LmdbReader,
     "arrow": arrow_reader,
+    "mixture": _mixture,
 }
 
 

@@ -47,6 +47,8 @@ class ShardsReader(Reader):
             it has its place as id, "path.tar:key".
     """
 
+    in_shards = True
+
     def __init__(
         self,
         path: Any,
