@@ -116,7 +116,7 @@ class ParquetReader(ColumnReader):
     """Parquet files with the pictures in them: a record per row.
 
     Args:
-        path: a file, a folder (all *.parquet in it and below), a pattern, or a list of these.
+        path: a file, a folder (all *.parquet in it), a pattern, a list file, or a list of these.
         image: the column of the pictures: bytes, or a struct with the field bytes. Not given: the
             first of image, jpg, jpeg, png, webp, img, image_bytes that is there.
         caption: the column of the captions, or a list of columns; each a text or a list of texts.
@@ -140,7 +140,7 @@ class ParquetReader(ColumnReader):
         memory: int = 256,
     ):
         wanted = {"image": image, "caption": caption, "tags": tags, "id": id}
-        paths = rows.files(path, ".parquet")
+        paths = rows.local_files(path, ".parquet")
         columns = _chosen(paths[0], wanted, ("image", "caption"))
         super().__init__(ParquetFiles(paths, columns, bound(memory)), columns)
         self._memory, self._warned = memory, False

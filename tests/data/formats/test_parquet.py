@@ -38,7 +38,9 @@ def img2dataset(path, first: int, count: int) -> str:
 
 def test_img2dataset(tmp_path):
     paths = [img2dataset(tmp_path / f"{n:05d}.parquet", 5 * n, 5) for n in range(2)]
-    for path in (str(tmp_path), str(tmp_path / "*.parquet"), paths, tmp_path):
+    (tmp_path / "files.txt").write_text("# all\n0000*.parquet\n")
+    written = "*.parquet", "0000{0..1}.parquet", "", "files.txt"
+    for path in (*(str(tmp_path / name) for name in written), paths, tmp_path):
         reader = build_reader("parquet", path=path)
         assert len(reader) == 10
         for place in (7, 0, 3, 8, -10):
@@ -83,6 +85,8 @@ def test_columns_that_the_user_names(tmp_path):
     reader = build_reader("parquet", path=path, **names)
     assert reader[0].captions == ("first", "a", "b") and reader[1].captions == ("c",)
     assert (reader[0].tags, reader[1].tags, reader[1].id) == (("x",), (), "2.jpg")
+    assert reader[0].texts == {"alt": ("first",), "synthetic": ("a", "b")}
+    assert reader[1].texts == {"synthetic": ("c",)}
     assert reader.texts(0) == ("first", "a", "b", "x")
     without = build_reader("parquet", path=path, image="photo", caption="alt")
     assert without[0].id == f"{path}:1"  # each row is a picture of its own
@@ -176,7 +180,8 @@ def test_wrong_options_are_one_line(tmp_path):
         ({"path": double, "image": "image"}, 'has more than one column "image"'),
         ({"path": empty}, "holds no record"),
         ({"path": str(tmp_path / "torn.parquet")}, "torn.parquet is damaged or no Parquet file"),
-        ({"path": str(tmp_path / "nothing")}, "no file matches"),
+        ({"path": str(tmp_path / "nothing")}, "has no file that ends with .parquet"),
+        ({"path": "s3://bucket/a.parquet"}, "is in a store: files that end with .parquet are read"),
         ({"path": str(tmp_path / "no.parquet")}, "does not exist"),
     ]:
         with pytest.raises(UserError) as caught:
