@@ -205,6 +205,19 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(parquet, "_PIECE_BYTES", 1 << 16)
 
 
+@pytest.fixture
+def loaded(monkeypatch) -> list:
+    """The row groups that are decoded from now on, in order."""
+    groups, load = [], parquet.ParquetFiles._load
+
+    def counted(self, piece, names):
+        groups.append(piece.group)
+        return load(self, piece, names)
+
+    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
+    return groups
+
+
 def pictures(count: int) -> list:
     return [np.random.default_rng(n).bytes(20_000) for n in range(count)]
 
@@ -223,18 +236,10 @@ def test_a_large_row_group_is_read_in_parts(tmp_path, small_pieces):
     assert pickle.loads(pickle.dumps(reader))[4] == reader[4]
 
 
-def test_so_much_is_kept_and_no_more(tmp_path, small_pieces, monkeypatch):
+def test_so_much_is_kept_and_no_more(tmp_path, small_pieces, loaded):
     images = pictures(200)
     path = write(tmp_path / "a.parquet", {"image": images, "text": ["x"] * 200}, rows_a_group=3)
     reader = build_reader("parquet", path=path, memory=1)
-    loaded = []
-    load = parquet.ParquetFiles._load
-
-    def counted(self, piece, names):
-        loaded.append(piece.group)
-        return load(self, piece, names)
-
-    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
     before = pa.total_allocated_bytes()
     for n in range(200):
         assert reader[n].image == images[n]
@@ -263,18 +268,10 @@ def test_memory_of_one_huge_row_group_is_bounded(tmp_path, monkeypatch):
     assert most < 6 << 20
 
 
-def test_windows_of_row_groups_are_decoded_once(tmp_path, monkeypatch, logged):
+def test_windows_of_row_groups_are_decoded_once(tmp_path, loaded, logged):
     images = pictures(120)
     path = write(tmp_path / "a.parquet", {"image": images, "text": ["x"] * 120}, rows_a_group=5)
     reader = build_reader("parquet", path=path, memory=1)
-    loaded = []
-    load = parquet.ParquetFiles._load
-
-    def counted(self, piece, names):
-        loaded.append(piece.group)
-        return load(self, piece, names)
-
-    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
     order = reader.order(3, {"mode": "shards", "window": 4})
     positions = order(np.arange(240))
     for epoch in (positions[:120], positions[120:]):
