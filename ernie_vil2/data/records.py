@@ -20,7 +20,7 @@ class Record:
     # captions of one row are one text, whatever images they stand with. (): each is its own text
     text_ids: tuple[tuple[int, int | str | None], ...] = ()
     # what else the record says, by key, for sources that draw among several: one text, or several
-    texts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, hash=False)
     data_set: str = ""  # the name of the mixture's source that it is from
 
     def texts_of(self, key: str) -> tuple[str, ...]:

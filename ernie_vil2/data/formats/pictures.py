@@ -180,6 +180,7 @@ class ColumnReader(Reader):
             captions=self._captions(row, source),
             tags=self._tags(row, source),
             source=source,
+            texts=rows.keyed_texts({name: row[name] for name in names.captions}, ()),
         )
 
     def _captions(self, row: dict[str, Any], source: str) -> tuple[str, ...]:

@@ -123,8 +123,9 @@ class ShardsReader(Reader):
                 return self._opened.read(number, offset, count)
 
             return ShardRecord(name, read, start, end, fault)
-        except OSError as error:  # one line of the ledger for the whole shard
-            raise BadRecord(name, f"cannot be read: {error.strerror or error}") from error
+        except (OSError, UserError) as error:  # one line of the ledger for the whole shard
+            reason = getattr(error, "strerror", None) or error
+            raise BadRecord(name, f"cannot be read: {reason}") from error
 
     def _get(self, position: int) -> Record:
         found = self._find(position, at_once=True)
@@ -142,13 +143,8 @@ class ShardsReader(Reader):
             captions=captions,
             tags=tags,
             source=found.source,
-            texts=rows.keyed_texts(row, self._fields),
+            texts=rows.keyed_texts(row, (self._tags_key, self._id_key)),
         )
-
-    @property
-    def _fields(self) -> tuple[str, ...]:
-        """Keys of the JSON that have a meaning of their own."""
-        return self._caption_key, "captions", self._tags_key, self._id_key, "source"
 
     def texts(self, position: int) -> tuple[str, ...]:
         """What a record says, its image not read: captions and tags."""

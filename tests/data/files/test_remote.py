@@ -33,7 +33,7 @@ def urls(s3):
 
 def on_disk(cache: Cache) -> int:
     """Bytes of all files and of all drafts as they will be, while nothing makes room."""
-    with cache._locked():
+    with cache._room.locked():
         return SIZE * len(
             {p.name for f in ("drafts", "files") for p in (cache.folder / f).iterdir()}
         )
