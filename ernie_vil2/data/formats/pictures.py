@@ -168,6 +168,9 @@ class ColumnReader(Reader):
     def __len__(self) -> int:
         return len(self._files)
 
+    def find(self, source: str) -> int | None:
+        return self._files.find(source)
+
     def _get(self, position: int) -> Record:
         names = self._columns
         source, values = self._files.values(position, names.all)
