@@ -88,6 +88,7 @@ SCHEMA = section(
     ),
     Arch=section(
         embed_dim=nullable(integer(POSITIVE, None, WIDE)),
+        fused_bias=boolean(False),
         Image=component(
             name=string(),
             pretrained=boolean(False),
@@ -164,6 +165,7 @@ SCHEMA = section(
         crop_scale=nullable(_transform_list("crop_scale", None)),
         mean=_transform_list("mean", [0.485, 0.456, 0.406]),
         std=_transform_list("std", [0.229, 0.224, 0.225]),
+        scaled_decode=boolean(False),
     ),
     Loss=section(
         pairs=listof(
@@ -269,6 +271,12 @@ SCHEMA = section(
                 worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )
+        ),
+        store=section(
+            cache_dir=nullable(string(None)),
+            cache_gb=nullable(number(POSITIVE, None)),
+            attempts=integer(POSITIVE, 6, most=100),
+            seconds=number(SECONDS, 120.0),
         ),
     ),
     Metric=section(

@@ -44,12 +44,13 @@ class TrainingViews(Dataset):
 
     def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Any]:
         batch, place, index = item
-        # a batch's draw depends on the batch alone, so that all ranks draw alike
-        batch_draw = self.views.draw_tags(np.random.default_rng([self.seed, batch]))
         # from 1: a seed sequence that ends with 0 equals the one without it, which is the draw's
         rng = np.random.default_rng([self.seed, batch, 1 + place])
         try:
             record = self.reader[index]
+            # a batch's draw depends on the batch alone, so that all ranks draw alike
+            of_batch = np.random.default_rng([self.seed, batch])
+            batch_draw = self.views.draw_tags(of_batch, record.data_set)
             try:
                 return self.views(record, rng, batch_draw)
             except ImageError as error:

@@ -24,7 +24,7 @@ from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.orders import EpochOrder
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 

@@ -23,9 +23,11 @@ class Reader:
     Attributes:
         least_captions: of a record: 1 in training; 0 in an evaluation, for which an image without
             a text is a record too.
+        in_shards: whether `order` knows the mode of shards.
     """
 
     least_captions = 1
+    in_shards = False
 
     def evaluation(self) -> Reader:
         """The same set as an evaluation reads it: an image without a text is a record too, and so

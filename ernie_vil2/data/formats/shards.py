@@ -47,6 +47,8 @@ class ShardsReader(Reader):
             it has its place as id, "path.tar:key".
     """
 
+    in_shards = True
+
     def __init__(
         self,
         path: Any,
@@ -141,7 +143,13 @@ class ShardsReader(Reader):
             captions=captions,
             tags=tags,
             source=found.source,
+            texts=rows.keyed_texts(row, self._fields),
         )
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        """Keys of the JSON that have a meaning of their own."""
+        return self._caption_key, "captions", self._tags_key, self._id_key, "source"
 
     def texts(self, position: int) -> tuple[str, ...]:
         """What a record says, its image not read: captions and tags."""
