@@ -175,6 +175,9 @@ class ColumnReader(Reader):
             return ShardOrder(self._files.lengths, shuffle["window"], seed)
         return super().order(seed, shuffle)
 
+    def find(self, source: str) -> int | None:
+        return self._files.find(source)
+
     def _get(self, position: int) -> Record:
         names = self._columns
         source, values = self._files.values(position, names.all)

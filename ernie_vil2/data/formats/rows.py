@@ -51,6 +51,12 @@ def _read(spans: Spans, row: int, source: str, *limit: int) -> bytes:
         raise BadRecord(source, "no memory for a row of this size") from None
 
 
+def place(source: str) -> tuple[str, int]:
+    """The file and the row from 0 of a "file:row"; -1: it is none."""
+    path, _, row = source.rpartition(":")
+    return path, int(row) - 1 if row.isascii() and row.isdecimal() and len(row) < 16 else -1
+
+
 def decode(data: bytes, source: str) -> str:
     """Text from UTF-8."""
     try:

@@ -11,6 +11,7 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.opened import OpenFiles
 from ernie_vil2.data.formats import rows
+from ernie_vil2.data.formats.mapped import Column
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shard_record import ShardRecord
@@ -28,7 +29,7 @@ class _Index(NamedTuple):
     """Of `shard_index`, what a reader needs."""
 
     ends: Numbers
-    offsets: Numbers
+    offsets: Column
     faults: Numbers
 
 
@@ -82,8 +83,8 @@ class ShardsReader(Reader):
         if self._loaded is None:
             arrays = shard_index(self._files)
             # plain arrays, as indexing a memmap takes long
-            ends, offsets, faults = map(np.asarray, map(arrays.get, ("ends", "offsets", "faults")))
-            self._loaded = _Index(ends, offsets, faults.reshape(-1, 2))
+            ends, faults = map(np.asarray, map(arrays.get, ("ends", "faults")))
+            self._loaded = _Index(ends, arrays.column("offsets"), faults.reshape(-1, 2))
         return self._loaded
 
     def __len__(self) -> int:
@@ -126,6 +127,22 @@ class ShardsReader(Reader):
         except (OSError, UserError) as error:  # one line of the ledger for the whole shard
             reason = getattr(error, "strerror", None) or error
             raise BadRecord(name, f"cannot be read: {reason}") from error
+
+    def find(self, source: str) -> int | None:
+        """As of any reader; the names in one shard's tar are read."""
+        ends = self._index.ends.tolist()
+        for name, start, end in zip(self._files.names, [0, *ends], ends):
+            if source == name:  # which could not be read as a whole
+                return start if start < end else None
+            if source.startswith(f"{name}:"):
+                return next((n for n in range(start, end) if self._source(n) == source), None)
+        return None
+
+    def _source(self, position: int) -> str:
+        try:
+            return self._find(position, at_once=False).source
+        except BadRecord as error:
+            return error.source
 
     def _get(self, position: int) -> Record:
         found = self._find(position, at_once=True)
