@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+_LONGEST = 600  # characters of a reason
+
 
 @dataclass(frozen=True)
 class Record:
@@ -42,12 +44,15 @@ class BadRecord(ValueError):
 
     Attributes:
         source: "file:row", rows counted from 1.
-        reason: what is wrong with it, in one line.
+        reason: what is wrong with it, in one line, cut where it is very long.
     """
 
     def __init__(self, source: str, reason: str):
         super().__init__(source, reason)
-        self.source, self.reason = source, " ".join(str(reason).split())
+        reason = " ".join(str(reason).split())
+        if len(reason) > _LONGEST:  # it names a path of a megabyte, say
+            reason = f"{reason[: _LONGEST - 100]} ... {reason[-100:]}"
+        self.source, self.reason = source, reason
 
     def __str__(self) -> str:
         return f"{' '.join(self.source.split())}: {self.reason}"

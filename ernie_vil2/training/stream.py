@@ -107,6 +107,7 @@ class Stream:
             first,
             last,
             self.plan.micro,
+            self.plan.parts,
         )
 
     def source_epochs(self, batch: int) -> dict[str, float]:

@@ -32,7 +32,8 @@ from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.local import Files, LocalFiles
 from ernie_vil2.data.files.systems import is_url
 from ernie_vil2.data.formats import index, tar
-from ernie_vil2.data.formats.index import Arrays, Write
+from ernie_vil2.data.formats.index import Arrays
+from ernie_vil2.data.formats.mapped import Write
 from ernie_vil2.data.formats.shard_scan import scan
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.workers import WorkerPool

@@ -11,6 +11,7 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.opened import OpenFiles
 from ernie_vil2.data.formats import rows
+from ernie_vil2.data.formats.mapped import Column
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shard_record import ShardRecord
@@ -28,7 +29,7 @@ class _Index(NamedTuple):
     """Of `shard_index`, what a reader needs."""
 
     ends: Numbers
-    offsets: Numbers
+    offsets: Column
     faults: Numbers
 
 
@@ -82,8 +83,8 @@ class ShardsReader(Reader):
         if self._loaded is None:
             arrays = shard_index(self._files)
             # plain arrays, as indexing a memmap takes long
-            ends, offsets, faults = map(np.asarray, map(arrays.get, ("ends", "offsets", "faults")))
-            self._loaded = _Index(ends, offsets, faults.reshape(-1, 2))
+            ends, faults = map(np.asarray, map(arrays.get, ("ends", "faults")))
+            self._loaded = _Index(ends, arrays.column("offsets"), faults.reshape(-1, 2))
         return self._loaded
 
     def __len__(self) -> int:
@@ -159,8 +160,13 @@ class ShardsReader(Reader):
             captions=captions,
             tags=tags,
             source=found.source,
-            texts=rows.keyed_texts(row, (self._tags_key, self._id_key)),
+            texts=rows.keyed_texts(row, self._fields),
         )
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        """Keys of the JSON that have a meaning of their own."""
+        return self._caption_key, "captions", self._tags_key, self._id_key, "source"
 
     def texts(self, position: int) -> tuple[str, ...]:
         """What a record says, its image not read: captions and tags."""

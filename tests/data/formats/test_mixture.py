@@ -47,7 +47,8 @@ def test_texts_by_key_of_shards_and_columns(tmp_path):
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     columns = {"name": "parquet", "path": str(tmp_path / "a.parquet"), "caption": ["alt", "long"]}
     shards, one, two = mixture({"a": {"name": "shards", "path": shard}, "b": columns})
-    assert shards.texts == {"caption": ("one",), "alt": ("two",), "long": ("three",)}
+    assert shards.texts == {"alt": ("two",), "long": ("three",)}
+    assert shards.texts_of("caption") == ("one",)
     assert one.texts == {"alt": ("two",), "long": ("three", "four")}
     assert (two.texts, two.texts_of("caption")) == ({"long": ("five",)}, ("five",))
 
