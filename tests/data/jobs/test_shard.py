@@ -18,8 +18,8 @@ from PIL import Image
 from ernie_vil2 import cli
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.tsv import TsvReader
-from ernie_vil2.data.jobs import shard
-from ernie_vil2.data.jobs.engine import Engine
+from ernie_vil2.data.jobs import job, shard
+from ernie_vil2.data.jobs.engine import HERE, Engine
 from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -219,6 +219,34 @@ def test_interrupted_between_two_shards_that_take_their_place(tmp_path, source, 
     assert len(list((tmp_path / "out").glob("*.tar"))) == 2
     shard.write_shards(data, tmp_path / "out", options, Engine(processes=0))
     assert contents(tmp_path / "out", ".work") == contents(tmp_path / "whole", ".work")
+
+
+def test_killed_while_a_restart_removes_what_was_done(tmp_path, source, monkeypatch):
+    """Pieces that have lost some of their files must not count as done."""
+    data, options, here = Source({"name": "tsv", "path": str(source)}), shard.Options(), HERE
+    shard.write_shards(data, tmp_path / "whole", options, here)
+    out = tmp_path / "out"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard, "WriteShard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        shard.write_shards(data, out, options, here)
+    monkeypatch.undo()
+
+    def half(folder, **_):
+        for path in sorted(folder.rglob("*.npy"))[::2]:
+            path.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job.shutil, "rmtree", half)
+    with pytest.raises(KeyboardInterrupt):
+        shard.write_shards(data, out, options, here, restart=True)
+    monkeypatch.undo()
+    shard.write_shards(data, out, options, here)
+    assert contents(out, ".work") == contents(tmp_path / "whole", ".work")
+    assert sorted(os.listdir(out / ".work")) == ["job.json", "lock"]
 
 
 def test_another_job_is_refused_in_one_line(tmp_path, source):
