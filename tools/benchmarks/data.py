@@ -50,7 +50,7 @@ def run(report, options) -> None:
         "Two views of a picture, pipeline by pipeline",
         {**columns, "ratio": ("the official one takes, times", "{:.1f}".format)},
         data_times.peers(options, pictures),
-        f"{note} All take turns on one picture. Ours decodes by {turbo.name()}.",
+        f"{note} In each they take turns at all pictures. Ours decodes by {turbo.name()}.",
     )
     report.table(
         "stages",

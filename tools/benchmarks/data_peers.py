@@ -30,8 +30,8 @@ def photographs(width: int, height: int, qualities: tuple[int, ...]) -> list[byt
     files = []
     for image in _images():
         share = min(image.width / width, image.height / height)
-        box_width, box_height = share * width, share * height
-        left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+        box_width, box_height = int(share * width), int(share * height)
+        left, top = (image.width - box_width) // 2, (image.height - box_height) // 2
         box = (left, top, left + box_width, top + box_height)
         part = image.resize((width, height), Image.Resampling.LANCZOS, box)
         for quality in qualities:

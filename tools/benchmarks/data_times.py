@@ -64,14 +64,16 @@ def peers(options, pictures) -> list[dict]:
         official: data_peers.Official(),
     }
     times: dict[str, list[float]] = {name: [] for name in pipelines}
+    turns = np.random.default_rng(0)
     for round_ in range(options.repeats + 1):
-        for number, picture in enumerate(pictures):
-            for name, pipeline in pipelines.items():
+        # by turns, so that a busy machine is so for all; all pictures at a time, as a worker does
+        for name in turns.permutation(list(pipelines)):
+            for number, picture in enumerate(pictures):
                 seed = 1000 * round_ + number
                 random.seed(seed)  # paddle's colours draw from these two
                 np.random.seed(seed)
                 rng = np.random.default_rng(seed)
-                taken = _taken(lambda: pipeline(picture, rng))  # noqa: B023
+                taken = _taken(lambda: pipelines[name](picture, rng))  # noqa: B023
                 if round_:  # the first warms up
                     times[name].append(taken * 1000)
     rows = [
