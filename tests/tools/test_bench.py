@@ -185,6 +185,16 @@ def test_mistakes_are_one_line(arguments, message):
     assert len(complaints.splitlines()) == 1
 
 
+def test_pipelines_take_turns_on_the_same_pictures(results):
+    tables = results["data"][1]["tables"]
+    names = [row["name"] for row in tables["peers"]]
+    assert len(names) == 7 and names[-1].startswith("official")
+    assert all(row["median"] > 0 and row["mean"] > 0 for row in tables["peers"])
+    assert tables["peers"][-1]["ratio"] == 1
+    assert sum(row["share"] for row in tables["stages"]) == pytest.approx(1)
+    assert len(tables["evaluation"]) == 2
+
+
 def test_pixels_take_a_quarter_as_uint8(results):
     before, now = results["data"][1]["tables"]["pixels"]
     assert before["bytes"] == 4 * now["bytes"] == 2 * 3 * 32 * 32 * 4
