@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from ernie_vil2.data.formats import chinese_clip, coco, rows
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.spans import lines
+from ernie_vil2.data.formats.tagged import tags_row
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -23,9 +24,9 @@ _Rows = tuple[int, Callable[[int], tuple[str, ...]]]
 def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
-    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
-    texts; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows that are
-    no records are left out and counted in a warning.
+    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder, Chinese-CLIP's
+    texts, or tags; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows
+    that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -77,10 +78,12 @@ def _jsonl(path: str) -> _Rows:
         if "image" in keys:
             reader = FolderReader(os.path.dirname(path) or ".", path)
             return len(reader), reader.texts
+        if "tags" in keys:
+            return len(spans), lambda row: tags_row(spans, row)[1]
         break
     raise UserError(
-        f'{path} holds neither rows with "image" and "captions" nor Chinese-CLIP\'s with "text" '
-        'and "image_ids": plain text goes into a .txt file'
+        f'{path} holds neither rows with "image" and "captions", nor Chinese-CLIP\'s with "text" '
+        'and "image_ids", nor tags: plain text goes into a .txt file'
     )
 
 
