@@ -21,6 +21,7 @@ EXTRAS = {
     **dict.fromkeys(["fastapi", "h11", "prometheus_client", "python_multipart"], "serve"),
     **dict.fromkeys(["pydantic", "starlette", "uvicorn"], "serve"),
     **dict.fromkeys(["onnx", "onnxruntime", "paddle2onnx"], "onnx"),
+    "ray": "ray",
 }
 
 

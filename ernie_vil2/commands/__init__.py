@@ -21,7 +21,7 @@ COMMANDS = {
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
-    "prepare-data": "make the demo set, or a vocabulary from your own texts",
+    "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
 }
 
 
@@ -45,10 +45,9 @@ def console() -> int:
 
 
 def leave(code: int) -> int:
-    """The exit code of a program that ends here; one of several processes that have done their work
-    ends in this call."""
+    """The exit code of a program that ends here; one of several processes ends in this call."""
     distributed = sys.modules.get("ernie_vil2.distributed")  # not imported: not used
-    return distributed.leave(code) if distributed and code == 0 else code
+    return distributed.leave(code) if distributed else code
 
 
 def _parser() -> argparse.ArgumentParser:

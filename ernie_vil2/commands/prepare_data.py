@@ -1,4 +1,5 @@
-"""Make the demo set (emoji) or a vocabulary from your own texts (vocab)."""
+"""Make the demo set (emoji), a vocabulary from your own texts (vocab), or go over a whole data set:
+write it as shards, measure it, check it, look at its bad records (shard, stats, check, replay)."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ernie_vil2 import cli
+from ernie_vil2.commands import data_jobs
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
@@ -52,9 +54,11 @@ def arguments() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="what training reads (.tsv, .jsonl, .json: captions and tags), or plain text (.txt)",
+        help="what training reads (.tsv, .jsonl, .json, .tar, .parquet, .arrow, an LMDB's data.mdb "
+        "of pairs: captions and tags), or plain text (.txt)",
     )
     vocab.set_defaults(run=vocab_command)
+    data_jobs.add(commands)
     return parser
 
 
@@ -78,6 +82,6 @@ def vocab_command(args: argparse.Namespace) -> None:
     print(f"{len(tokens)} tokens in {args.out}")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int | None:
     args = arguments().parse_args(argv)
-    args.run(args)
+    return args.run(args)

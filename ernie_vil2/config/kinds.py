@@ -138,6 +138,27 @@ class Section(Kind):
         return {**known, **further}
 
 
+@dataclass(frozen=True)
+class Either(Kind):
+    """A mapping, or a value on its own."""
+
+    leaf: Leaf
+    section: Section
+    default: Any = REQUIRED
+    null: bool = False
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        return f"{self.leaf.expected}, or {self.section.expected}"
+
+    def read(self, value: Any, key: str, where: str, whole: bool) -> Any:
+        if isinstance(value, dict) and value.keys() <= self.section.fields.keys():
+            return self.section.read(value, key, where, whole)
+        if type(value) not in self.leaf.types:
+            self.refuse(value, key, where)
+        return self.leaf.read(value, key, where, whole)
+
+
 # -- How the schema writes them --------------------------------------------------------------------
 
 AnyKind = TypeVar("AnyKind", Leaf, ListOf, Section)

@@ -55,7 +55,7 @@ def check_arch(source: StrPath | Mapping[str, Any]) -> Config:
     """
     if isinstance(source, Mapping):
         where = "the given config"
-        tree = {"Arch": _thaw(source["Arch"])} if "Arch" in source else {}
+        tree = {"Arch": thaw(source["Arch"])} if "Arch" in source else {}
         strict_yaml.check_plain(tree, "", where)
     else:
         where, tree = str(source), _read_layers(source)
@@ -103,7 +103,7 @@ class Config(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts and lists, all of them new."""
-        return {key: _thaw(item) for key, item in self.items()}
+        return {key: thaw(item) for key, item in self.items()}
 
     def dump(self, path: StrPath) -> None:
         """Write YAML that `load_config` reads back as an equal Config."""
@@ -117,10 +117,11 @@ def _freeze(value: Any) -> Any:
     return tuple(map(_freeze, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _thaw(value: Any) -> Any:
+def thaw(value: Any) -> Any:
+    """Plain dicts and lists of what a Config holds, all of them new."""
     if isinstance(value, Mapping):
-        return {key: _thaw(item) for key, item in value.items()}
-    return list(map(_thaw, value)) if isinstance(value, (list, tuple)) else value
+        return {key: thaw(item) for key, item in value.items()}
+    return list(map(thaw, value)) if isinstance(value, (list, tuple)) else value
 
 
 # -- Files, overrides, merging ---------------------------------------------------------------------

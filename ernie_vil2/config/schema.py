@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ernie_vil2.config.kinds import (
     OPTIONAL,
+    Either,
     Leaf,
     ListOf,
     boolean,
@@ -87,6 +88,7 @@ SCHEMA = section(
     ),
     Arch=section(
         embed_dim=nullable(integer(POSITIVE, None, WIDE)),
+        fused_bias=boolean(False),
         Image=component(
             name=string(),
             pretrained=boolean(False),
@@ -163,6 +165,7 @@ SCHEMA = section(
         crop_scale=nullable(_transform_list("crop_scale", None)),
         mean=_transform_list("mean", [0.485, 0.456, 0.406]),
         std=_transform_list("std", [0.229, 0.224, 0.225]),
+        scaled_decode=boolean(False),
     ),
     Loss=section(
         pairs=listof(
@@ -251,7 +254,14 @@ SCHEMA = section(
             micro_batch_size=nullable(integer(POSITIVE, None)),
             num_workers=nullable(integer(NOT_NEGATIVE, None, most=1024)),
             worker_timeout=nullable(number(SECONDS, 600.0)),
-            shuffle=boolean(True),
+            shuffle=Either(
+                boolean(True),
+                section(
+                    mode=choice("global", "shards"),
+                    window=integer(POSITIVE, 16, most=10**6),  # shards
+                ),
+                True,
+            ),
         ),
         Eval=nullable(
             section(
@@ -261,6 +271,12 @@ SCHEMA = section(
                 worker_timeout=nullable(number(SECONDS, 600.0)),
                 skip_bad=boolean(False),
             )
+        ),
+        store=section(
+            cache_dir=nullable(string(None)),
+            cache_gb=nullable(number(POSITIVE, None)),
+            attempts=integer(POSITIVE, 6, most=100),
+            seconds=number(SECONDS, 120.0),
         ),
     ),
     Metric=section(

@@ -1,67 +1,105 @@
-"""What the training augmentation does to an image: crops and colours, on uint8 [H, W, 3] RGB."""
+"""What the training augmentation does to colours, on uint8 [H, W, 3] RGB, in the fewest passes.
+
+`tests/support/augmentation.py` does the same step by step, as it is read; this stays within two
+levels of 255 of it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
 from ernie_vil2.data.arrays import Pixels
+from ernie_vil2.data.draws import Step
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as OpenCV's and Pillow's greyscale
+_GAINS = 1 / 16, 2  # of those beyond, a limit that is rounded to a pixel's level shows, or is none
 
 
-def random_crop(image: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-    """A part of `image`, [size, size, 3], each place as likely; it shares the image's memory."""
-    height, width = image.shape[:2]
-    top, left = rng.integers(height - size + 1), rng.integers(width - size + 1)
-    return image[top : top + size, left : left + size]
+def jitter(image: Pixels, steps: Sequence[Step]) -> Pixels:
+    """`image` after the steps, in their order; each keeps its result in 0..255.
 
-
-def random_resized_crop(
-    image: Pixels, size: int, scale: Sequence[float], rng: np.random.Generator
-) -> Pixels:
-    """A part of random area and aspect, resized to [size, size, 3], as torchvision's.
-
-    The share of the area is drawn from `scale`, the aspect from 3/4 to 4/3, uniformly in the
-    logarithm. After ten draws that do not fit: the largest centre part with a permitted aspect.
+    brightness: factor * image. contrast: factor * image + (1 - factor) * the mean of its luma.
+    saturation: factor * image + (1 - factor) * its luma. hue: turned by a share of the circle.
     """
-    height, width = image.shape[:2]
-    for _ in range(10):
-        area = height * width * rng.uniform(scale[0], scale[1])
-        aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-            break
-    else:
-        w = min(width, max(1, round(height * 4 / 3)))
-        h = min(height, max(1, round(width * 4 / 3)))
-        top, left = (height - h) // 2, (width - w) // 2
-    part = image[top : top + h, left : left + w]
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
+    colours = _Colours(image)
+    for name, value in steps:
+        getattr(colours, name)(value)
+    return colours.result()
 
 
-def adjust_brightness(image: Pixels, factor: float) -> Pixels:
-    """factor * image, on uint8 [H, W, 3] as the three below: rounded and kept in 0..255."""
-    return cv2.addWeighted(image, factor, image, 0.0, 0.0)
+class _Colours:
+    """An image on which steps are taken: its colours are `gain * pixels + offset`.
+
+    So brightness and contrast cost nothing until a step needs pixels, and saturation, one product
+    with a matrix, takes both along.
+    """
+
+    def __init__(self, pixels: Pixels):
+        self.pixels, self.gain, self.offset = pixels, 1.0, 0.0
+
+    def brightness(self, factor: float) -> None:
+        self._limit()
+        self.gain, self.offset = factor * self.gain, factor * self.offset
+
+    def contrast(self, factor: float) -> None:
+        self._limit()
+        mean = self.gain * _mean_luma(self.pixels) + self.offset
+        self.gain, self.offset = factor * self.gain, factor * self.offset + (1 - factor) * mean
+
+    def saturation(self, factor: float) -> None:
+        self._limit()
+        matrix = np.empty((3, 4))
+        matrix[:, :3] = self.gain * (factor * np.eye(3) + (1 - factor) * _LUMA)  # [3, 3]
+        matrix[:, 3] = self.offset  # as it is, since a row of the other factor adds up to 1
+        self._become(cv2.transform(self.pixels, matrix))
+
+    def hue(self, shift: float) -> None:
+        hsv = cv2.cvtColor(self.result(), cv2.COLOR_RGB2HSV_FULL)
+        row = np.zeros(hsv.shape[1] * 3, np.uint8)
+        row[::3] = round(shift * 256) % 256
+        lines = hsv.reshape(len(hsv), -1)
+        lines += row  # hue is in 0..255, so uint8 wraps as it should
+        with _without_ipp():
+            self._become(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+    def result(self) -> Pixels:
+        if self.gain != 1 or self.offset != 0:  # a diagonal matrix takes cv2.transform longer
+            self._become(cv2.addWeighted(self.pixels, self.gain, self.pixels, 0.0, self.offset))
+        return self.pixels
+
+    def _become(self, pixels: Pixels) -> None:
+        self.pixels, self.gain, self.offset = pixels, 1.0, 0.0
+
+    def _limit(self) -> None:
+        """Keep colours in 0..255: of the pixels, the levels that lead beyond are cut."""
+        low, high = self.offset, self.gain * 255 + self.offset
+        if low >= -0.5 and high <= 255.5:
+            return
+        steep = not (_GAINS[0] <= self.gain <= _GAINS[1] and 0 <= (low + high) / 2 <= 255)
+        if steep or self.pixels.size == 3:  # one pixel: OpenCV takes it for a number
+            self.result()
+            return
+        if high > 255.5:
+            self.pixels = cv2.min(self.pixels, (round((255 - self.offset) / self.gain),) * 3)
+        if low < -0.5:
+            self.pixels = cv2.max(self.pixels, (round(-self.offset / self.gain),) * 3)
 
 
-def adjust_contrast(image: Pixels, factor: float) -> Pixels:
-    """factor * image + (1 - factor) * the mean of its luma."""
-    mean = float(_LUMA @ cv2.mean(image)[:3])
-    return cv2.addWeighted(image, factor, image, 0.0, (1 - factor) * mean)
+def _mean_luma(image: Pixels) -> float:
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return float(cv2.norm(luma, cv2.NORM_L1)) / luma.size  # a sum, in a tenth of cv2.mean's time
 
 
-def adjust_saturation(image: Pixels, factor: float) -> Pixels:
-    """factor * image + (1 - factor) * its luma."""
-    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * _LUMA)
-
-
-def adjust_hue(image: Pixels, shift: float) -> Pixels:
-    """The hue turned by `shift`, a share of the circle from -0.5 to 0.5."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)  # hue in 0..255, so uint8 wraps as it should
-    hsv[..., 0] += np.uint8(round(shift * 256) % 256)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+@contextlib.contextmanager
+def _without_ipp() -> Iterator[None]:
+    """Without Intel's library, whose way back from HSV takes twice the time of OpenCV's own."""
+    used = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        yield
+    finally:
+        cv2.ipp.setUseIPP(used)

@@ -2,16 +2,20 @@
 
 The only implementation; training, evaluation, export and serving import it. Pillow decodes, since
 it refuses truncated files, which OpenCV fills with grey; on JPEGs both give the same pixels.
+Good JPEGs are decoded by `turbo.py`, to the same pixels once more.
 """
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile as PillowFile
 
+from ernie_vil2.data import turbo
 from ernie_vil2.data.arrays import Pixels
 from ernie_vil2.data.image_file import (
     BLOCK,
@@ -23,6 +27,7 @@ from ernie_vil2.data.image_file import (
 )
 
 MAX_PIXELS = 2**28 // 3  # 89 million, 256 MiB as RGB: more is taken for a decompression bomb
+_ORIENTATION = 0x0112  # the EXIF tag
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
 
 
@@ -51,11 +56,99 @@ def decode_image(
         ImageError: empty, truncated, damaged, no image, made to take long (`image_file.py`).
         TooManyPixels: more than `max_pixels`.
     """
-    if len(data) == 0:
-        raise ImageError("an empty file (0 bytes): expected an image")
+    image = EncodedImage(data, max_pixels, seconds)
+    return image.decode(1 if min_size is None else image.shorter_side / max(1, min_size))
+
+
+class EncodedImage:
+    """A file whose header has been read and found good; arguments and errors of `decode_image`.
+
+    Attributes:
+        shrink: 8: a pixel of what `decode` gave stands for 8 x 8 of the image's.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int = MAX_PIXELS, seconds: float = DECODE_SECONDS):
+        if len(data) == 0:
+            raise ImageError("an empty file (0 bytes): expected an image")
+        self._data, self._seconds = data, seconds
+        self._pixels: Pixels | None = None
+        self.shrink = 1
+        # of a JPEG that is stored upright, and in no other colours than we want
+        self._plain = turbo.plain_shape(data)
+        is_jpeg = self._plain is not None
+        width, height = (self._plain or (0, 0))[::-1]
+        if self._plain is None:
+            is_jpeg = self._image.format in ("JPEG", "MPO")
+            width, height = self._image.size
+            if _is_plain(self._image):
+                self._plain = height, width
+        check_pixels(width, height, min(max_pixels, MAX_PIXELS))
+        self._size, self._is_jpeg = (width, height), is_jpeg
+        self._scans = check_scans(data, width, height) if is_jpeg else 0
+
+    @functools.cached_property
+    def _image(self) -> PillowFile:
+        """Pillow's, which a plain JPEG does without as a rule."""
+        image = _open(self._data, self._seconds)
+        if image.format in ("JPEG", "MPO"):
+            image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
+        return image
+
+    @property
+    def shorter_side(self) -> int:
+        return min(self._size)
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the upright image, before it is decoded where its header has them."""
+        height, width = self._plain or self.decode().shape[:2]
+        return height, width
+
+    def decode(self, most_shrink: float = 1) -> Pixels:
+        """What `decode_image` gives; called again, the same.
+
+        Args:
+            most_shrink: decode a JPEG at 1/2, 1/4 or 1/8 of its size, rounded up, where that is not
+                less than 1 / `most_shrink` of it.
+        """
+        if self._pixels is None:
+            if self._is_jpeg:
+                self.shrink = next((s for s in (8, 4, 2) if s <= most_shrink), 1)
+            if self._plain:
+                self._pixels = turbo.decode(
+                    self._data, *self._size, self._scans, self._seconds, self.shrink
+                )
+            if self._pixels is None:
+                self._pixels = _by_pillow(self._image, self.shrink)
+        return self._pixels
+
+
+def _is_plain(image: PillowFile) -> bool:
+    if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+        return False
+    with suppress(Exception):  # damaged EXIF: it is ignored
+        return bool(image.getexif().get(_ORIENTATION, 1) == 1)
+    return True
+
+
+def _by_pillow(image: PillowFile, shrink: int) -> Pixels:
+    try:
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        with suppress(Exception):  # damaged EXIF: the pixels are good all the same
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
+    except ImageError:
+        raise
+    except Exception as error:  # what a damaged file makes Pillow raise is not documented
+        raise _damaged(image.format or "image", error) from None
+
+
+def _open(data: bytes, seconds: float) -> PillowFile:
     check_header(data)
     try:
-        image = Image.open(ImageFile(data, seconds), formats=FORMATS)
+        return Image.open(ImageFile(data, seconds), formats=FORMATS)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -65,23 +158,8 @@ def decode_image(
         ) from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, twice ours
         raise TooManyPixels(str(error)) from None
-    except Exception as error:  # what a damaged header makes Pillow raise is not documented
-        raise _damaged("header", error) from None
-    check_pixels(*image.size, min(max_pixels, MAX_PIXELS))
-    if image.format in ("JPEG", "MPO"):
-        check_scans(data, *image.size)
-        image.decodermaxblock = BLOCK  # 64 KiB hold hundreds of scans
-    try:
-        if min_size is not None:
-            image.draft(None, (min_size, min_size))
-        image.load()
-        with suppress(Exception):  # damaged EXIF: the pixels are good all the same
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
-    except ImageError:
-        raise
     except Exception as error:  # as above
-        raise _damaged(image.format or "image", error) from None
+        raise _damaged("header", error) from None
 
 
 def _damaged(what: str, error: Exception) -> ImageError:

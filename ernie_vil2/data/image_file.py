@@ -11,6 +11,8 @@ import re
 import time
 from typing import Literal
 
+import numpy as np
+
 from ernie_vil2.errors import UserError
 
 MAX_SCANS = 100  # of a JPEG; Pillow writes 10, each passes over all pixels
@@ -91,17 +93,20 @@ def _check_strips(data: bytes) -> None:
         place += 20 if big else 12
 
 
-def check_scans(data: bytes, width: int, height: int) -> None:
-    """Raise ImageError for a JPEG whose scans take too long."""
+def check_scans(data: bytes, width: int, height: int) -> int:
+    """Raise ImageError for a JPEG whose scans take too long; returns as many as it may have."""
     most = min(MAX_SCANS, max(1, MAX_SCANNED // (width * height)))
-    if data.count(b"\xff\xda") <= most:  # it may also stand in a comment or a thumbnail
-        return
+    array = np.frombuffer(data, np.uint8)  # counts four times as fast as bytes.count
+    found = np.count_nonzero((array[:-1] == 0xFF) & (array[1:] == 0xDA))
+    if found <= most:  # it may also stand in a comment or a thumbnail
+        return int(found)
     scans = _scans(data, most)
     if scans > most:
         raise ImageError(
             f"a JPEG of more than {most} scans, at most {most} are decoded at {width} x {height} "
             "pixels: save it anew"
         )
+    return scans
 
 
 def _scans(data: bytes, most: int) -> int:

@@ -24,6 +24,7 @@ from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
+_AHEAD = 64  # micro-batches for which a reader is told that it will be asked
 _IDS = "ids/"  # ids go from process to process under names that begin so
 
 
@@ -43,12 +44,13 @@ class TrainingViews(Dataset):
 
     def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Any]:
         batch, place, index = item
-        # a batch's draw depends on the batch alone, so that all ranks draw alike
-        batch_draw = self.views.draw_tags(np.random.default_rng([self.seed, batch]))
         # from 1: a seed sequence that ends with 0 equals the one without it, which is the draw's
         rng = np.random.default_rng([self.seed, batch, 1 + place])
         try:
             record = self.reader[index]
+            # a batch's draw depends on the batch alone, so that all ranks draw alike
+            of_batch = np.random.default_rng([self.seed, batch])
+            batch_draw = self.views.draw_tags(of_batch, record.data_set)
             try:
                 return self.views(record, rng, batch_draw)
             except ImageError as error:
@@ -125,10 +127,19 @@ class TrainingLoader:
 
     def _micro_batch(self, number: int) -> dict[str, Array]:
         """What `ViewMaker.collate` gives, flat: workers and paddle's thread take arrays by name."""
+        self._tell_ahead(number)
         samples = [self.dataset[item] for item in self.batches[number]]
         micro_batch = self.dataset.views.collate(samples)
         ids = micro_batch.pop("ids")
         return {**micro_batch, **{_IDS + source: array for source, array in ids.items()}}
+
+    def _tell_ahead(self, number: int) -> None:
+        """Tell the reader what it has not been told of by the micro-batches before this one."""
+        first = number + _AHEAD if number else 1
+        following = range(first, min(number + _AHEAD + 1, len(self.batches)))
+        positions = [index for later in following for _, _, index in self.batches[later]]
+        if positions:
+            self.dataset.reader.prefetch(np.array(positions, np.int64))
 
     def _in_worker(self, number: int) -> dict[str, Array]:
         one_thread(number)

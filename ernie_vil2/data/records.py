@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -18,6 +19,14 @@ class Record:
     # (row in its file from 0, id or None) of each caption, where texts have rows of their own:
     # captions of one row are one text, whatever images they stand with. (): each is its own text
     text_ids: tuple[tuple[int, int | str | None], ...] = ()
+    # what else the record says, by key, for sources that draw among several: one text, or several
+    texts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    data_set: str = ""  # the name of the mixture's source that it is from
+
+    def texts_of(self, key: str) -> tuple[str, ...]:
+        """Its texts of this key, maybe none; "caption" stands for its captions."""
+        found = self.texts.get(key, self.captions if key == "caption" else ())
+        return (found,) if isinstance(found, str) else found
 
 
 class Records(Protocol):

@@ -40,6 +40,18 @@ _Error = tuple[Exception, str]  # and its traceback
 _Reply = tuple[Optional[_Layout], Optional[_Error]]
 
 
+class WorkerDied(RuntimeError):
+    """A death too many.
+
+    Attributes:
+        task: the number of the one that the worker was at.
+    """
+
+    def __init__(self, message: str, task: int):
+        super().__init__(message)
+        self.task = task
+
+
 class WorkerPool(Iterator[Result]):
     """`task(0)` ... `task(count - 1)`, done by processes and given in this order.
 
@@ -61,7 +73,7 @@ class WorkerPool(Iterator[Result]):
             does not count: somebody sent it, to all of them as a rule.
 
     Raises:
-        RuntimeError: one death too many. An exception of `task` is raised as it is, where its
+        WorkerDied: one death too many. An exception of `task` is raised as it is, where its
             result would be.
     """
 
@@ -145,7 +157,8 @@ class WorkerPool(Iterator[Result]):
         what = f"data worker (pid {worker.process.pid}) {what}"
         self._deaths += worker.process.exitcode != -signal.SIGTERM
         if self._deaths > self.max_restarts:
-            raise RuntimeError(f"{what}; {self._deaths} in a row without a batch between them")
+            message = f"{what}; {self._deaths} in a row without a batch between them"
+            raise WorkerDied(message, worker.tasks[0][0] if worker.tasks else self._given)
         log.warning("%s; restarted, no sample is lost or repeated", what)
         successor = _Worker(self.task, self._slots)
         for number, slot in worker.tasks:

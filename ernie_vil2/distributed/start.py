@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import sys
+import threading
 import time
 import warnings
 from typing import Any
@@ -21,6 +23,7 @@ from ernie_vil2.errors import UserError
 _paddle_new_process_group = collective._new_process_group_impl
 _started = False
 _GRACE = 1.0  # seconds for other ranks to take what this one has sent in the last collective
+_TOGETHER_WITHIN = 10.0  # seconds that a process which failed waits for the others
 
 
 def _new_process_group(
@@ -118,9 +121,25 @@ def leave(code: int) -> int:
     they free gloo's connections, gloo's thread may still read them as other ranks hang up, a race
     that gloo mended in 2022 (pytorch/gloo pull request 320) and the fork that Paddle builds may
     still have. Launches that were all but done were twice seen to die of SIGABRT (exit code -6).
+
+    Processes that end with another code than 0 do so together: as soon as one has, the launcher
+    sends the others SIGTERM, and the launch would have that for its code.
     """
     if not _started or ranks.world_size() == 1:
         return code
+    if code == 0:
+        _leave_in_turn()
+    else:
+        together = threading.Thread(target=_wait_for_others, daemon=True)
+        together.start()
+        together.join(_TOGETHER_WITHIN)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _leave_in_turn() -> None:
     store, key = core.create_or_get_global_tcp_store(), "ernie_vil2/left"
     if ranks.is_main():  # the last to leave: the others may still ask the store that it serves
         for other in range(1, ranks.world_size()):
@@ -128,7 +147,11 @@ def leave(code: int) -> int:
     else:
         time.sleep(_GRACE)
         store.set(f"{key}/{ranks.rank()}", "gone")
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+
+
+def _wait_for_others() -> None:
+    store, key = core.create_or_get_global_tcp_store(), "ernie_vil2/failed"
+    with contextlib.suppress(RuntimeError):  # the store has left with the main process
+        store.add(key, 1)
+        while store.add(key, 0) < ranks.world_size():
+            time.sleep(0.02)

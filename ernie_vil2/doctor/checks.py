@@ -46,9 +46,11 @@ def different_data(trial: Trial) -> Row:
     order, alone = trainer.stream.order(), trial.stream_alone(trainer.plan).order()
     shares = distributed.all_gather_objects([order.indices(b).tolist() for b in (0, 1)])
     trial.load_small()
+    # a later batch may meet the next epoch, and a mixture that of a small source in its first one
+    once = all(epochs <= 1 for epochs in trainer.stream.source_epochs(1).values())
     for batch in (0, 1):
         planned = [index for share in shares for index in share[batch]]
-        if batch == 0 and len(set(planned)) < len(planned):  # a later one may meet the next epoch
+        if batch == 0 and once and len(set(planned)) < len(planned):
             twice = len(planned) - len(set(planned))
             raise Failed(f"of a global batch's {len(planned)} records {twice} are read twice")
         if planned != alone.indices(batch).tolist():

@@ -155,7 +155,7 @@ class Trial:
                 scales, biases = scales.detach(), biases.detach()
             ids = loss.used_ids(ids, len(rows))
             targets = Targets(ids, valid, ids, valid)
-            losses, _ = plain_losses(rows, rows, scales, biases, targets, loss.terms)
+            losses, *_ = plain_losses(rows, rows, scales, biases, targets, loss.terms)
             weights = [pair.weight for pair in loss.pairs]
             return (losses * paddle.to_tensor(weights, dtype="float32")).sum()
 

@@ -189,3 +189,27 @@ def merge(parts: Sequence[Part]) -> Embeddings:
         images_of_text=[sorted(owned[key]) for key in places],
         bad_records=sum(len(part.bad) for part in parts),
     )
+
+
+def pairs_of_parts(
+    embeddings: Embeddings, ends: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray, list[list[int]]]]:
+    """Image and text embeddings and `images_of_text` of each part of a set.
+
+    Args:
+        ends: the record after each part's last one. An image belongs to one part, a text to that of
+            its images; a text without an image is left out.
+    """
+    part_of_image = np.searchsorted(ends, embeddings.image_rows, side="right")
+    found = []
+    for part in range(len(ends)):
+        images = np.flatnonzero(part_of_image == part)
+        number_of = {int(image): number for number, image in enumerate(images)}
+        texts = [
+            text
+            for text, owned in enumerate(embeddings.images_of_text)
+            if owned and owned[0] in number_of
+        ]
+        owned = [[number_of[i] for i in embeddings.images_of_text[text]] for text in texts]
+        found.append((embeddings.image_embeds[images], embeddings.text_embeds[texts], owned))
+    return found

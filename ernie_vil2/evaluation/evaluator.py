@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.files.build import read_stores
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.normalise import Normalise
 from ernie_vil2.data.records import BadRecord
@@ -18,7 +20,7 @@ from ernie_vil2.data.transforms import eval_planes
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows
-from ernie_vil2.evaluation.embed import Embeddings, embed_records
+from ernie_vil2.evaluation.embed import Embeddings, embed_records, pairs_of_parts
 from ernie_vil2.evaluation.examples import ImageQuery, TextQuery, draw_examples
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
 
@@ -44,6 +46,7 @@ class Evaluator:
         skip_bad: bool = False,
     ):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
+        read_stores(config.DataLoader.store)
         self.reader = build_reader(**self.loader.dataset).evaluation()
         self.workers = worker_count(self.loader.num_workers, "DataLoader.Eval")
         self.transform = eval_planes(config.Transform.size)
@@ -110,18 +113,31 @@ class Evaluator:
             log.warning("%s; left out all the same: %s", failure, error)
 
     def score(self, embeddings: Embeddings) -> dict[str, Any]:
-        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out."""
-        report = evaluate_retrieval(
-            embeddings.image_embeds,
-            embeddings.text_embeds,
-            embeddings.images_of_text,
+        """The report of `evaluate_retrieval`, and `bad_records`, the number of rows left out.
+
+        Of a mixture also `sources`, name -> report of the source's pairs among themselves.
+        """
+        report = self._report(
+            embeddings.image_embeds, embeddings.text_embeds, embeddings.images_of_text
+        )
+        if isinstance(self.reader, MixtureReader):
+            parts = dict(zip(self.reader.names, pairs_of_parts(embeddings, self.reader.ends)))
+            report["sources"] = {n: self._report(*part) for n, part in parts.items() if part[2]}
+        return {**report, "bad_records": embeddings.bad_records}
+
+    def _report(
+        self, image_embeds: np.ndarray, text_embeds: np.ndarray, images_of_text: list[list[int]]
+    ) -> dict[str, Any]:
+        return evaluate_retrieval(
+            image_embeds,
+            text_embeds,
+            images_of_text,
             ks=self.metric.ks,
             bootstrap=self.metric.bootstrap,
             seed=self.seed,
             block=self.metric.block,
             protocol=self.metric.protocol,
         )
-        return {**report, "bad_records": embeddings.bad_records}
 
     def examples(self, embeddings: Embeddings, count: int) -> list[TextQuery | ImageQuery]:
         """`count` queries of both kinds for the report's page, with what was found for them."""

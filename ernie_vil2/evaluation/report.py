@@ -56,6 +56,10 @@ def number_names(report: dict[str, Any]) -> list[str]:
 def remarks(report: dict[str, Any]) -> list[str]:
     """How it was counted and what was left out, a line each."""
     lines = [f"protocol: {report['protocol']}"] if "protocol" in report else []
+    for name, part in report.get("sources", {}).items():
+        lines.append(
+            f"{name} alone: mean recall of both directions: {percent(part['mean_recall'])} %"
+        )
     if report.get("bad_records"):
         lines.append(f"bad records left out: {report['bad_records']}")
     return lines

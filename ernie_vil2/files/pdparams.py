@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.files.pickles import SafeUnpickler
 
 _NAME_TABLE = "StructuredToParameterName@@"  # paddle.save adds it: structured name -> own name
 _PYTORCH_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save's older files begin with
@@ -32,7 +33,7 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
             if file.read(4) == b"PK\x03\x04":  # torch.save's ZIP archive; Paddle writes none
                 raise pytorch_file(path)
             file.seek(0)
-            content = _SafeUnpickler(file).load()
+            content = SafeUnpickler(file, _stand_ins).load()
         if content == _PYTORCH_MAGIC:
             raise pytorch_file(path)
         return _arrays(content)
@@ -88,18 +89,6 @@ def _array(key: str, value) -> np.ndarray:
     if not isinstance(key, str) or not isinstance(value, _Array):
         raise ValueError(f"{key!r} is a {type(value).__name__}, expected an array")
     return value.array
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    """Knows the few names that `paddle.save` writes and gives stand-ins of ours for them."""
-
-    def find_class(self, module, name):
-        # NumPy 2 moved `numpy.core`, protocol 2 says `__builtin__`.
-        module = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
-        stand_in = _stand_ins().get(f"{module}.{name}")
-        if stand_in is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
-        return stand_in
 
 
 def _stand_ins() -> dict:

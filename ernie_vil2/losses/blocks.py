@@ -78,17 +78,20 @@ class BlockLosses:
             for d, s in zip(self._directions, self._sums):
                 s.add(d.logits(block), block.positives[d.rule])
 
-    def finish(self) -> tuple[paddle.Tensor, paddle.Tensor, Seen]:
-        """After the last columns: losses and accuracies, float32 [P] both."""
+    def finish(self) -> tuple[tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor], Seen]:
+        """After the last columns: losses and accuracies, [P] both, those of the rows, [2, P, B]."""
         shares = {rule: 1.0 / count.clip(min=1.0) for rule, count in self._positives.items()}
         row_weight = self._records.row_weight(self._count, self._valid_count)
         losses, accuracies = (paddle.zeros([len(self._terms)]) for _ in range(2))
+        of_rows = paddle.zeros([2, len(self._terms), row_weight.shape[0]])
         for d, s in zip(self._directions, self._sums):
             weight = row_weight * d.share
-            losses[d.term] += (s.loss(shares[d.rule]) * weight).sum()
-            accuracies[d.term] += (s.right() * weight).sum()
+            loss, right = s.loss(shares[d.rule]), s.right()
+            losses[d.term] += (loss * weight).sum()
+            accuracies[d.term] += (right * weight).sum()
+            of_rows[:, d.term] += paddle.stack([loss, right]) * d.share
         seen = Seen(self._records, self._terms, self._chunk, self._sums, shares, row_weight)
-        return losses, accuracies, seen
+        return (losses, accuracies, of_rows), seen
 
 
 class BlockGradients:

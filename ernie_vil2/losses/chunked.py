@@ -20,7 +20,7 @@ def chunked_losses(
     targets: Targets,
     terms: list[Term],
     chunk: int,
-) -> tuple[paddle.Tensor, paddle.Tensor]:
+) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """`plain_losses` with `chunk` columns at a time.
 
     The memory beside the inputs and their gradients is O(B x (chunk + D)) for any N.
@@ -39,18 +39,18 @@ class _Chunked(PyLayer):
         targets: Targets,
         terms: list[Term],
         chunk: int,
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+    ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         running = BlockLosses(rows, scales, biases, targets.records, terms, chunk)
         running.add(columns, targets)
-        losses, accuracies, seen = running.finish()
+        (losses, *others), seen = running.finish()
         ctx.save_for_backward(rows, columns, scales, biases)
         ctx.rest = targets, seen
-        ctx.mark_non_differentiable(accuracies)
-        return losses, accuracies
+        ctx.mark_non_differentiable(*others)
+        return losses, *others
 
     @staticmethod
     def backward(
-        ctx: Any, upstream: paddle.Tensor, _: paddle.Tensor
+        ctx: Any, upstream: paddle.Tensor, *_: paddle.Tensor
     ) -> tuple[paddle.Tensor | None, ...]:
         rows, columns, scales, biases = inputs = ctx.saved_tensor()
         targets, seen = ctx.rest

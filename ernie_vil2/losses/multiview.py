@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -53,9 +54,14 @@ class MultiViewContrastive(nn.Layer):
             memory that grows with the local batch alone; with `chunk`, so many of a rank's at a
             time. The numbers agree to float32 rounding.
 
+    Attributes:
+        by_row: whether the numbers of each row are given too.
+
     Raises:
         UserError: no pair has a weight above 0, a pair stands twice or is none, chunk is below 1.
     """
+
+    by_row = False
 
     def __init__(
         self,
@@ -146,7 +152,7 @@ class MultiViewContrastive(nn.Layer):
         logit_scale: paddle.Tensor | float,
         ids: Ids | None = None,
         valid: paddle.Tensor | None = None,
-    ) -> dict[str, paddle.Tensor]:
+    ) -> dict[str, Any]:
         """Loss of this rank's rows against the rows of all ranks.
 
         Args:
@@ -159,7 +165,9 @@ class MultiViewContrastive(nn.Layer):
         Returns:
             float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
             "<a>-<b>/accuracy", the share of rows whose best positive beats all negatives. The mean
-            of "loss" over ranks is the loss of the global batch, and so are its gradients.
+            of "loss" over ranks is the loss of the global batch, and so are its gradients. With
+            `by_row`, "by_row" has the same names with those of each row, float32 [B] without a
+            gradient; of a row that is not valid they mean nothing.
 
         Raises:
             UserError: a pair's view is missing, or ids are of another form.
@@ -176,12 +184,22 @@ class MultiViewContrastive(nn.Layer):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])
             scales, biases = self.scales_and_biases(logit_scale)
-            losses, accuracies = self._losses(rows, scales, biases, records)
-            weights = paddle.to_tensor([pair.weight for pair in self.pairs], dtype="float32")
-            result = {"loss": (losses * weights).sum()}
-            for pair, loss, accuracy in zip(self.pairs, losses, accuracies):
-                result[pair.name], result[f"{pair.name}/accuracy"] = loss, accuracy
+            losses, accuracies, of_rows = self._losses(rows, scales, biases, records)
+            result: dict[str, Any] = self._named(losses, accuracies)
+            if self.by_row:
+                result["by_row"] = self._named(*of_rows)
             return result
+
+    def _named(self, losses: paddle.Tensor, accuracies: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        """The weighted loss, and the pairs' losses and accuracies; [P] or [P, B] both."""
+        weights = paddle.to_tensor([pair.weight for pair in self.pairs], dtype="float32")
+        if losses.ndim == 1:
+            result = {"loss": (losses * weights).sum()}
+        else:
+            result = {"loss": (losses * weights.unsqueeze(1)).sum(0)}
+        for pair, loss, accuracy in zip(self.pairs, losses, accuracies):
+            result[pair.name], result[f"{pair.name}/accuracy"] = loss, accuracy
+        return result
 
     def _losses(
         self,
@@ -189,8 +207,8 @@ class MultiViewContrastive(nn.Layer):
         scales: paddle.Tensor,
         biases: paddle.Tensor,
         records: Records,
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Losses and accuracies of the pairs, float32 [P] both, by the way that was chosen."""
+    ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        """What `plain_losses` gives, by the way that was chosen."""
         if self.ring:
             return ring_losses(rows, scales, biases, records, self.terms, self.chunk, Ring())
         columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]

@@ -35,7 +35,7 @@ def ring_losses(
     terms: list[Term],
     chunk: int | None,
     ring: Ring,
-) -> tuple[paddle.Tensor, paddle.Tensor]:
+) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
     """`plain_losses` of this rank's rows, whose columns are all ranks' rows.
 
     All ranks call it, and its backward, with as many rows. A rank's gradient of `rows` has what
@@ -59,19 +59,19 @@ class _Ring(PyLayer):
         terms: list[Term],
         chunk: int,
         ring: Ring,
-    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+    ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         running = BlockLosses(rows, scales, biases, records, terms, chunk)
         for owner, (columns, keys) in ring.blocks([rows, records.keys()]):
             running.add(columns, _targets(records, keys, ring, owner))
-        losses, accuracies, seen = running.finish()
+        (losses, *others), seen = running.finish()
         ctx.save_for_backward(rows, scales, biases)
         ctx.rest = ring, seen
-        ctx.mark_non_differentiable(accuracies)
-        return losses, accuracies
+        ctx.mark_non_differentiable(*others)
+        return losses, *others
 
     @staticmethod
     def backward(
-        ctx: Any, upstream: paddle.Tensor, _: paddle.Tensor
+        ctx: Any, upstream: paddle.Tensor, *_: paddle.Tensor
     ) -> tuple[paddle.Tensor | None, ...]:
         rows, scales, biases = inputs = ctx.saved_tensor()
         ring, seen = ctx.rest

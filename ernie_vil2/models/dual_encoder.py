@@ -15,7 +15,10 @@ from paddle.nn import functional as F
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.models.image import ImageTower
+from ernie_vil2.models.layers import fuse_biases
 from ernie_vil2.models.text import TextTower
+
+_ARCH = ("embed_dim", "fused_bias", "Image", "Text")
 
 
 class DualEncoder(nn.Layer):
@@ -127,18 +130,16 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any] | None = None) 
     """The model that the `Arch` section describes.
 
     Args:
-        arch: `{embed_dim, Image: {...}, Text: {...}}`; the inner keys are the arguments of
-            `ImageTower` and `TextTower`.
+        arch: `{embed_dim, fused_bias, Image: {...}, Text: {...}}`; the inner keys are the arguments
+            of `ImageTower` and `TextTower`.
         loss: the node `Loss.logit_scale`, `{init, max, learnable}`.
 
     Raises:
         UserError: a missing or unknown key, or what the towers refuse.
     """
     for key in arch:
-        if key not in ("embed_dim", "Image", "Text"):
-            raise UserError(
-                f"Arch.{key} is unknown{did_you_mean(key, ['embed_dim', 'Image', 'Text'])}"
-            )
+        if key not in _ARCH:
+            raise UserError(f"Arch.{key} is unknown{did_you_mean(key, _ARCH)}")
     names = {
         "init": "init_logit_scale",
         "max": "max_logit_scale",
@@ -153,6 +154,8 @@ def build_model(arch: Mapping[str, Any], loss: Mapping[str, Any] | None = None) 
         arch.get("embed_dim"),
         **{names[key]: value for key, value in (loss or {}).items()},
     )
+    if arch.get("fused_bias"):
+        fuse_biases(model)
     model.arch = {
         key: dict(node) if isinstance(node, Mapping) else node for key, node in arch.items()
     }

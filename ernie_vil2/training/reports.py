@@ -37,16 +37,25 @@ def report_evaluation(
 ) -> float:
     """Write the recalls down; returns the one that chooses the best checkpoint."""
     report = evaluator.score(embeddings)
-    recalls = {
-        f"eval/{direction}/{name}": value
-        for direction in ("text_to_image", "image_to_text")
-        for name, value in report[direction].items()
-        if name.startswith("R@") or name == "mean_recall"
+    recalls = _recalls(report, "eval")
+    of_sources = {
+        name: value
+        for source, part in report.get("sources", {}).items()
+        for name, value in _recalls(part, f"eval/{source}").items()
     }
-    recalls["eval/mean_recall"] = report["mean_recall"]
-    run_log.scalars(step, recalls)
+    run_log.scalars(step, {**recalls, **of_sources})
     if report["bad_records"]:
         where = evaluator.ledger.path
         log.warning("%d bad rows were left out, see %s", report["bad_records"], where)
     log.info("step %d: %s", step, ", ".join(f"{n[5:]} {v:.2%}" for n, v in recalls.items()))
     return recalls[f"eval/{evaluator.metric.best}"]
+
+
+def _recalls(report: Mapping, prefix: str) -> dict[str, float]:
+    recalls = {
+        f"{prefix}/{direction}/{name}": value
+        for direction in ("text_to_image", "image_to_text")
+        for name, value in report[direction].items()
+        if name.startswith("R@") or name == "mean_recall"
+    }
+    return {**recalls, f"{prefix}/mean_recall": report["mean_recall"]}

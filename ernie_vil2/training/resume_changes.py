@@ -23,11 +23,16 @@ _HARMLESS = (
     "Distributed.engine", "Distributed.dp_degree", "Distributed.sharding_degree",
     "Distributed.hang_timeout", "Metric.bootstrap", "Metric.block",
 )  # fmt: skip
+# The place in a source is a function of the position in the mixture and of its share alone.
+_AS_IF = "each source goes on where it would be had it been so from step 1"
 # What follows, by the beginning of the key; the first that fits.
 _FOLLOWS = {
     "Global.epochs": "the schedule ends elsewhere",
     "Global.max_steps": "the schedule ends elsewhere",
     "Global.seed": "other order, augmentation and dropout from here on",
+    "DataLoader.Train.dataset.on_end": "the schedule ends elsewhere",
+    "DataLoader.Train.dataset.temperature": _AS_IF,
+    "DataLoader.Train.dataset.sources": _AS_IF,
     "DataLoader.Train": "other data from here on",
     "DataLoader.Eval": "recalls are not to be compared with those before",
     "Metric": "recalls are not to be compared with those before",

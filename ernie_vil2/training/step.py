@@ -82,6 +82,8 @@ class Step:
     def gradients(self, batches: Sequence[list], seeds: Sequence[list]) -> dict:
         """Bring the owned parameters their mean gradients; returns the losses and accuracies.
 
+        "by_row", where the loss gives it, has those of the rows of all batches.
+
         Args:
             batches: of `Stream.steps`, each in micro-batches.
             seeds: of dropout, for each micro-batch of each batch.
@@ -105,7 +107,11 @@ class Step:
                 )
         self.parallel.reduce_gradients()
         self.parallel.unscale(self.scaler, self.optimizer)
-        return {n: paddle.add_n([p[n].detach() for p in parts]) / len(parts) for n in parts[0]}
+        by_row = [part.pop("by_row") for part in parts if "by_row" in part]
+        means = {n: paddle.add_n([p[n].detach() for p in parts]) / len(parts) for n in parts[0]}
+        if by_row:
+            means["by_row"] = {n: paddle.concat([rows[n] for rows in by_row]) for n in by_row[0]}
+        return means
 
     def clip(self) -> paddle.Tensor:
         """Clip the gradients as the configuration says; returns their norm before."""

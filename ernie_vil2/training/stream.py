@@ -10,13 +10,16 @@ import numpy as np
 
 from ernie_vil2 import distributed
 from ernie_vil2.config.load import Config
+from ernie_vil2.data.files.build import read_stores
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
+from ernie_vil2.data.orders import Shuffle
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.training.plan import Plan
@@ -38,7 +41,7 @@ class Stream:
     dataset: TrainingViews
     plan: Plan
     seed: int
-    shuffle: bool
+    shuffle: Shuffle
     workers: int
     timeout: float | None
     rank: int
@@ -48,8 +51,10 @@ class Stream:
     def of(cls, config: Config, plan: Plan, tokenizer: Tokenizer, ledger: Ledger) -> Stream:
         """That of a run on this process; bad records go to `ledger`."""
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
-        views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer)
+        read_stores(config.DataLoader.store)
         reader = build_reader(**loader.dataset)
+        own = reader.views if isinstance(reader, MixtureReader) else None
+        views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer, own=own)
         return cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
             plan,
@@ -65,6 +70,12 @@ class Stream:
     def records(self) -> int:
         """In the data set."""
         return len(self.dataset.reader)
+
+    @property
+    def mixture(self) -> MixtureReader | None:
+        """The reader, where it reads several sources."""
+        reader = self.dataset.reader
+        return reader if isinstance(reader, MixtureReader) else None
 
     @property
     def global_batch(self) -> int:
@@ -91,6 +102,14 @@ class Stream:
             last,
             self.plan.micro,
         )
+
+    def source_epochs(self, batch: int) -> dict[str, float]:
+        """ "<source>/epoch" -> how often a mixture's source was read before `batch`."""
+        if self.mixture is None:
+            return {}
+        order = self.mixture.order(self.seed, self.shuffle)
+        epochs = order.epochs(batch * self.global_batch)
+        return {f"{name}/epoch": epoch for name, epoch in epochs.items()}
 
     def batches(self, first: int, last: int) -> Generator[list[dict], None, None]:
         """The batches `first` to `last` - 1 as the workers read them, each in micro-batches."""

@@ -55,6 +55,7 @@ class Trainer:
         self.evaluator = Evaluator(config, self.tokenizer) if config.DataLoader.Eval else None
 
         self.objective, frozen = build.build_objective(config, self.tokenizer)
+        self.objective.loss.by_row = self.stream.mixture is not None
         checkpoint = start.find_checkpoint(self.output / "checkpoints", resume)
         # Weights to start from come second to a resume, which already holds what became of them;
         # and before half precision and averages are made of them.
@@ -105,7 +106,7 @@ class Trainer:
 
     def _loop(self) -> None:
         every, progress = self.config.Global, self.progress
-        meter, bar = Meter(), progress_bar(progress.step, self.total_steps)
+        meter, bar = Meter(self.stream.mixture), progress_bar(progress.step, self.total_steps)
         evaluated = progress.evaluated_at == progress.step
         if progress.step and self._due(every.eval_interval) and not evaluated:
             self.evaluate()  # the run was killed before it came to that
@@ -120,7 +121,7 @@ class Trainer:
                 self.watchdog.beat(f"step {progress.step + 1}")
                 bar.update(progress.step - bar.n)
                 if not failed:
-                    meter.add(losses, sum(len(b["valid"]) for batch in batches for b in batch))
+                    meter.add(losses, batches)
                 last = progress.step == self.total_steps
                 if (last or self._due(every.log_interval)) and meter.steps:
                     # shown with the next step, as often as the bar may
@@ -209,6 +210,7 @@ class Trainer:
             "epoch": self.progress.batch / self.plan.merge / self.stream.steps_per_epoch,
             "bad_records": self.ledger.count,
             "skipped_steps": self.faults.total,
+            **self.stream.source_epochs(self.progress.batch),
         }
         return report_steps(self.run_log, self.progress.step, means, state)
 

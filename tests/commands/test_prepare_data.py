@@ -1,16 +1,21 @@
 """tools/prepare_data.py: its arguments, and vocabularies from every kind of file."""
 
 import json
+import pickle
 import subprocess
 import sys
 import time
 
+import lmdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ernie_vil2 import cli
 from ernie_vil2.data import vocab
 from ernie_vil2.data.tokenize import Tokenizer
 from tests.support.paths import ROOT
+from tests.support.tars import write_tar
 from tools.prepare_data import main
 
 TOOL = ROOT / "tools" / "prepare_data.py"
@@ -109,9 +114,22 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         "prose.txt": "plain words",
     }.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
-    words = {token for token in tokens_of(*tmp_path.glob("*.*")) if len(token) > 1}
+    record = [("k.jpg", b"unread"), ("k.json", {"tags": ["sonne"]}), ("k.txt", b"tar talks")]
+    write_tar(tmp_path / "full.tar", *record, ("bad.jpg", b"unread"))
+    write_tar(tmp_path / "empty.tar")
+    pairs = {"image": [b"unread"], "caption": ["arrow flies"], "image_id": ["unread"]}
+    with pa.ipc.new_file(str(tmp_path / "valid.arrow"), pa.table(pairs).schema) as writer:
+        writer.write_table(pa.table(pairs))
+    columns = pa.table({"key": ["unread"], "txt": ["parquet floor"], "tags": [["oak"]]})
+    pq.write_table(columns, tmp_path / "texts.parquet")  # as no reader of pictures would take it
+    with lmdb.open(str(tmp_path / "pairs")) as database, database.begin(write=True) as rows:
+        rows.put(b"0", pickle.dumps(("unread", 7, "lmdb pair")))
+        rows.put(b"num_samples", b"1")
+    files = [*tmp_path.glob("*.*"), tmp_path / "pairs" / "data.mdb"]
+    words = {token for token in tokens_of(*files) if len(token) > 1}
     words -= {token for token in words if token.startswith(("[", "##"))}
-    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words"
+    expected = "clip zwei drei katze coco speaks karpathy says the dog runs plain words "
+    expected += "tar talks sonne arrow flies parquet floor oak lmdb pair"
     assert words == set(expected.split())
 
 
@@ -127,8 +145,10 @@ def test_vocab_of_every_format_that_training_reads(tokens_of, tmp_path):
         ("prose.txt", b"a\xff", "is no text in UTF-8"),
         ("prose.txt", b"a\0b", "is no text: it holds NUL"),
         ("prose.txt", b"\n", "hold no word"),
-        ("train.parquet", b"PAR1", "expected .tsv, .jsonl, .json, or .txt"),
-        ("noname", b"words", "expected .tsv, .jsonl, .json, or .txt"),
+        ("train.parquet", b"PAR1", "is damaged or no Parquet file"),
+        ("train.arrow", b"ARROW1", "is damaged or no Arrow file"),
+        ("data.mdb", b"", "is damaged or no LMDB"),
+        ("noname", b"words", "expected .tar, .tsv, .jsonl, .json, .parquet"),
     ],
 )
 def test_vocab_refuses_what_it_cannot_read(tmp_path, capsys, name, content, said):

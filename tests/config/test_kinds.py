@@ -108,6 +108,11 @@ def test_every_leaf_of_base_refuses_other_types(tmp_path, minimal, path, value):
         "EMA.decay=1.0",
         "DataLoader.Train.batch_size=0",
         "DataLoader.Train.num_workers=-1",
+        "DataLoader.Train.shuffle=shards",
+        "DataLoader.Train.shuffle={mode: shards, windows: 3}",
+        "DataLoader.Train.shuffle.mode=local",
+        "DataLoader.Train.shuffle.window=0",
+        "DataLoader.Train.shuffle.window=1.5",
         "Metric.ks=[0]",
         # numbers that nobody means
         "Global.epochs=" + "9" * 400,

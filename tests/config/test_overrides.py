@@ -30,6 +30,7 @@ from tests.support.configs import BASE, BASE_TREE, error_of, get
         ("Optimizer.groups.0.lr_scale=.1e1", "Optimizer.groups.0.lr_scale", 1.0),
         ("Arch.Image.window.size=[1, {a: b}]", "Arch.Image.window.size", [1, {"a": "b"}]),
         ("EMA={decay: 0.9998}", "EMA.decay", 0.9998),
+        ("DataLoader.Train.shuffle=false", "DataLoader.Train.shuffle", False),
         ("DataLoader.Eval=", "DataLoader.Eval", None),
     ],
 )
@@ -44,6 +45,22 @@ def test_override_sets_that_key_alone(override, path, value):
     assert tree == expected
     found = get(tree, (*parents, last))
     assert (type(found), found) == (type(value), value)
+
+
+def test_a_value_or_a_mapping(tmp_path, minimal):
+    def shuffle(*overrides):
+        shuffle = load_config(minimal, overrides).to_dict()["DataLoader"]["Train"]["shuffle"]
+        load_config(minimal, overrides).dump(tmp_path / "again.yaml")
+        again = load_config(tmp_path / "again.yaml")
+        assert again.to_dict()["DataLoader"]["Train"]["shuffle"] == shuffle
+        return shuffle
+
+    key = "DataLoader.Train.shuffle"
+    assert shuffle() is True
+    assert shuffle(f"{key}.mode=shards") == {"mode": "shards", "window": 16}
+    assert shuffle(f"{key}={{mode: Shards, window: 3}}") == {"mode": "shards", "window": 3}
+    assert shuffle(f"{key}.mode=shards", f"{key}.window=4") == {"mode": "shards", "window": 4}
+    assert "shuffle.mode is missing" in error_of(load_config, minimal, [f"{key}.window=4"])
 
 
 def test_override_of_a_default_keeps_its_siblings(minimal):

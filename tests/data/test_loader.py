@@ -16,13 +16,15 @@ import pytest
 
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
 from ernie_vil2.data.order import GlobalBatches
 from ernie_vil2.data.orders import EpochOrder
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 
@@ -213,13 +215,16 @@ def test_killed_workers_lose_and_repeat_nothing(tsv, vocab, tmp_path, seed, logg
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_comes_through_after_the_batches_before_it(tsv, vocab, tmp_path, workers):
-    class Broken:
+    class Broken(Reader):
         """A reader with a bug in its fifth record."""
 
         def __init__(self, reader):
             self.reader = reader
 
-        def __getitem__(self, index):
+        def __len__(self):
+            return len(self.reader)
+
+        def _get(self, index):
             if index == 4:
                 raise UserError("train.tsv has gone: put it back")
             return self.reader[index]
@@ -296,3 +301,45 @@ def test_caption_and_tags_as_views_of_their_own(tsv, vocab):
     assert batch["input_ids"].shape[0] == 8
     assert np.array_equal(batch["pixel_values"][2], views["image2"])  # view after view
     assert batch["valid"].tolist() == [True, False]
+
+
+class Told(TsvReader):
+    """Writes down what it is told of ahead, and what it is asked for."""
+
+    def prefetch(self, positions):
+        self.note("told", *positions)
+
+    def _get(self, position):
+        self.note("asked", position)
+        return super()._get(position)
+
+    def note(self, *what):
+        with open(self.log, "a") as file:
+            file.write(" ".join(map(str, what)) + "\n")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_reader_is_told_ahead_what_it_will_be_asked_for(
+    tsv, vocab, tmp_path, workers, monkeypatch
+):
+    monkeypatch.setattr("ernie_vil2.data.loader._AHEAD", 2)
+    reader = Told(str(tsv))
+    reader.log = tmp_path / "log"
+    views = TrainingViews(reader, view_maker(vocab), Ledger(tmp_path / "bad.jsonl"), seed=0)
+    batches = order(batch_size=2, batches=9)
+    for _ in TrainingLoader(views, batches, workers):
+        pass
+    lines = [line.split() for line in reader.log.read_text().splitlines()]
+    stream = [str(index) for micro_batch in batches for _, _, index in micro_batch]
+    told = [numbers for what, *numbers in lines if what == "told"]
+    # each once, but for what is read at once
+    assert sorted(number for numbers in told for number in numbers) == sorted(stream[2:])
+    if workers == 0:
+        assert told == [stream[2:6], *(stream[n : n + 2] for n in range(6, 18, 2))]
+        assert [what for what, *_ in lines][:7] == [
+            "told",
+            *["asked"] * 2,
+            "told",
+            *["asked"] * 2,
+            "told",
+        ]

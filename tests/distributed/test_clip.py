@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from paddle.autograd import PyLayer
 
 from ernie_vil2.distributed.clip import clip_gradients
 
@@ -51,6 +52,27 @@ def test_mixed_dtypes_have_one_norm_in_float32(half):
     clipped = [p.grad.astype("float32").numpy() for p in mixed[:-1]]
     for found, before in zip(clipped, arrays):
         np.testing.assert_allclose(found, before / norm_of(arrays), rtol=2e-2)
+
+
+class Sum(PyLayer):
+    """Gives both of its inputs one gradient, in one place."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        return a + b
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope, slope
+
+
+def test_gradients_that_lie_in_one_place_are_scaled_once():
+    a, b = (paddle.create_parameter([4], "float32") for _ in range(2))
+    Sum.apply(a, b).sum().backward()
+    assert a.grad.data_ptr() == b.grad.data_ptr()  # else this tries nothing
+    assert float(clip_gradients([a, b], 1.0)) == pytest.approx(8**0.5)
+    for p in (a, b):
+        np.testing.assert_allclose(p.grad.numpy(), [8**-0.5] * 4, rtol=1e-6)
 
 
 def test_what_is_not_finite_stays_so():

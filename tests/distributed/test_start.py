@@ -17,7 +17,13 @@ def test_alone_leaving_is_an_exit_code():
 
 @pytest.mark.parametrize("first", ["0", "1"])
 def test_a_process_that_has_done_its_work_does_not_die_of_its_clean_up(tmp_path, first):
-    printed = launch(2, tmp_path, SCRIPTS / "leave.py", first)
+    printed = launch(2, tmp_path, SCRIPTS / "leave.py", first, "0")
+    assert "done by 0" in printed and "done by 1" in printed
+
+
+def test_processes_that_fail_do_so_together(tmp_path):
+    """Else the launcher ends those that come later, and its exit code is that of a signal."""
+    printed = launch(2, tmp_path, SCRIPTS / "leave.py", "1", "1", code=1)
     assert "done by 0" in printed and "done by 1" in printed
 
 

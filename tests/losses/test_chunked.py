@@ -165,7 +165,7 @@ def test_ranks_add_up_to_one_process(world, kind, a, b):
             own, ids = tensors_of(first, mine), tensors_of(first)
             targets = Targets(own, valid[mine], ids, valid, mine.start)
             arguments = (rows, columns, scale, shift, targets, [term])
-            losses, _ = chunked_losses(*arguments, chunk) if chunk else plain_losses(*arguments)
+            losses, *_ = chunked_losses(*arguments, chunk) if chunk else plain_losses(*arguments)
             (losses.sum() / world).backward()
             total += float(losses.sum()) / world
         assert total == pytest.approx(expected["loss"], rel=1e-5)

@@ -7,6 +7,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.models import layers
+from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.models.image import ImageTower
 from ernie_vil2.models.text import TextTower
 
@@ -170,6 +171,44 @@ def test_fused_attention_is_the_same(monkeypatch):
     tower.backbone.fuse_attention(False)
     assert_equal(tower_numbers(tower, tower, pixels), expected, 1e-12)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("name", ["image_tower", "text_tower"])
+def test_fused_biases_are_the_same(monkeypatch, name):
+    """By what Paddle has for a CPU in the kernel's place."""
+    arch = {
+        "Image": {"name": "CLIP_vit_base_patch16_224", **IMAGE},
+        "Text": {"name": "own", **TEXT},
+    }
+    paddle.seed(0)
+    model = build_model({**arch, "fused_bias": True})
+    images = name == "image_tower"
+    batch = paddle.randn([2, 3, 32, 32]) if images else paddle.randint(3, 50, [3, 8])
+    tower = getattr(model, name)
+    tower.eval()
+    expected = tower_numbers(tower, tower, batch)
+    calls = []
+    monkeypatch.setattr(layers, "has_fused_bias", lambda x: True)
+    monkeypatch.setattr(layers, "fused_linear", lambda *x: calls.append(1) or F.linear(*x))
+    assert_equal(tower_numbers(tower, tower, batch), expected, 1e-5)
+    assert len(calls) > 5
+    calls.clear()
+    getattr(build_model(arch), name)(batch)
+    assert not calls
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_quick_gelu_by_silu_is_the_same(dtype):
+    x = paddle.linspace(-30, 30, 401).astype(dtype)
+    x.stop_gradient = False
+    y = layers.quick_gelu_by_silu(x)
+    y.sum().backward()
+    z = x.numpy().astype("float64")
+    gate = 1 / (1 + np.exp(-1.702 * z))
+    bound = {"float32": 1e-6, "float64": 1e-13}[dtype]
+    np.testing.assert_allclose(y.numpy(), z * gate, rtol=bound, atol=bound)
+    slope = gate * (1 + 1.702 * z * (1 - gate))
+    np.testing.assert_allclose(x.grad.numpy(), slope, rtol=4 * bound, atol=4 * bound)
 
 
 def test_flash_attention_wants_a_gpu_in_half_precision():

@@ -30,7 +30,7 @@ def launch(processes: int, folder: Path, script: Path | str, *args: str, code: i
     printed = {"launcher": done.stdout + done.stderr}
     printed.update({p.name: p.read_text() for p in sorted(logs.glob("workerlog.*"))})
     ends = "\n".join(f"-- {name}: {text[-_SHOWN:]}" for name, text in printed.items())
-    assert (done.returncode != 0) == (code != 0), f"exit code {done.returncode}\n{ends}"
+    assert done.returncode == code, f"exit code {done.returncode}\n{ends}"
     return "".join(printed.values())
 
 

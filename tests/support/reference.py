@@ -44,11 +44,11 @@ def relations(a, b, ids, rows):
     return np.array([[relation(a, b, ids, i, j) for j in range(rows)] for i in range(rows)])
 
 
-def softmax_one_way(x, y, scale, related, valid):
+def softmax_one_way(x, y, scale, related, valid, anchors):
     """Cross-entropy of x's rows over y's: loss, accuracy, gradients of x, y and scale."""
     count = max(valid.sum(), 1)
     loss, right, dx, dy, dscale = 0.0, 0.0, np.zeros_like(x), np.zeros_like(y), 0.0
-    for i in np.flatnonzero(valid):
+    for i in np.flatnonzero(anchors):
         columns = np.flatnonzero(valid & (related[i] != 0))
         cosines = y[columns] @ x[i]
         logits, positive = scale * cosines, related[i, columns] == 1
@@ -63,19 +63,19 @@ def softmax_one_way(x, y, scale, related, valid):
     return loss, right, dx, dy, dscale
 
 
-def softmax_pair(a, b, scale, related, valid):
+def softmax_pair(a, b, scale, related, valid, anchors):
     """Symmetric multi-positive InfoNCE: loss, accuracy, gradients of a, b, scale and bias (0)."""
-    ab = softmax_one_way(a, b, scale, related, valid)
-    ba = softmax_one_way(b, a, scale, related.T, valid)
+    ab = softmax_one_way(a, b, scale, related, valid, anchors)
+    ba = softmax_one_way(b, a, scale, related.T, valid, anchors)
     loss, right, dscale = ((ab[k] + ba[k]) / 2 for k in (0, 1, 4))
     return loss, right, (ab[2] + ba[3]) / 2, (ab[3] + ba[2]) / 2, dscale, 0.0
 
 
-def sigmoid_pair(a, b, scale, bias, related, valid):
+def sigmoid_pair(a, b, scale, bias, related, valid, anchors):
     """SigLIP's loss: loss, accuracy of a's rows, gradients of a, b, scale and bias."""
     count = max(valid.sum(), 1)
     loss, right, da, db, dscale, dbias = 0.0, 0.0, np.zeros_like(a), np.zeros_like(b), 0.0, 0.0
-    for i in np.flatnonzero(valid):
+    for i in np.flatnonzero(anchors):
         columns = np.flatnonzero(valid & (related[i] != 0))
         cosines, positive = b[columns] @ a[i], related[i, columns] == 1
         sign = np.where(positive, 1.0, -1.0)
@@ -90,24 +90,26 @@ def sigmoid_pair(a, b, scale, bias, related, valid):
     return loss, right, da, db, dscale, dbias
 
 
-def multi_view(embeds, pairs, ids=None, valid=None):
+def multi_view(embeds, pairs, ids=None, valid=None, anchors=None):
     """The weighted sum over pairs, for the whole global batch at once.
 
     embeds: view -> [B, D]. pairs: tuples (a, b, weight, scale, bias), bias None for softmax.
-    ids: source -> numbers [B]; valid: bool [B].
+    ids: source -> numbers [B]; valid: bool [B]; anchors: bool [B], the valid rows whose losses are
+    added up, all unless given, and still divided by the number of all valid rows.
     Returns "loss", "<a>-<b>", "<a>-<b>/accuracy", and gradients of "loss" with respect to
     "embeds" (a dict), and of each pair's scale and bias as "<a>-<b>/scale", "<a>-<b>/bias".
     """
     batch = len(next(iter(embeds.values())))
     valid = np.ones(batch, dtype=bool) if valid is None else valid
+    anchors = valid if anchors is None else anchors & valid
     result = {"loss": 0.0, "embeds": {v: np.zeros_like(x, "float64") for v, x in embeds.items()}}
     for a, b, weight, scale, bias in pairs:
         x, y, name = embeds[a], embeds[b], f"{a}-{b}"
         related = relations(a, b, ids or {}, batch)
         if bias is None:
-            values = softmax_pair(x, y, scale, related, valid)
+            values = softmax_pair(x, y, scale, related, valid, anchors)
         else:
-            values = sigmoid_pair(x, y, scale, bias, related, valid)
+            values = sigmoid_pair(x, y, scale, bias, related, valid, anchors)
         loss, result[f"{name}/accuracy"], da, db, dscale, dbias = values
         result[name] = loss
         result["loss"] += weight * loss

@@ -26,6 +26,7 @@ def checkpoint(tmp_path):
         ("Global.seed=7", "Global.seed was 42 and is 7: other order"),
         ("DataLoader.Train.dataset.path=x.tsv", "x.tsv': other data from here on"),
         ("DataLoader.Train.shuffle=false", "shuffle was true and is false: other data"),
+        ("DataLoader.Train.shuffle.mode=shards", "shuffle was true and is {'mode': 'shards', "),
         ("DataLoader.Eval=null", "and is null: recalls"),
         ("Optimizer.name=Lamb", "Optimizer.name was 'AdamW' and is 'Lamb': its state"),
         ("EMA.decay=0.9", "EMA.decay was null and is 0.9: averages"),
@@ -38,6 +39,26 @@ def checkpoint(tmp_path):
 def test_each_change_is_a_line(checkpoint, override, said):
     folder, config = checkpoint
     (line,) = changes(folder, load_config(config, [override]))
+    assert said in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "override,said",
+    [
+        ("sources.own.weight=2", "sources.own.weight was 1 and is 2: each source goes on where it"),
+        ("sources.new={name: tsv, path: x.tsv}", "sources.new was null and is {'name': 'tsv'"),
+        ("sources.new={name: tsv, path: x.tsv}", "where it would be had it been so from step 1"),
+        ("temperature=2.0", "temperature was null and is 2.0: each source goes on where it would"),
+        ("on_end=stop", "on_end was null and is 'stop': the schedule ends elsewhere"),
+    ],
+)
+def test_a_change_of_a_mixture_says_where_sources_go_on(checkpoint, override, said):
+    folder, config = checkpoint
+    own = "{web: {name: tsv, path: a.tsv}, own: {name: tsv, path: b.tsv, weight: 1}}"
+    mixture = f"DataLoader.Train.dataset={{name: mixture, sources: {own}}}"
+    load_config(config, [mixture]).dump(folder / "config.yaml")
+    now = load_config(config, [mixture, f"DataLoader.Train.dataset.{override}"])
+    (line,) = changes(folder, now)
     assert said in line and "\n" not in line
 
 

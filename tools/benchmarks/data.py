@@ -67,9 +67,10 @@ def _measure(options) -> list[dict]:
     from benchmarks.common import ROOT
 
     from ernie_vil2.config.load import load_config
+    from ernie_vil2.data.decode import decode_image
     from ernie_vil2.data.loader import one_thread
     from ernie_vil2.data.normalise import Normalise
-    from ernie_vil2.data.transforms import TrainTransform, decode_image
+    from ernie_vil2.data.train_transform import TrainTransform
 
     paddle.set_device("cpu")
     one_thread(0)  # as in a worker

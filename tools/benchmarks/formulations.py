@@ -69,7 +69,7 @@ def exact(chunk: int | None) -> Callable:
         everything, records, first = _records(rows, columns, rank)
         targets = records.against(everything.keys(), first)
         inputs = (rows, columns, *_scales(scale), targets, TERMS)
-        losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
+        losses, *_ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
         return losses.sum()
 
     return loss
@@ -79,7 +79,7 @@ def ring(rows, columns, rank, scale):
     """The package's loss whose columns travel; the gradient of its own is with that of its rows."""
     everything, records, _ = _records(rows, columns, rank)
     circle = SimulatedRing(columns, everything.keys(), rank, rows.shape[0])
-    losses, _ = ring_losses(rows, *_scales(scale), records, TERMS, None, circle)
+    losses, *_ = ring_losses(rows, *_scales(scale), records, TERMS, None, circle)
     return losses.sum()
 
 

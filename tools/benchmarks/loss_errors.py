@@ -99,9 +99,9 @@ def float32(everything: np.ndarray, rows: int, ids, bias: float | None, chunk) -
     inputs = (leaves["rows"], leaves["columns"], scales, biases, records.against(keys, 0), terms)
     if chunk == RING:
         circle = SimulatedRing(leaves["columns"], keys, 0, rows)
-        losses, _ = ring_losses(leaves["rows"], scales, biases, records, terms, None, circle)
+        losses, *_ = ring_losses(leaves["rows"], scales, biases, records, terms, None, circle)
     else:
-        losses, _ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
+        losses, *_ = plain_losses(*inputs) if chunk is None else chunked_losses(*inputs, chunk)
     losses.sum().backward()
     gradients = {name: leaf.grad.numpy() for name, leaf in leaves.items() if leaf.grad is not None}
     return {"loss": float(losses.sum()), **gradients}

@@ -5,6 +5,8 @@ dotted path is the name, and what else stands beside it are its arguments.
 
     dataset: {name: mypackage.mymodule.MyReader, root: photos, year: 2024}
 
+`mypackage.mymodule:MyReader` says the same.
+
 `MyReader` is a class or a function; `MyReader(root="photos", year=2024)` gives a sequence of
 records:
 
@@ -31,20 +33,37 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ernie_vil2.data.formats import rows
+from ernie_vil2.data.formats.arrow import arrow_reader
 from ernie_vil2.data.formats.chinese_clip import ChineseClipReader
 from ernie_vil2.data.formats.coco import coco_reader
 from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.lmdb import LmdbReader
+from ernie_vil2.data.formats.mixture import MixtureReader, mixture_reader
+from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.reader import Reader
-from ernie_vil2.data.formats.tagged import TaggedReader, TagsFile
+from ernie_vil2.data.formats.shards import ShardsReader
+from ernie_vil2.data.formats.tagged import TagsFile, tagged
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
+
+
+def _mixture(
+    sources: Mapping[str, Any], temperature: float | None = None, on_end: str = "repeat"
+) -> MixtureReader:
+    return mixture_reader(build_reader, sources, temperature, on_end)
+
 
 FORMATS: dict[str, Callable[..., Reader]] = {
     "tsv": TsvReader,
     "folder": FolderReader,
     "chinese_clip": ChineseClipReader,
     "coco": coco_reader,
+    "shards": ShardsReader,
+    "parquet": ParquetReader,
+    "lmdb": LmdbReader,
+    "arrow": arrow_reader,
+    "mixture": _mixture,
 }
 
 
@@ -59,14 +78,14 @@ def build_reader(name: str, tags_file: Any = None, **options: Any) -> Reader:
             what cannot be imported or is no sequence of records.
     """
     if tags_file is not None:
-        return TaggedReader(build_reader(name, **options), TagsFile(tags_file))
+        return tagged(build_reader(name, **options), TagsFile(tags_file))
     if name in FORMATS:
         _check_options(name, FORMATS[name], options)
         return FORMATS[name](**options)
-    parts = name.split(".")
-    if len(parts) == 1 or not all(part.isidentifier() for part in parts):
+    module, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise UserError(f'no data set format "{name}"{did_you_mean(name, FORMATS)}')
-    make = _imported(name)
+    make = _imported(name, module, attribute)
     _check_options(name, make, options)
     reader = _as_reader(name, make(**options))
     rows.refuse_empty(reader, name)
@@ -95,9 +114,8 @@ def _check_options(name: str, make: Callable[..., Any], options: Mapping[str, An
 # -- A user's own ----------------------------------------------------------------------------------
 
 
-def _imported(path: str) -> Callable[..., Any]:
-    """What stands at a dotted path and can be called."""
-    name, _, attribute = path.rpartition(".")
+def _imported(path: str, name: str, attribute: str) -> Callable[..., Any]:
+    """What stands at the dotted path `path`, `attribute` of module `name`, and can be called."""
     try:
         module = importlib.import_module(name)
     except Exception as error:  # whatever the lines of a user's module may raise

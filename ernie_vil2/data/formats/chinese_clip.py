@@ -30,6 +30,9 @@ class ChineseClipReader(JoinedReader):
             list of ids, as in MUGE's test set.
     """
 
+    _images: spans.Spans
+    _texts: spans.Spans
+
     def __init__(self, imgs: str, texts: str):
         image_rows, text_rows = spans.lines(rows.file(imgs)), spans.lines(rows.file(texts))
         super().__init__(image_rows, text_rows, [image_rows.path, text_rows.path], "chinese_clip")

@@ -37,6 +37,9 @@ def karpathy_captions(image: dict[str, Any], source: str, at_least: int = 1) -> 
 class CocoReader(JoinedReader):
     """{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}."""
 
+    _images: Spans
+    _texts: Spans
+
     def __init__(self, annotations: str, root: str, images: Spans, texts: Spans):
         self._root = root
         super().__init__(images, texts, [annotations], "coco")

@@ -9,13 +9,15 @@ from ernie_vil2.data.formats import rows, spans
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.records import Record
 
+_FIELDS = ("image", "caption", "captions", "tags", "id")  # what a row has beside further texts
+
 
 class FolderReader(Reader):
     """A folder of images and a JSONL file.
 
     Each line: {"image": path within root, "captions": [...] or "caption": "...", "tags": [...],
     "id": ...}; tags and id may be missing, the id is then the path. No path may leave root, not by
-    a symbolic link either.
+    a symbolic link either. Further fields that are strings, or lists of them, are texts by key.
     """
 
     def __init__(self, root: str, jsonl: str):
@@ -44,6 +46,7 @@ class FolderReader(Reader):
             captions=captions,
             tags=tags,
             source=source,
+            texts=rows.keyed_texts(row, _FIELDS),
         )
 
     def texts(self, position: int) -> tuple[str, ...]:

@@ -57,25 +57,35 @@ def _state(path: str) -> State:
 
 
 def _places(paths: Sequence[str], kind: str) -> list[str]:
-    """Where the index may lie, the best place first."""
-
-    def name(parts: Sequence[str]) -> str:
-        digest = hashlib.blake2b("\0".join([kind, *parts]).encode(errors="surrogateescape"))
-        return f".{os.path.basename(paths[0])[:100]}.{digest.hexdigest()[:16]}.index"
-
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    """Where the index of local files may lie, the best place first."""
     folder = os.path.dirname(os.path.abspath(paths[0]))
-    beside = name([os.path.relpath(path, folder) for path in paths])
-    private = name([os.path.realpath(path) for path in paths])
-    return [os.path.join(folder, beside), os.path.join(home, "ernie_vil2", private)]
+    beside = index_name(kind, [os.path.relpath(path, folder) for path in paths], paths[0])
+    private = index_name(kind, [os.path.realpath(path) for path in paths], paths[0])
+    return [os.path.join(folder, beside), os.path.join(cache_folder(), private)]
 
 
-def _mapped(place: str, states: list[State]) -> Arrays | None:
-    """The arrays kept at `place`, or None where they are missing, damaged or of other files."""
+def index_name(kind: str, parts: Sequence[str], first: str) -> str:
+    """The name of the index file of what `parts` name, of which `first` is shown to people."""
+    digest = hashlib.blake2b("\0".join([kind, *parts]).encode(errors="surrogateescape"))
+    return f".{os.path.basename(first)[:100]}.{digest.hexdigest()[:16]}.index"
+
+
+def cache_folder() -> str:
+    """Where the user keeps what can be made again."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(home, "ernie_vil2")
+
+
+def mapped(place: str, states: list[State] | None) -> Arrays | None:
+    """The arrays kept at `place`, or None where they are missing, damaged or of other files.
+
+    Args:
+        states: of the files that they must be of; None: whatever they are of.
+    """
     try:
         with open(place, "rb") as file:
             header = json.loads(file.read(_HEADER_BYTES))
-        if header["format"] != _FORMAT or header["states"] != states:
+        if header["format"] != _FORMAT or states not in (None, header["states"]):
             return None
         total = sum(header["lengths"].values())
         if os.path.getsize(place) != _HEADER_BYTES + 8 * total or not _is_whole(place, header):
@@ -121,31 +131,91 @@ def cached(paths: Sequence[str], kind: str, build: Build) -> Arrays:
     Raises:
         UserError: a file cannot be read, or no index can be written.
     """
-    states = [_state(path) for path in paths]
-    places = _places(paths, kind)
+
+    def states() -> list[State]:
+        return [_state(path) for path in paths]
+
+    def announced(write: Write) -> None:
+        if sum(map(os.path.getsize, paths)) > _LOUD_BYTES:
+            log.info("indexing %s", ", ".join(paths))
+        build(write)
+
+    return kept(_places(paths, kind), ", ".join(paths), states, announced)
+
+
+def kept(
+    places: Sequence[str],
+    what: str,
+    states: Callable[[], list[State]],
+    build: Build,
+    one_builder: bool = False,
+) -> Arrays:
+    """Named int64 arrays, memory-mapped from the index file that is kept at one of `places`.
+
+    Args:
+        places: the best one first; the last is in the user's cache folder.
+        what: the index is of, for people.
+        states: gives what changes when the index is no longer true; short.
+        build: as in `cached`.
+        one_builder: while one process of this machine builds, others wait for its index.
+
+    Raises:
+        UserError: of `build`, or no index can be written.
+    """
+    before = states()
     for place in places:
-        arrays = _mapped(place, states)
+        arrays = mapped(place, before)
         if arrays is not None:
             return arrays
-    if sum(size for size, *_ in states) > _LOUD_BYTES:
-        log.info("indexing %s", ", ".join(paths))
+
+    def checked(write: Write) -> None:
+        build(write)
+        if states() != before:
+            raise UserError(f"{what} changed while being read: start again")
+
     for place in places:
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            _remove_abandoned_drafts(place)
-            with _draft(place) as file:
-                _write(file, states, build)
-                if [_state(path) for path in paths] != states:
-                    raise UserError(f"{', '.join(paths)} changed while being read: start again")
+            with _locked(place) if one_builder else contextlib.nullcontext():
+                arrays = mapped(place, before) if one_builder else None
+                if arrays is None:
+                    write_index(place, before, checked)
         except OSError:  # a full disk: the next place may be on another
             continue
-        arrays = _mapped(place, states)
+        arrays = mapped(place, before)
         assert arrays is not None, place
         return arrays
     raise UserError(
-        f"cannot write an index of {paths[0]} beside it or in {os.path.dirname(places[-1])}: "
+        f"cannot write an index of {what} beside it or in {os.path.dirname(places[-1])}: "
         "set XDG_CACHE_HOME to a folder with room"
     )
+
+
+def write_index(place: str, states: list[State], build: Build) -> None:
+    """Write an index file, whole or not at all. Raises OSError."""
+    _remove_abandoned_drafts(place)
+    with _draft(place) as file:
+        _write(file, states, build)
+
+
+@contextlib.contextmanager
+def _locked(place: str) -> Iterator[None]:
+    """Only one process of this machine at a time is within, for an index at `place`."""
+    path = f"{place}.lock"
+    while True:
+        file = open(path, "wb")  # noqa: SIM115
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                break
+        file.close()  # whoever had the lock has removed the file: it locks nothing any more
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        file.close()
 
 
 @contextlib.contextmanager

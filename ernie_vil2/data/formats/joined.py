@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,7 +12,6 @@ import numpy as np
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats.index import Arrays, Write, cached
 from ernie_vil2.data.formats.reader import Reader
-from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import BadRecord, Record
 
@@ -56,7 +55,7 @@ class JoinedReader(Reader):
             images which are not there.
     """
 
-    def __init__(self, images: Spans, texts: Spans, paths: Sequence[str], kind: str):
+    def __init__(self, images: Sized, texts: Sized, paths: Sequence[str], kind: str):
         self._images, self._texts = images, texts
         self._paths, self._kind = paths, kind
         self._index: Arrays | None = None
@@ -93,9 +92,9 @@ class JoinedReader(Reader):
         lone_texts: list[int] = []
 
         def each(
-            spans: Spans, parse: Callable[[int], _T], bad: list[int]
+            all_rows: Sized, parse: Callable[[int], _T], bad: list[int]
         ) -> Iterator[tuple[int, _T]]:
-            for row in range(len(spans)):
+            for row in range(len(all_rows)):
                 try:
                     parsed = parse(row)
                 except BadRecord:

@@ -7,9 +7,12 @@ the set. A row that is no record is neither dropped nor fatal: asking for it rai
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
-from ernie_vil2.data.orders import EpochOrder, Order
+from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.orders import EpochOrder, Order, Shuffle
 from ernie_vil2.data.records import Record
+from ernie_vil2.errors import UserError
 
 
 class Reader:
@@ -20,9 +23,11 @@ class Reader:
     Attributes:
         least_captions: of a record: 1 in training; 0 in an evaluation, for which an image without
             a text is a record too.
+        in_shards: whether `order` knows the mode of shards.
     """
 
     least_captions = 1
+    in_shards = False
 
     def evaluation(self) -> Reader:
         """The same set as an evaluation reads it: an image without a text is a record too, and so
@@ -34,9 +39,21 @@ class Reader:
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def order(self, seed: int, shuffle: bool) -> Order:
-        """In which training reads the records."""
-        return EpochOrder(len(self), seed, shuffle)
+    def order(self, seed: int, shuffle: Shuffle) -> Order:
+        """In which training reads the records.
+
+        Raises:
+            UserError: the reader knows no such order.
+        """
+        if isinstance(shuffle, Mapping) and shuffle["mode"] != "global":
+            raise UserError(
+                f"DataLoader.Train.shuffle has mode {shuffle['mode']}, for which the data set has "
+                "no shards: set it to true, or read the set as name: shards"
+            )
+        return EpochOrder(len(self), seed, shuffle is not False)
+
+    def prefetch(self, positions: Numbers) -> None:
+        """Hear that these records, the most urgent first, will be asked for soon; int64 [B]."""
 
     def _get(self, position: int) -> Record:
         """The record at `position`, from 0 to below the length. Raises BadRecord."""

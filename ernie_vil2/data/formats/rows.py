@@ -11,9 +11,11 @@ import glob
 import json
 import os
 import stat
-from collections.abc import Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any
 
+from ernie_vil2.data.files.names import file as file
+from ernie_vil2.data.files.names import local
 from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -77,7 +79,7 @@ def text(value: Any, what: str, source: str) -> str:
     value = value.strip()
     if not value:
         raise BadRecord(source, f"{what} is empty")
-    if "\0" in value or _has_surrogate(value):
+    if not _is_text(value):
         raise BadRecord(source, f"{what} holds NUL or half a character")
     return value
 
@@ -94,6 +96,25 @@ def texts(value: Any, what: str, source: str, at_least: int = 0) -> tuple[str, .
     if len(value) < at_least:
         raise BadRecord(source, f"{what} is empty")
     return tuple(text(item, what, source) for item in value)
+
+
+def keyed_texts(row: Mapping[str, Any], other: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """`Record.texts` of a row's fields but the `other` ones: strings, and lists of strings.
+
+    What is no text, such as a number or a blank, is left out: nobody may have asked for it.
+    """
+    found = {}
+    for name, value in row.items():
+        values = [value] if isinstance(value, str) else value
+        if name not in other and isinstance(values, list):
+            kept = tuple(v.strip() for v in values if isinstance(v, str) and _is_text(v))
+            if kept:
+                found[name] = kept
+    return found
+
+
+def _is_text(value: str) -> bool:
+    return bool(value.strip()) and "\0" not in value and not _has_surrogate(value)
 
 
 def identity(value: Any, what: str, source: str) -> str:
@@ -141,31 +162,21 @@ def read_image(root: str, path: str, source: str) -> bytes:
     return data
 
 
-def files(path: Any) -> list[str]:
-    """The files that a path, a pattern or a list of these names, patterns in alphabetical order."""
+def files(path: Any, ending: str = "") -> list[str]:
+    """The files that a path, a pattern or a list of these names, patterns in alphabetical order.
+
+    Args:
+        ending: of the files that a folder stands for, with those in the folders below it; where it
+            is empty, a folder is refused.
+    """
     if isinstance(path, Sequence) and not isinstance(path, str):
-        found = [name for item in path for name in files(item)]
+        found = [name for item in path for name in files(item, ending)]
         if not found:
             raise UserError("the list of data files is empty: name at least one")
         return found
-    if isinstance(path, str) and glob.has_magic(path) and not os.path.exists(path):
-        found = sorted(glob.glob(path, recursive=True))
-        if not found:
-            raise UserError(f"no file matches {path}")
-        return [file(name) for name in found]
-    return [file(path)]
-
-
-def file(path: Any) -> str:
-    """The path of a file that is there."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise UserError(f"{path!r} is no path of a data file")
-    path = os.fspath(path)
-    if os.path.isfile(path):
-        return path
-    if os.path.exists(path):
-        raise UserError(f"{path} is no file: name the data file itself")
-    raise UserError(f"data file {path} does not exist: tools/prepare_data.py makes the demo set")
+    if ending and isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
+        path = os.path.join(glob.escape(os.fspath(path)), "**", f"*{ending}")
+    return local(path)
 
 
 def folder(path: Any) -> str:

@@ -12,11 +12,19 @@ import numpy as np
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows, spans
 from ernie_vil2.data.formats.index import Arrays, Write, cached
+from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.keys import key
-from ernie_vil2.data.orders import Order
+from ernie_vil2.data.orders import Order, Shuffle
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
+
+
+def tagged(reader: Reader, tags: TagsFile) -> Reader:
+    """The records of `reader`, each with its tags in `tags`; a mixture stays one."""
+    if isinstance(reader, MixtureReader):  # which puts the source's name before an id
+        return reader.each(lambda name, source: TaggedReader(source, tags, f"{name}/"))
+    return TaggedReader(reader, tags)
 
 
 class TaggedReader(Reader):
@@ -24,25 +32,31 @@ class TaggedReader(Reader):
     has none.
 
     Args:
-        reader: of any format.
+        reader: of any format but a mixture.
         tags: looked up by the record's id.
+        prefix: what stands before the ids in the file.
     """
 
-    def __init__(self, reader: Reader, tags: TagsFile):
-        self._reader, self._tags = reader, tags
+    def __init__(self, reader: Reader, tags: TagsFile, prefix: str = ""):
+        self._reader, self._tags, self._prefix = reader, tags, prefix
+        self.in_shards = reader.in_shards
 
     def __len__(self) -> int:
         return len(self._reader)
 
     def _get(self, position: int) -> Record:
         record = self._reader[position]
-        return dataclasses.replace(record, tags=self._tags.of(record.id))
+        tags = self._tags.of(self._prefix + record.id) if record.id else ()
+        return dataclasses.replace(record, tags=tags)
 
-    def order(self, seed: int, shuffle: Any) -> Order:
+    def order(self, seed: int, shuffle: Shuffle) -> Order:
         return self._reader.order(seed, shuffle)
 
+    def prefetch(self, positions: Numbers) -> None:
+        self._reader.prefetch(positions)
+
     def evaluation(self) -> Reader:
-        return TaggedReader(self._reader.evaluation(), self._tags)
+        return TaggedReader(self._reader.evaluation(), self._tags, self._prefix)
 
 
 class TagsFile:

@@ -6,8 +6,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.formats import chinese_clip, coco, rows
+from ernie_vil2.data.formats.arrow import arrow_texts
 from ernie_vil2.data.formats.folder import FolderReader
+from ernie_vil2.data.formats.lmdb import pair_texts
+from ernie_vil2.data.formats.parquet import parquet_texts
+from ernie_vil2.data.formats.pictures import TextRows
+from ernie_vil2.data.formats.shard_index import shard_index
+from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tagged import tags_row
 from ernie_vil2.data.formats.tsv import TsvReader
@@ -17,16 +24,15 @@ from ernie_vil2.errors import UserError
 log = logging.getLogger("ernie_vil2")
 _BLOCK = 1 << 20  # characters of prose at a time
 _TRIED = 1000  # rows, after which a file without a single record counts as having none
-# how many rows a file has, and the texts of one, where a row that is no record raises BadRecord
-_Rows = tuple[int, Callable[[int], tuple[str, ...]]]
 
 
 def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
     By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder, Chinese-CLIP's
-    texts, or tags; `.json`, COCO's captions or Karpathy's splits; `.txt`, plain text in UTF-8. Rows
-    that are no records are left out and counted in a warning.
+    texts, or tags; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.parquet` and
+    `.arrow`, their columns of captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`,
+    plain text in UTF-8. Rows that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -37,7 +43,7 @@ def read_texts(path: str) -> Iterator[str]:
         return _prose(path)
     if suffix not in _READERS:
         raise UserError(
-            f"{path}: its name does not say what it holds: expected .tsv, .jsonl, .json, or .txt "
+            f"{path}: its name does not say what it holds: expected {', '.join(_READERS)}, or .txt "
             "for plain text"
         )
     return _of_rows(path, *_READERS[suffix](path))
@@ -60,12 +66,19 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) 
         log.warning("%s: %d of %d rows are no records: %s", path, bad, count, first)
 
 
-def _tsv(path: str) -> _Rows:
+def _tsv(path: str) -> TextRows:
     reader = TsvReader(path)
     return len(reader), reader.texts
 
 
-def _jsonl(path: str) -> _Rows:
+def _tar(path: str) -> TextRows:
+    if not shard_index(open_files(path))["ends"][-1]:
+        return 0, lambda row: ()  # an empty one among others
+    reader = ShardsReader(path)
+    return len(reader), reader.texts
+
+
+def _jsonl(path: str) -> TextRows:
     spans = lines(path)
     for row in range(min(len(spans), _TRIED)):
         try:
@@ -87,7 +100,7 @@ def _jsonl(path: str) -> _Rows:
     )
 
 
-def _json(path: str) -> _Rows:
+def _json(path: str) -> TextRows:
     images, annotations = coco.coco_arrays(path)
     if len(annotations):
         return len(annotations), lambda row: (coco.coco_text(annotations, row).text,)
@@ -104,7 +117,15 @@ def _json(path: str) -> _Rows:
     return len(images), captions
 
 
-_READERS = {".tsv": _tsv, ".jsonl": _jsonl, ".json": _json}
+_READERS: dict[str, Callable[[str], TextRows]] = {
+    ".tar": _tar,
+    ".tsv": _tsv,
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".parquet": parquet_texts,
+    ".arrow": arrow_texts,
+    ".mdb": pair_texts,
+}
 
 
 def _prose(path: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from ernie_vil2.errors import UserError
 
 
 class TsvReader(Reader):
-    r"""Rows `text \t image id \t base64 [\t tags]`, the official format.
+    r"""Rows `text \t image id \t base64 [\t tags]`, the official format, and maybe more texts.
 
     The base64 may be standard or URL-safe, padded or not. Each row is a record, a blank one a bad
     record.
@@ -21,13 +21,18 @@ class TsvReader(Reader):
     Args:
         path: a file, a pattern such as "train-*.tsv", or a list of these.
         tag_separator: what stands between tags.
+        texts: the keys of further columns of texts, behind that of the tags; one may be blank.
     """
 
-    def __init__(self, path: str | Sequence[str], tag_separator: str = "|"):
+    def __init__(
+        self, path: str | Sequence[str], tag_separator: str = "|", texts: Sequence[str] = ()
+    ):
         paths = rows.files(path)
         if not isinstance(tag_separator, str) or not tag_separator:
             raise UserError(f'tag_separator is {tag_separator!r}: give a string, such as "|"')
-        self._separator = tag_separator
+        if isinstance(texts, str) or not all(isinstance(key, str) and key for key in texts):
+            raise UserError(f"texts is {texts!r}: give a list of keys, such as [alt, synthetic]")
+        self._separator, self._keys = tag_separator, tuple(texts)
         self._files = [spans.lines(path) for path in paths]
         self._ends = np.cumsum([len(file) for file in self._files])
         rows.refuse_empty(self, ", ".join(paths))
@@ -35,32 +40,36 @@ class TsvReader(Reader):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def _columns(self, position: int) -> tuple[str, str, bytes, bytes, str]:
-        """Source, text, image id, base64 and tags, of which text and tags are decoded."""
+    def _columns(self, position: int) -> tuple[str, str, bytes, bytes, str, list[bytes]]:
+        """Source, text, image id, base64, tags and more texts; text and tags are decoded."""
         number = int(np.searchsorted(self._ends, position, side="right"))
         file = self._files[number]
         row = position - int(self._ends[number]) + len(file)
         source, line = rows.line(file, row)
         columns = line.split(b"\t")
-        if len(columns) not in (3, 4):
+        if len(columns) not in ((4 + len(self._keys),) if self._keys else (3, 4)):
+            more = ", ".join(["tags", *self._keys]) if self._keys else "maybe tags"
             raise BadRecord(
-                source, f"{len(columns)} columns, expected text, image id, base64 and maybe tags"
+                source, f"{len(columns)} columns, expected text, image id, base64 and {more}"
             )
-        tags = rows.decode(columns[3], source) if len(columns) == 4 else ""
+        tags = rows.decode(columns[3], source) if len(columns) > 3 else ""
         text = rows.text(rows.decode(columns[0], source), "text", source)
-        return source, text, columns[1], columns[2], tags
+        return source, text, columns[1], columns[2], tags, columns[4:]
 
     def _get(self, position: int) -> Record:
-        source, caption, image_id, image, tags = self._columns(position)
+        source, caption, image_id, image, tags, texts = self._columns(position)
         return Record(
             id=rows.text(rows.decode(image_id, source), "image id", source),
             image=rows.from_base64(image, source),
             captions=(caption,),
             tags=tuple(tag.strip() for tag in tags.split(self._separator) if tag.strip()),
             source=source,
+            texts=rows.keyed_texts(
+                {key: rows.decode(text, source) for key, text in zip(self._keys, texts)}, ()
+            ),
         )
 
     def texts(self, position: int) -> tuple[str, str]:
         """What a record says, its image not read: the caption, and the tags as they stand there."""
-        _, caption, _, _, tags = self._columns(position)
+        _, caption, _, _, tags, _ = self._columns(position)
         return caption, tags

@@ -139,9 +139,9 @@ def root(tmp_path) -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["Pairs", "TwoWays", "Derived"])
+@pytest.mark.parametrize("name", [".Pairs", ".TwoWays", ".Derived", ":Pairs", ":Derived"])
 def test_a_class_of_the_users(module, root, name):
-    reader = build_reader(f"{module}.{name}", root=root)
+    reader = build_reader(f"{module}{name}", root=root)
     assert len(reader) == 3
     assert (reader[0].id, reader[0].image, reader[0].captions) == ("a", png(1), ("eins",))
     assert reader[0].tags == ("x", "y") and reader[-1] == reader[2]
@@ -188,6 +188,11 @@ def test_options_go_to_the_users_function_as_they_are(module):
         ("own_package.pairs.nothing", {}, "holds no record: the data set is empty"),
         ("own_package.pairs.numbers", {"root": ""}, "gave a list_iterator, which has no __len__"),
         ("builtins.set", {}, "gave a set, which has no __getitem__"),
+        ("own_package.pairs:Pars", {}, 'own_package.pairs has no "Pars"; did you mean "Pairs"?'),
+        ("no_package:Reader", {}, "no_package cannot be imported: No module named 'no_package'"),
+        ("own_package.pairs:", {}, 'no data set format "own_package.pairs:"'),
+        (":Pairs", {}, 'no data set format ":Pairs"'),
+        ("own_package:pairs:Pairs", {}, 'no data set format "own_package:pairs:Pairs"'),
         (".Pairs", {}, 'no data set format ".Pairs"'),
         ("own package.Pairs", {}, 'no data set format "own package.Pairs"'),
     ],
@@ -243,6 +248,7 @@ def _metrics(out: Path) -> list:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_with_the_users_reader_is_that_of_the_same_records(module, tmp_path, workers):
     config, own = _runs(tmp_path, module)
+    own[0] = own[0].replace(".Pairs", ":Pairs")
     for name, overrides in {"own": own, "tsv": []}.items():
         overrides = [*overrides, f"Global.output_dir={tmp_path / name}"]
         overrides.append(f"DataLoader.Train.num_workers={workers}")

@@ -8,13 +8,14 @@ import pytest
 
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.formats.tagged import TagsFile
 from ernie_vil2.data.formats.texts import read_texts
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingViews
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
-from ernie_vil2.data.transforms import TrainTransform
+from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.errors import UserError
 from tests.support.paths import ROOT
@@ -60,6 +61,23 @@ def test_order_and_bad_rows_are_those_of_the_set(data):
         assert (reader.order(3, shuffle)(positions.copy()) == theirs).all()
     with pytest.raises(BadRecord, match="1 columns"):
         reader[len(reader) - 1]
+
+
+def test_a_mixture_stays_one(data):
+    """One file for all sources, whose names stand before the ids, or one for a source."""
+    ids = [record.id for record in build_reader("tsv", path=str(data / "a.tsv"))]
+    source = {"name": "tsv", "path": str(data / "a.tsv")}
+    own = {**source, "tags_file": write_tags(data / "own.jsonl", [(ids[1], ["own"])])}
+    rows = [(f"web/{ids[0]}", ["of web"]), (ids[1], ["of nobody"])]
+    shared = write_tags(data / "shared.jsonl", rows)
+    mixture = build_reader("mixture", sources={"web": source, "b": own})
+    assert isinstance(mixture, MixtureReader)
+    assert [record.tags for record in mixture][16:18] == [(), ("own",)]
+    both = build_reader("mixture", tags_file=shared, sources={"web": source, "b": source})
+    assert isinstance(both, MixtureReader) and isinstance(both.evaluation(), MixtureReader)
+    assert {record.id for record in both if record.tags} == {f"web/{ids[0]}"}
+    positions = np.arange(64)
+    assert (both.order(1, True)(positions) == mixture.order(1, True)(positions)).all()
 
 
 def test_several_files_and_ids_in_any_order(tmp_path):

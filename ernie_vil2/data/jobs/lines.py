@@ -1,0 +1,22 @@
+"""Lines of JSON: of a ledger, and of what pieces hand on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def text_file(path: Path) -> TextIO:
+    """A new file for `json_line`s; a name that is no UTF-8 becomes an escape that JSON knows."""
+    return open(path, "w", encoding="utf-8", errors="backslashreplace")
+
+
+def json_line(value: Any) -> str:
+    """Readable where it is not ASCII; with its line feed."""
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def ledger_line(number: int, source: str, reason: str | None) -> str:
+    """A record by its number and source, and what is wrong with it."""
+    return json_line({"record": number, "source": source, "reason": reason})

@@ -1,0 +1,24 @@
+"""Packages that only some formats of data need."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from ernie_vil2.errors import UserError
+
+
+def needed(module: str, what: str) -> Any:
+    """The module `module` of an optional package, which `what` cannot do without.
+
+    Raises:
+        UserError: it is not installed; says how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
+        raise UserError(
+            f'{what} needs the package {package}{reason}: pip install "ernie_vil2[data]"'
+        ) from error
