@@ -101,7 +101,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(
-        f"{folder} holds no {' or '.join(names)}: name the model's configuration with --config"
+        f"{folder} holds no {' or '.join(names)}: name its configuration with --model-config"
     )
 
 

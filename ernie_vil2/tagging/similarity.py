@@ -38,8 +38,8 @@ class SimilarityTagger:
 
     Attributes:
         words: of the vocabulary.
-        embeds: float32 [L, D], of the words, L2-normalised; None until `embed_words` was called or
-            they were given.
+        embeds_file: where what `embed_words` gave was saved (`.npy`), so that not every process
+            computes it; None: nowhere.
     """
 
     def __init__(
@@ -59,11 +59,12 @@ class SimilarityTagger:
         self.choice = Choice(choice.threshold, choice.at_most or nearest, choice.order)
         weights = "".join(artefact.weights.get("sha256", ""))[:16]
         self.origin = f"model {Path(folder).resolve().name} sha256:{weights}"
-        self.embeds: Floats | None = None
+        self.embeds_file: str | None = None
+        self._embeds: Floats | None = None
         self._predictor: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_predictor": None}
+        return {**self.__dict__, "_predictor": None, "_embeds": None}
 
     def _opened(self) -> Any:
         if self._predictor is None:
@@ -86,10 +87,10 @@ class SimilarityTagger:
         return each_picture(records, self._opened().transform, self._tags)
 
     def _tags(self, pixels: Sequence[Array]) -> list[Tags]:
-        if self.embeds is None:
-            self.embeds = self.embed_words()
+        if self._embeds is None:
+            self._embeds = np.load(self.embeds_file) if self.embeds_file else self.embed_words()
         embeds = self._opened().embed_pixels(np.stack(pixels))  # [B, D]
-        return [self._nearest(cosines) for cosines in embeds @ self.embeds.T]
+        return [self._nearest(cosines) for cosines in embeds @ self._embeds.T]  # each [L]
 
     def _nearest(self, cosines: Floats) -> Tags:
         """Of [L]: only those that may be kept become objects, since L may be large."""

@@ -65,10 +65,10 @@ def test_threshold_and_number(tiny_artefact, vocabulary, records):
     assert all(len(tags.names) <= 2 for tags in few.tag(records))
 
 
-def test_embeddings_that_were_computed_before_are_used(tiny_artefact, vocabulary, records):
+def test_embeddings_that_were_saved_are_used(tiny_artefact, vocabulary, records, tmp_path):
     tagger = SimilarityTagger(str(tiny_artefact), vocabulary, Choice())
-    embeds = tagger.embed_words()
-    tagger.embeds = embeds[::-1].copy()  # so that it shows
+    np.save(tmp_path / "words.npy", tagger.embed_words()[::-1])  # so that it shows
+    tagger.embeds_file = str(tmp_path / "words.npy")
     (tags,) = tagger.tag(records[:1])
     row = cosines(tiny_artefact, records[:1])[0]
     np.testing.assert_allclose(tags.scores, np.sort(row)[::-1][:5], atol=2e-4)
