@@ -44,6 +44,7 @@ from ernie_vil2.data.formats.mixture import MixtureReader, mixture_reader
 from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shards import ShardsReader
+from ernie_vil2.data.formats.tagged import TagsFile, tagged
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -68,13 +69,18 @@ FORMATS: dict[str, Callable[..., Reader]] = {
 }
 
 
-def build_reader(name: str, **options: Any) -> Reader:
+def build_reader(name: str, tags_file: Any = None, **options: Any) -> Reader:
     """The reader of the format `name`, a key of FORMATS or the dotted path of the user's own.
+
+    Args:
+        tags_file: of `TagsFile`: the records get its tags in place of their own.
 
     Raises:
         UserError: an unknown name or option, a missing file, an empty set; of a user's own, also
             what cannot be imported or is no sequence of records.
     """
+    if tags_file is not None:
+        return tagged(build_reader(name, **options), TagsFile(tags_file))
     if name in FORMATS:
         _check_options(name, FORMATS[name], options)
         return FORMATS[name](**options)

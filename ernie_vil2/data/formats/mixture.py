@@ -108,7 +108,11 @@ class MixtureReader(Reader):
         return None
 
     def evaluation(self) -> Reader:
-        readers = {name: r.evaluation() for name, r in zip(self.names, self._readers)}
+        return self.each(lambda name, reader: reader.evaluation())
+
+    def each(self, change: Callable[[str, Reader], Reader]) -> MixtureReader:
+        """The same mixture with `change(name, reader)` in place of each source's reader."""
+        readers = {name: change(name, r) for name, r in zip(self.names, self._readers)}
         return MixtureReader(readers, self._weights, self.views, self._on_end)
 
     def _get(self, position: int) -> Record:
