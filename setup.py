@@ -82,6 +82,7 @@ setup(
             "py.typed",
             *("**/*.html", "**/*.j2", "**/*.css", "**/*.js"),
             *("**/LICENSE*", "**/NOTICE*", "**/*.txt", "**/*.md"),  # of what others made
+            "**/*.tsv",
         ],
         "ernie_vil2.configs": ["*.yaml", "*.yml"],
     },

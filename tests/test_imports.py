@@ -28,7 +28,7 @@ FLOORS = [
     {"artefact"},
     {"evaluation"},
     {"serving", "training"},
-    {"export"},
+    {"export", "tagging"},
     {"demo", "doctor"},
     {"commands"},
     {"__main__"},

@@ -1,5 +1,6 @@
 """Make the demo set (emoji), a vocabulary from your own texts (vocab), or go over a whole data set:
-write it as shards, measure it, check it, look at its bad records (shard, stats, check, replay)."""
+write it as shards, measure it, check it, look at its bad records, find tags (shard, stats, check,
+replay, tag)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ernie_vil2 import cli
-from ernie_vil2.commands import data_jobs
+from ernie_vil2.commands import data_jobs, prepare_tags
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
@@ -59,6 +60,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     vocab.set_defaults(run=vocab_command)
     data_jobs.add(commands)
+    prepare_tags.add(commands)
     return parser
 
 

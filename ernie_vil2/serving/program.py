@@ -47,31 +47,7 @@ class Program:
         threads: int = 1,
         engine: tensorrt.Engine | None = None,
     ):
-        runtime.prepare()  # before Paddle
-        import paddle
-        from paddle import inference
-
-        from ernie_vil2.distributed import probe
-
-        if program.suffix == ".json" and paddle.__version__ < "3":
-            raise UserError(
-                f"{program} is a program of Paddle 3, this is Paddle {paddle.__version__}: export "
-                "the model with Paddle 2.6"
-            )
-        config = make_config(program, weights, precision, device, threads, engine)
-        try:
-            # bfloat16's passes print whatever they are told
-            with _last_words(quiet=precision == "bf16"), tensorrt.kept(engine):
-                self._predictor = inference.create_predictor(config)
-        except UserError:
-            raise
-        except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
-            reason = " ".join(str(error).split())[:200]
-            remedy = None if device == "cpu" else probe.remedy(str(error))
-            raise UserError(
-                f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} on "
-                f"{device} ({reason}): {remedy or 'export or copy the model again'}"
-            ) from error
+        self._predictor = load(program, weights, precision, device, threads, engine)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
         self.lock = threading.RLock()  # a signal handler may fork
@@ -86,6 +62,50 @@ class Program:
             return self._output.copy_to_cpu()
 
 
+def load(
+    program: Path,
+    weights: Path,
+    precision: str = "fp32",
+    device: str = "cpu",
+    threads: int = 1,
+    engine: tensorrt.Engine | None = None,
+    onednn: bool = True,
+) -> Any:
+    """Paddle Inference's predictor of a program, ready to run.
+
+    Args:
+        onednn: let oneDNN compute on a CPU; see `Program` for the others.
+
+    Raises:
+        UserError: what this device cannot run, or files that cannot be loaded.
+    """
+    runtime.prepare()  # before Paddle
+    import paddle
+    from paddle import inference
+
+    from ernie_vil2.distributed import probe
+
+    if program.suffix == ".json" and paddle.__version__ < "3":
+        raise UserError(
+            f"{program} is a program of Paddle 3, this is Paddle {paddle.__version__}: export "
+            "the model with Paddle 2.6"
+        )
+    config = make_config(program, weights, precision, device, threads, engine, onednn)
+    try:
+        # bfloat16's passes print whatever they are told
+        with _last_words(quiet=precision == "bf16"), tensorrt.kept(engine):
+            return inference.create_predictor(config)
+    except UserError:
+        raise
+    except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError
+        reason = " ".join(str(error).split())[:200]
+        remedy = None if device == "cpu" else probe.remedy(str(error))
+        raise UserError(
+            f"{program} with {weights} cannot be loaded by Paddle {paddle.__version__} on "
+            f"{device} ({reason}): {remedy or 'export or copy the model again'}"
+        ) from error
+
+
 def make_config(
     program: Path,
     weights: Path,
@@ -93,8 +113,9 @@ def make_config(
     device: str,
     threads: int,
     engine: tensorrt.Engine | None,
+    onednn: bool = True,
 ) -> Any:
-    """The `paddle.inference.Config` of a `Program`.
+    """The `paddle.inference.Config` of a program, as `load` takes it.
 
     Raises:
         UserError: what this device cannot run.
@@ -107,7 +128,7 @@ def make_config(
     # 3.3.1 looks for a pass that it lacks
     config.enable_memory_optim(paddle.__version__ < "3")
     if device == "cpu":
-        _use_cpu(config, precision, threads)
+        _use_cpu(config, precision, threads, onednn)
         return config
     gpu.configure(config, precision, device)
     if engine is not None:
@@ -115,7 +136,7 @@ def make_config(
     return config
 
 
-def _use_cpu(config, precision: str, threads: int) -> None:
+def _use_cpu(config, precision: str, threads: int, onednn: bool) -> None:
     import paddle
 
     if precision == "fp16":
@@ -124,9 +145,12 @@ def _use_cpu(config, precision: str, threads: int) -> None:
     processor.check(precision, has)
     config.disable_gpu()
     config.set_cpu_math_library_num_threads(threads)
-    config.enable_mkldnn()
-    # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
-    config.set_mkldnn_cache_capacity(0)
+    if onednn:
+        config.enable_mkldnn()
+        # Otherwise a copy of all weights is kept for each of the last input shapes: gigabytes.
+        config.set_mkldnn_cache_capacity(0)
+    else:
+        config.disable_mkldnn()
     for name in processor.unsafe_passes(precision, has, paddle.__version__):
         config.delete_pass(name)
     if precision == "bf16":

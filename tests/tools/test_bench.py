@@ -10,6 +10,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXACT, WRONG = 1e-5, 1e-3
 COMMANDS = ["loss", "scale", "inference", "data", "step", "records"]
 
@@ -181,6 +183,16 @@ def test_mistakes_are_one_line(arguments, message):
     assert printed == ""
     assert complaints.startswith(f"error: {message}")
     assert len(complaints.splitlines()) == 1
+
+
+def test_pipelines_take_turns_on_the_same_pictures(results):
+    tables = results["data"][1]["tables"]
+    names = [row["name"] for row in tables["peers"]]
+    assert len(names) == 7 and names[-1].startswith("official")
+    assert all(row["median"] > 0 and row["mean"] > 0 for row in tables["peers"])
+    assert tables["peers"][-1]["ratio"] == 1
+    assert sum(row["share"] for row in tables["stages"]) == pytest.approx(1)
+    assert len(tables["evaluation"]) == 2
 
 
 def test_pixels_take_a_quarter_as_uint8(results):

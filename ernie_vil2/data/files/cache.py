@@ -161,19 +161,20 @@ class Cache:
     def _reserved(self, path: Path, remote: Remote, patient: bool) -> BinaryIO | None:
         """A draft that is locked and has room; None after waiting, or if another has fetched it."""
         with self._room.locked():
-            if (self._files / path.name).exists():
-                return None
             draft = open(path, "ab")  # noqa: SIM115
-            busy = not lock(draft)
-            if not busy:
-                self.check(remote)
-                if self._room.make(remote.size, path, patient):
-                    return draft
+            busy, full = not lock(draft), False
+            # what was opened may have become the file, or been given up, before it was locked
+            if not busy and _is_at(path, draft):
+                full = not (self._files / path.name).exists()
+                if full:
+                    self.check(remote)
+                    if self._room.make(remote.size, path, patient):
+                        return draft
                 path.unlink()
         with draft:
             if patient and busy:
                 fcntl.flock(draft, fcntl.LOCK_SH)
-            elif patient:  # the room is for others that are on their way
+            elif patient and full:  # the room is for others that are on their way
                 time.sleep(_LOOK)
         return None
 
@@ -187,6 +188,14 @@ def _name(remote: Remote) -> str:
 
 def _open(path: Path) -> BinaryIO:
     return open(path, "rb", buffering=0)
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether this path names an open file."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ records:
 - `reader.evaluation()`, where there is such a method, is the same set as an evaluation reads it, in
   which a record may be an image without captions, or a text without an image. A reader without it
   is used as it is.
+- `reader.find(source)`, where there is such a method, is the number of the record with that source,
+  or None: `prepare_data.py replay` need then not read all of the set.
 
 A class may derive from `Reader` (`reader.py`), which has `evaluation`, and places from the end.
 What a user can do wrong, such as a missing file, is a `UserError` of one line.
@@ -42,6 +44,7 @@ from ernie_vil2.data.formats.mixture import MixtureReader, mixture_reader
 from ernie_vil2.data.formats.parquet import ParquetReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shards import ShardsReader
+from ernie_vil2.data.formats.tagged import TagsFile, tagged
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -66,13 +69,18 @@ FORMATS: dict[str, Callable[..., Reader]] = {
 }
 
 
-def build_reader(name: str, **options: Any) -> Reader:
+def build_reader(name: str, tags_file: Any = None, **options: Any) -> Reader:
     """The reader of the format `name`, a key of FORMATS or the dotted path of the user's own.
+
+    Args:
+        tags_file: of `TagsFile`: the records get its tags in place of their own.
 
     Raises:
         UserError: an unknown name or option, a missing file, an empty set; of a user's own, also
             what cannot be imported or is no sequence of records.
     """
+    if tags_file is not None:
+        return tagged(build_reader(name, **options), TagsFile(tags_file))
     if name in FORMATS:
         _check_options(name, FORMATS[name], options)
         return FORMATS[name](**options)
@@ -167,6 +175,11 @@ class _OwnReader(Reader):
                 "expected a Record"
             )
         return record
+
+    def find(self, source: str) -> int | None:
+        find = getattr(self._records, "find", None)
+        number = find(source) if callable(find) else None
+        return number if isinstance(number, int) else None
 
     def evaluation(self) -> Reader:
         evaluation = getattr(self._records, "evaluation", None)

@@ -100,8 +100,19 @@ class MixtureReader(Reader):
             start = int(self.ends[source]) - len(reader)
             reader.prefetch(positions[sources == source] - start)
 
+    def find(self, source: str) -> int | None:
+        for reader, end in zip(self._readers, self.ends.tolist()):
+            number = reader.find(source)
+            if number is not None:
+                return int(end - len(reader) + number)
+        return None
+
     def evaluation(self) -> Reader:
-        readers = {name: r.evaluation() for name, r in zip(self.names, self._readers)}
+        return self.each(lambda name, reader: reader.evaluation())
+
+    def each(self, change: Callable[[str, Reader], Reader]) -> MixtureReader:
+        """The same mixture with `change(name, reader)` in place of each source's reader."""
+        readers = {name: change(name, r) for name, r in zip(self.names, self._readers)}
         return MixtureReader(readers, self._weights, self.views, self._on_end)
 
     def _get(self, position: int) -> Record:

@@ -128,6 +128,22 @@ class ShardsReader(Reader):
             reason = getattr(error, "strerror", None) or error
             raise BadRecord(name, f"cannot be read: {reason}") from error
 
+    def find(self, source: str) -> int | None:
+        """As of any reader; the names in one shard's tar are read."""
+        ends = self._index.ends.tolist()
+        for name, start, end in zip(self._files.names, [0, *ends], ends):
+            if source == name:  # which could not be read as a whole
+                return start if start < end else None
+            if source.startswith(f"{name}:"):
+                return next((n for n in range(start, end) if self._source(n) == source), None)
+        return None
+
+    def _source(self, position: int) -> str:
+        try:
+            return self._find(position, at_once=False).source
+        except BadRecord as error:
+            return error.source
+
     def _get(self, position: int) -> Record:
         found = self._find(position, at_once=True)
         row, captions, tags = self._says(found)

@@ -16,6 +16,7 @@ from ernie_vil2.data.formats.pictures import TextRows
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
+from ernie_vil2.data.formats.tagged import tags_row
 from ernie_vil2.data.formats.tsv import TsvReader
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -28,10 +29,10 @@ _TRIED = 1000  # rows, after which a file without a single record counts as havi
 def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
-    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder or Chinese-CLIP's
-    texts; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.parquet` and `.arrow`,
-    their columns of captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`, plain text
-    in UTF-8. Rows that are no records are left out and counted in a warning.
+    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder, Chinese-CLIP's
+    texts, or tags; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.parquet` and
+    `.arrow`, their columns of captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`,
+    plain text in UTF-8. Rows that are no records are left out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -90,10 +91,12 @@ def _jsonl(path: str) -> TextRows:
         if "image" in keys:
             reader = FolderReader(os.path.dirname(path) or ".", path)
             return len(reader), reader.texts
+        if "tags" in keys:
+            return len(spans), lambda row: tags_row(spans, row)[1]
         break
     raise UserError(
-        f'{path} holds neither rows with "image" and "captions" nor Chinese-CLIP\'s with "text" '
-        'and "image_ids": plain text goes into a .txt file'
+        f'{path} holds neither rows with "image" and "captions", nor Chinese-CLIP\'s with "text" '
+        'and "image_ids", nor tags: plain text goes into a .txt file'
     )
 
 

@@ -1,4 +1,4 @@
-"""A map over pieces of a data set that goes on where it was interrupted.
+r"""A map over pieces of a data set that goes on where it was interrupted.
 
 A piece is a range of numbers, of records as a rule; `work(piece, folder)` does it by writing files
 to an empty folder. That folder appears whole, under a name of its own, or not at all, so what is
@@ -12,9 +12,10 @@ no clock, no chance, nothing that another piece has done. A further command need
             self.source = source
 
         def __call__(self, piece, folder):
-            reader = self.source.reader
-            lines = [f"{reader[number].id}\n" for number in piece]  # and what of BadRecord?
-            (folder / "ids.txt").write_text("".join(lines), encoding="utf-8")
+            with text_file(folder / "ids.txt") as file:
+                for number, record in self.source.records(piece):
+                    if isinstance(record, Record):  # else a BadRecord
+                        file.write(f"{record.id}\n")
 
     with opened(out, source, {"command": "ids"}, outputs=["ids.txt"], restart=False) as job:
         if not job.done:

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,9 +49,12 @@ class Job:
         self._clear()
 
     def _clear(self) -> None:
+        """Remove all pieces; none is ever there by halves, whatever stops this."""
         for folder in (self.out / ".work").iterdir():
             if folder.is_dir():
-                shutil.rmtree(folder)
+                aside = folder.with_name(f".aside-{secrets.token_hex(8)}")
+                os.rename(folder, aside)
+                shutil.rmtree(aside, ignore_errors=True)  # a killed job's process may write there
 
     def _write(self, done: bool) -> None:
         content = {"what": self.what, "outputs": self.outputs, "done": done}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ernie_vil2.data.formats import rows
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.jobs.check import problem
 from ernie_vil2.data.jobs.engine import pieces
@@ -17,8 +18,6 @@ from ernie_vil2.data.jobs.picture import read_header
 from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError
-
-_ROW = re.compile(r"(\d+)\Z")  # the end of "file:row"
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,10 @@ def find(source: Source, lines: Sequence[Line]) -> list[int | None]:
 def _guesses(source: Source, line: Line) -> Iterator[int]:
     if line.number is not None:
         yield line.number
-    known = getattr(source.reader, "find", None)
-    number = known(line.source) if callable(known) else None
-    if isinstance(number, int):
-        yield number
-    row = _ROW.search(line.source)
-    if row and len(row[1]) < 16:
-        yield int(row[1]) - 1
+    known = source.reader.find(line.source)
+    if known is not None:
+        yield known
+    yield rows.place(line.source)[1]
 
 
 def _told(record: Record) -> str:
