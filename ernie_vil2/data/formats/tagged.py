@@ -11,7 +11,8 @@ import numpy as np
 
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows, spans
-from ernie_vil2.data.formats.index import Arrays, Write, cached
+from ernie_vil2.data.formats.index import Arrays, cached
+from ernie_vil2.data.formats.mapped import Write
 from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.keys import key
