@@ -31,6 +31,7 @@ TRAIN = [
     "paddleclas>=2.6.0,<2.7",
     "jinja2>=3.1",
     "safetensors>=0.4",
+    "simplejpeg>=1.7",
     "tqdm",
     "visualdl>=2.5",
     # what PaddleNLP 2.8 imports, where its newest releases break it
@@ -105,6 +106,8 @@ setup(
         "serving": [*CPU, *HTTP],
         "serving-gpu": [*GPU, *HTTP],
         "serve": HTTP,  # the HTTP server beside one of the above
+        "data": ["fsspec", "s3fs", "pyarrow<19", "lmdb>=1.4"],
+        "ray": ["ray>=2.30"],
         "onnx": ["onnx", "onnxruntime", "paddle2onnx>=1.3,<2"],
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Make the demo set (emoji) or a vocabulary from your own texts (vocab)."""
+"""Make the demo set or a vocabulary; write, measure and check whole data sets."""
 
 import sys
 from pathlib import Path

@@ -238,6 +238,7 @@ SCHEMA = section(
         dp_degree=nullable(integer(DEGREE, None)),
         sharding_degree=nullable(integer(DEGREE, None)),
         gradient_merge=integer(POSITIVE, 1),
+        as_two=boolean(False),
         hang_timeout=nullable(number(SECONDS, 1800.0)),
     ),
     Faults=section(

@@ -37,6 +37,8 @@ def check_together(tree: dict[str, Any], where: str) -> None:
         raise wrong(where, "Tokenizer.max_len", tree["Tokenizer"]["max_len"], expected)
 
     _check_stage_3(tree, where)
+    if tree["Distributed"]["as_two"]:
+        _check_as_two(tree, where)
 
     best, ks = tree["Metric"]["best"], tree["Metric"]["ks"]
     recalls = [*(f"R@{k}" for k in ks), "mean_recall"]
@@ -58,6 +60,18 @@ def _check_stage_3(tree: dict[str, Any], where: str) -> None:
             f"stay on every process until the backward; set AMP.level to O2, or also "
             f"{' and '.join(f'Arch.{t}.recompute' for t in kept)} to true"
         )
+
+
+def _check_as_two(tree: dict[str, Any], where: str) -> None:
+    """Both add up in another order on two processes than one process can."""
+    for section, key in (("Distributed", "sharding"), ("Loss", "ring")):
+        value = tree[section][key]
+        if value:
+            raise UserError(
+                f"{where}: Distributed.as_two is true and {section}.{key} {show(value)}: it "
+                "is only for processes that hold all of the model and gather all embeddings; "
+                "set one of the two back"
+            )
 
 
 def _check_pairs(pairs: list[dict[str, Any]], views: dict[str, Any], where: str) -> None:

@@ -6,8 +6,7 @@ levels of 255 of it.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from ernie_vil2.data.arrays import Pixels
 from ernie_vil2.data.draws import Step
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as OpenCV's and Pillow's greyscale
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as OpenCV's and Pillow's greyscale
 _GAINS = 1 / 16, 2  # of those beyond, a limit that is rounded to a pixel's level shows, or is none
 
 
@@ -52,10 +51,13 @@ class _Colours:
 
     def saturation(self, factor: float) -> None:
         self._limit()
-        matrix = np.empty((3, 4))
-        matrix[:, :3] = self.gain * (factor * np.eye(3) + (1 - factor) * _LUMA)  # [3, 3]
-        matrix[:, 3] = self.offset  # as it is, since a row of the other factor adds up to 1
-        self._become(cv2.transform(self.pixels, matrix))
+        own, red, green, blue = self.gain * factor, *(self.gain * (1 - factor) * w for w in _LUMA)
+        matrix = [  # the offset, equal in all channels, stays as it is: their weights add up to 1
+            [own + red, green, blue, self.offset],
+            [red, own + green, blue, self.offset],
+            [red, green, own + blue, self.offset],
+        ]
+        self._become(cv2.transform(self.pixels, np.array(matrix)))
 
     def hue(self, shift: float) -> None:
         hsv = cv2.cvtColor(self.result(), cv2.COLOR_RGB2HSV_FULL)
@@ -63,12 +65,20 @@ class _Colours:
         row[::3] = round(shift * 256) % 256
         lines = hsv.reshape(len(hsv), -1)
         lines += row  # hue is in 0..255, so uint8 wraps as it should
-        with _without_ipp():
+        # Intel's library takes twice the time of OpenCV's own for the way back.
+        used = cv2.ipp.useIPP()
+        cv2.ipp.setUseIPP(False)
+        try:
             self._become(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+        finally:
+            cv2.ipp.setUseIPP(used)
 
     def result(self) -> Pixels:
-        if self.gain != 1 or self.offset != 0:  # a diagonal matrix takes cv2.transform longer
+        # a diagonal matrix takes cv2.transform longer than either
+        if self.offset < 0:
             self._become(cv2.addWeighted(self.pixels, self.gain, self.pixels, 0.0, self.offset))
+        elif self.gain != 1 or self.offset:
+            self._become(cv2.convertScaleAbs(self.pixels, alpha=self.gain, beta=self.offset))
         return self.pixels
 
     def _become(self, pixels: Pixels) -> None:
@@ -92,14 +102,3 @@ class _Colours:
 def _mean_luma(image: Pixels) -> float:
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return float(cv2.norm(luma, cv2.NORM_L1)) / luma.size  # a sum, in a tenth of cv2.mean's time
-
-
-@contextlib.contextmanager
-def _without_ipp() -> Iterator[None]:
-    """Without Intel's library, whose way back from HSV takes twice the time of OpenCV's own."""
-    used = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)
-    try:
-        yield
-    finally:
-        cv2.ipp.setUseIPP(used)

@@ -68,9 +68,10 @@ def random_resized_part(
 
 def random_jitter(jitter: Mapping[str, float], rng: np.random.Generator) -> tuple[Step, ...]:
     """Steps of torchvision's ColorJitter in random order; strengths by name, as in `Transform`."""
-    steps = [
-        (name, rng.uniform(max(0.0, 1 - jitter[name]), 1 + jitter[name]))
-        for name in ("brightness", "contrast", "saturation")
-    ]
-    steps.append(("hue", rng.uniform(-jitter["hue"], jitter["hue"])))
+    steps = []
+    for name, share in zip(("brightness", "contrast", "saturation", "hue"), rng.random(4).tolist()):
+        low, high = -jitter[name], jitter[name]
+        if name != "hue":
+            low, high = max(0.0, 1 + low), 1 + high
+        steps.append((name, low + (high - low) * share))
     return tuple(steps[i] for i in rng.permutation(len(steps)))

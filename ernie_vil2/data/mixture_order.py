@@ -160,6 +160,10 @@ class MixtureOrder:
             result[mine] = self._offsets[source] + self._orders[source](counts[mine])
         return result
 
+    def __str__(self) -> str:
+        shares = (f"{name} {self.shares.share(k):.2%}" for k, name in enumerate(self.names))
+        return ", ".join(shares)
+
     def epochs(self, position: int) -> dict[str, float]:
         """Source -> how often it was read before `position`."""
         counts = self.shares.counts(position)

@@ -31,6 +31,7 @@ class GlobalBatches(Sequence[list[tuple[int, int, int]]]):
         last_batch: the one after the last.
         micro_batch_size: records of a micro-batch; at a batch's end a smaller one takes the rest.
             None, or not below batch_size: one micro-batch a batch.
+        parts: equal parts of batch_size that are cut into micro-batches each for itself.
 
     Raises:
         UserError: an epoch has fewer records than a global batch.
@@ -45,12 +46,19 @@ class GlobalBatches(Sequence[list[tuple[int, int, int]]]):
         first_batch: int,
         last_batch: int,
         micro_batch_size: int | None = None,
+        parts: int = 1,
     ):
         self.order, self.batch_size = order, batch_size
         self.global_batch = batch_size * world_size
         self.offset = batch_size * rank
         self.first_batch, self.last_batch = first_batch, max(first_batch, last_batch)
-        self.micro_batch_size = min(micro_batch_size or batch_size, batch_size)
+        self.part = batch_size // parts
+        self.micro_batch_size = min(micro_batch_size or self.part, self.part)
+        self._micro = [
+            (first, min(first + self.micro_batch_size, start + self.part))
+            for start in range(0, batch_size, self.part)
+            for first in range(start, start + self.part, self.micro_batch_size)
+        ]  # rows of each micro-batch
         if order.size < self.global_batch:
             raise UserError(
                 f"the training set has {order.size} records, a global batch {self.global_batch} "
@@ -64,7 +72,7 @@ class GlobalBatches(Sequence[list[tuple[int, int, int]]]):
     @property
     def micro_offsets(self) -> list[int]:
         """Where each of this rank's micro-batches begins in the global batch."""
-        return [self.offset + row for row in range(0, self.batch_size, self.micro_batch_size)]
+        return [self.offset + first for first, _ in self._micro]
 
     def indices(self, batch: int, first: int = 0, last: int | None = None) -> Numbers:
         """The records of this rank's rows first to last - 1 of `batch`; int64 [B] for all rows."""
@@ -72,17 +80,16 @@ class GlobalBatches(Sequence[list[tuple[int, int, int]]]):
         return self.order(batch * self.global_batch + self.offset + rows)
 
     def __len__(self) -> int:
-        return (self.last_batch - self.first_batch) * len(self.micro_offsets)
+        return (self.last_batch - self.first_batch) * len(self._micro)
 
     def __getitem__(  # type: ignore[override]  # no slices
         self, number: int
     ) -> list[tuple[int, int, int]]:
         if not 0 <= number < len(self):
             raise IndexError(number)
-        batch, micro = divmod(number, len(self.micro_offsets))
+        batch, micro = divmod(number, len(self._micro))
         batch += self.first_batch
-        first = micro * self.micro_batch_size
-        last = min(first + self.micro_batch_size, self.batch_size)
+        first, last = self._micro[micro]
         return [
             (batch, self.offset + row, int(index))
             for row, index in zip(range(first, last), self.indices(batch, first, last))

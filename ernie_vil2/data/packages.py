@@ -18,7 +18,8 @@ def needed(module: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({error})"
+        missing = isinstance(error, ModuleNotFoundError)
+        reason = "" if missing else f" ({' '.join(str(error).split())})"
         raise UserError(
             f'{what} needs the package {package}{reason}: pip install "ernie_vil2[data]"'
         ) from error

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+_LONGEST = 600  # characters of a reason
+
 
 @dataclass(frozen=True)
 class Record:
@@ -20,7 +22,7 @@ class Record:
     # captions of one row are one text, whatever images they stand with. (): each is its own text
     text_ids: tuple[tuple[int, int | str | None], ...] = ()
     # what else the record says, by key, for sources that draw among several: one text, or several
-    texts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict, hash=False)
     data_set: str = ""  # the name of the mixture's source that it is from
 
     def texts_of(self, key: str) -> tuple[str, ...]:
@@ -42,12 +44,15 @@ class BadRecord(ValueError):
 
     Attributes:
         source: "file:row", rows counted from 1.
-        reason: what is wrong with it, in one line.
+        reason: what is wrong with it, in one line, cut where it is very long.
     """
 
     def __init__(self, source: str, reason: str):
         super().__init__(source, reason)
-        self.source, self.reason = source, " ".join(str(reason).split())
+        reason = " ".join(str(reason).split())
+        if len(reason) > _LONGEST:  # it names a path of a megabyte, say
+            reason = f"{reason[: _LONGEST - 100]} ... {reason[-100:]}"
+        self.source, self.reason = source, reason
 
     def __str__(self) -> str:
         return f"{' '.join(self.source.split())}: {self.reason}"

@@ -88,18 +88,18 @@ class TrainTransform:
         else:
             encoded = EncodedImage(image)
             height, width = encoded.shape
-        drawn = [self._draw(height, width, rng) for _ in range(count)]
+        drawn = [self.draw(height, width, rng) for _ in range(count)]
         shrink = 1
         if not isinstance(image, np.ndarray):
             image = encoded.decode(self._most_shrink(height, width, drawn))
             shrink = encoded.shrink
         if shrink > 1:
-            cuts = [self._warp(image, view, height / shrink, width / shrink) for view in drawn]
+            cuts = [self.warp(image, view, height / shrink, width / shrink) for view in drawn]
         else:
             if self.crop_scale is None:
                 image = resize(image, *size_by_short(height, width, self.size))
-            cuts = [self._cut(image, view) for view in drawn]
-        return [self._finish(cut, view) for cut, view in zip(cuts, drawn)]
+            cuts = [self.cut(image, view) for view in drawn]
+        return [planes(self.colour(cut, view)) for cut, view in zip(cuts, drawn)]
 
     def _most_shrink(self, height: int, width: int, drawn: Sequence[View]) -> float:
         """How many pixels of the image there are at least to one of its views."""
@@ -109,7 +109,7 @@ class TrainTransform:
             return min(height, width) / self.size
         return min(min(view.part.height, view.part.width) for view in drawn) / self.size
 
-    def _draw(self, height: int, width: int, rng: np.random.Generator) -> View:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> View:
         """What is drawn for a view of an image of this size, which may be resized before."""
         if self.crop_scale is None:
             height, width = size_by_short(height, width, self.size)
@@ -125,7 +125,7 @@ class TrainTransform:
             sigma=rng.uniform(*self.blur_sigma) if rng.random() < self.blur_prob else None,
         )
 
-    def _cut(self, image: Pixels, view: View) -> Pixels:
+    def cut(self, image: Pixels, view: View) -> Pixels:
         """The part, uint8 [size, size, 3], with lines that follow one another in memory."""
         top, left, height, width = view.part
         image = image[top : top + height, left : left + width]
@@ -134,8 +134,8 @@ class TrainTransform:
         # OpenCV takes up to twice the time for what is in pieces
         return cv2.flip(image, 1) if view.flip else np.ascontiguousarray(image)
 
-    def _warp(self, image: Pixels, view: View, height: float, width: float) -> Pixels:
-        """As `_cut`, of an image that was decoded smaller: its pixels are of another grid.
+    def warp(self, image: Pixels, view: View, height: float, width: float) -> Pixels:
+        """As `cut`, of an image that was decoded smaller: its pixels are of another grid.
 
         Args:
             height, width: what the whole image takes of it; where its last pixel stands for a part
@@ -157,14 +157,14 @@ class TrainTransform:
             borderMode=cv2.BORDER_REPLICATE,
         )
 
-    def _finish(self, image: Pixels, view: View) -> Pixels:
-        """Colours and blur: uint8 [size, size, 3] -> [3, size, size]."""
+    def colour(self, image: Pixels, view: View) -> Pixels:
+        """Jitter, greyscale and blur; [size, size] where all channels are alike."""
         image = augment.jitter(image, view.jitter)
-        if view.gray:  # one plane for all three
+        if view.gray:
             image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if view.sigma is not None:
             image = cv2.GaussianBlur(image, self.blur_kernel, view.sigma)
-        return np.stack([image] * 3) if view.gray else planes(image)
+        return image
 
 
 _INTEGERS = {"size": "an integer", "blur.kernel": "an odd integer"}  # the rest are numbers

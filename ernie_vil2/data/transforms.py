@@ -79,9 +79,12 @@ def _normalise(image: Pixels, table: Floats) -> Floats:
 
 
 def planes(image: Pixels) -> Pixels:
-    """uint8 [H, W, 3] -> [3, H, W], in memory of its own."""
+    """uint8 [H, W, 3], or [H, W] for three of a kind, -> [3, H, W], in memory of its own."""
     result = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(result))
+    if image.ndim == 2:
+        result[...] = image
+    else:
+        cv2.split(image, list(result))
     return result
 
 

@@ -94,7 +94,7 @@ def decode(
         rows, columns = -(-height // shrink), -(-width // shrink)
         scaled = {"min_height": rows, "min_width": columns, "min_factor": shrink}
     try:
-        pixels: Pixels = decoder(data, **scaled)
+        pixels: Pixels = decoder(data, strict=True, **scaled)
     except Exception:  # damaged, truncated, or only odd
         return None
     return pixels

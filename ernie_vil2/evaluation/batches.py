@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_vil2 import distributed
+from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.loader import one_thread
 from ernie_vil2.data.records import BadRecord, Records
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
+
+_AHEAD = 64  # batches for which a reader is told that it will be asked
 
 
 class Row(NamedTuple):
@@ -89,6 +92,9 @@ class Rows:
         rows: list[Row] = []
         pixels: list[np.ndarray] = []
         bad: list[BadRecord] = []
+        if isinstance(self.reader, Reader):  # rows are read in their order: one tells of a batch
+            following = first + self.batch_size * np.arange(1, _AHEAD + 1)
+            self.reader.prefetch(following[following < self.last])
         for place in range(first, min(first + self.batch_size, self.last)):
             try:
                 record = self.reader[place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import nn
@@ -26,6 +26,20 @@ def _temperature_name(pair: Pair) -> str:
 
 def _bias_name(pair: Pair) -> str:
     return f"bias_{pair.a}_{pair.b}"
+
+
+class Everyone(NamedTuple):
+    """The records of all ranks where they need not be gathered.
+
+    Attributes:
+        embeds, ids, valid: as `MultiViewContrastive.forward` takes them, of N records.
+        first: which of them is row 0 of those whose loss is asked for.
+    """
+
+    embeds: Mapping[str, paddle.Tensor]
+    ids: Ids
+    valid: paddle.Tensor
+    first: int
 
 
 class MultiViewContrastive(nn.Layer):
@@ -152,6 +166,7 @@ class MultiViewContrastive(nn.Layer):
         logit_scale: paddle.Tensor | float,
         ids: Ids | None = None,
         valid: paddle.Tensor | None = None,
+        everyone: Everyone | None = None,
     ) -> dict[str, Any]:
         """Loss of this rank's rows against the rows of all ranks.
 
@@ -161,6 +176,7 @@ class MultiViewContrastive(nn.Layer):
             ids: source ("image", "text", "caption", "tags") -> int64 [B], where known; rows that
                 agree are the same image, the same drawn text. All ranks have the same sources.
             valid: bool [B]; a row that is False is neither anchor, positive nor negative.
+            everyone: the records of all ranks; None: they are gathered.
 
         Returns:
             float32 scalars: "loss", and for each pair its unweighted "<a>-<b>" and
@@ -176,7 +192,7 @@ class MultiViewContrastive(nn.Layer):
         if missing:
             raise UserError(f"the loss needs the views {missing}, got {sorted(embeds)}")
         with paddle.amp.auto_cast(enable=False):
-            rows = paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
+            rows = self._stacked(embeds)
             if valid is None:
                 valid = paddle.ones([rows.shape[0]], dtype="bool")
             records = Records(self.used_ids(ids, rows.shape[0]), valid)
@@ -184,7 +200,7 @@ class MultiViewContrastive(nn.Layer):
                 logit_scale = paddle.to_tensor(logit_scale)
             logit_scale = logit_scale.astype("float32").reshape([1])
             scales, biases = self.scales_and_biases(logit_scale)
-            losses, accuracies, of_rows = self._losses(rows, scales, biases, records)
+            losses, accuracies, of_rows = self._losses(rows, scales, biases, records, everyone)
             result: dict[str, Any] = self._named(losses, accuracies)
             if self.by_row:
                 result["by_row"] = self._named(*of_rows)
@@ -201,18 +217,29 @@ class MultiViewContrastive(nn.Layer):
             result[pair.name], result[f"{pair.name}/accuracy"] = loss, accuracy
         return result
 
+    def _stacked(self, embeds: Mapping[str, paddle.Tensor]) -> paddle.Tensor:
+        """The views that the loss looks at, float32 [B, V, D]."""
+        return paddle.stack([embeds[v].astype("float32") for v in self.views], axis=1)
+
     def _losses(
         self,
         rows: paddle.Tensor,
         scales: paddle.Tensor,
         biases: paddle.Tensor,
         records: Records,
+        everyone: Everyone | None,
     ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
         """What `plain_losses` gives, by the way that was chosen."""
         if self.ring:
             return ring_losses(rows, scales, biases, records, self.terms, self.chunk, Ring())
-        columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
-        inputs = (rows, columns, scales, biases, records.gather(), self.terms)
+        if everyone is None:
+            columns = distributed.all_gather_with_gradient(rows)  # [B, V, D] -> [WB, V, D]
+            targets = records.gather()
+        else:
+            columns = self._stacked(everyone.embeds)
+            ids = self.used_ids(everyone.ids, columns.shape[0])
+            targets = records.against(Records(ids, everyone.valid).keys(), everyone.first)
+        inputs = (rows, columns, scales, biases, targets, self.terms)
         if self.chunk is None:
             return plain_losses(*inputs)
         return chunked_losses(*inputs, self.chunk)

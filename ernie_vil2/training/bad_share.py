@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, deque
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from ernie_vil2.errors import UserError
 
 _WINDOW = 1000  # records whose share counts
 _REASONS = 3  # that the summary names
+_PARTICULAR = re.compile(  # numbers and names of files, in a reason
+    r"[^\s:,()]*[\d/][^\s:,()]*|[^\s:,()]+\.\w+"
+)
 
 
 class BadShare:
@@ -51,8 +55,8 @@ class BadShare:
             )
 
     def _summary(self) -> str:
-        """The commonest reasons, each with an example."""
-        reasons: Counter = Counter()
+        """The commonest kinds of reasons, each with an example."""
+        kinds: Counter = Counter()
         examples: dict[str, str] = {}
         try:
             with open(self.ledger, encoding="utf-8", errors="replace") as file:
@@ -62,10 +66,11 @@ class BadShare:
                         source, reason = entry["source"], entry["reason"]
                     except (ValueError, KeyError, TypeError):
                         continue  # torn by a full disk or a kill
-                    reasons[reason] += 1
-                    examples.setdefault(reason, source)
+                    kind = _PARTICULAR.sub("...", reason)
+                    kinds[kind] += 1
+                    examples.setdefault(kind, source)
         except OSError:  # the ledger could not be written
             return ""
-        common = reasons.most_common(_REASONS)
-        parts = [f"{count} x {reason} ({examples[reason]})" for reason, count in common]
+        common = kinds.most_common(_REASONS)
+        parts = [f"{count} x {kind} ({examples[kind]})" for kind, count in common]
         return f" ({', '.join(parts)})" if parts else ""

@@ -40,9 +40,9 @@ class Objective(nn.Layer):
         embeds.update(zip(self.text_views, text_embeds.chunk(len(self.text_views))))
         return embeds
 
-    def score(self, embeds, ids, valid) -> dict[str, paddle.Tensor]:
+    def score(self, embeds, ids, valid, everyone=None) -> dict[str, paddle.Tensor]:
         """Losses and accuracies of `MultiViewContrastive` for embeddings of all views."""
-        return self.loss(embeds, self.model.logit_scale, ids, valid)
+        return self.loss(embeds, self.model.logit_scale, ids, valid, everyone)
 
     def forward(self, pixel_values, input_ids, ids=None, valid=None, gradients=None):
         """`score` of the batch's embeddings or, with `gradients`, a scalar that has these.
@@ -77,7 +77,19 @@ def joined_identities(micro_batches: Sequence[Mapping]) -> tuple[dict, paddle.Te
     return ids, paddle.concat([batch["valid"] for batch in micro_batches])
 
 
-def backward(parallel, micro_batches: list, seeds: list, scale, last: bool = True) -> dict:
+@paddle.no_grad()
+def embed_all(objective: Objective, micro_batches, seeds) -> dict[str, paddle.Tensor]:
+    """View -> [B, D] of the batch that the micro-batches make, without a graph."""
+    parts = []
+    for batch, seed in zip(micro_batches, seeds):
+        paddle.seed(seed)
+        parts.append(objective.embed(batch["pixel_values"], batch["input_ids"]))
+    return {view: paddle.concat([part[view] for part in parts]) for view in parts[0]}
+
+
+def backward(
+    parallel, micro_batches: list, seeds: list, scale, last: bool = True, one_graph: bool = True
+) -> dict:
     """Add the gradients of one batch to its parameters'; returns its losses and accuracies.
 
     More than one micro-batch is accumulated as in GradCache (Gao et al. 2021, arXiv 2101.06983):
@@ -92,25 +104,22 @@ def backward(parallel, micro_batches: list, seeds: list, scale, last: bool = Tru
             needs.
         last: False keeps the gradients on this rank, for another batch to be added before the
             step.
+        one_graph: whether a single micro-batch goes through towers and loss at once, which is
+            faster, and other than accumulated ones in the last bits.
     """
     objective = parallel.objective
 
     def synced(now: bool):
         return nullcontext() if now and last else parallel.no_sync()
 
-    if len(micro_batches) == 1:
+    if len(micro_batches) == 1 and one_graph:
         paddle.seed(seeds[0])
         with synced(True):
             losses = parallel(**micro_batches[0])
             scale(losses["loss"]).backward()
         return losses
 
-    parts = []
-    with paddle.no_grad():
-        for batch, seed in zip(micro_batches, seeds):
-            paddle.seed(seed)
-            parts.append(objective.embed(batch["pixel_values"], batch["input_ids"]))
-    embeds = {view: paddle.concat([part[view] for part in parts]) for view in parts[0]}
+    embeds = embed_all(objective, micro_batches, seeds)
     for leaf in embeds.values():
         leaf.stop_gradient = False
     ids, valid = joined_identities(micro_batches)

@@ -24,7 +24,7 @@ _HARMLESS = (
     "Distributed.hang_timeout", "Metric.bootstrap", "Metric.block",
 )  # fmt: skip
 # The place in a source is a function of the position in the mixture and of its share alone.
-_AS_IF = "each source goes on where it would be had it been so from step 1"
+_AS_IF = "other data from here on, each source where it would be had it been so from step 1"
 # What follows, by the beginning of the key; the first that fits.
 _FOLLOWS = {
     "Global.epochs": "the schedule ends elsewhere",

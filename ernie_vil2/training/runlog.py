@@ -101,6 +101,10 @@ def versions() -> dict:
         "paddlenlp",
         "paddleclas",
         "numpy",
+        "opencv-python",
+        "opencv-python-headless",
+        "pillow",
+        "simplejpeg",  # if it is here, it decodes the JPEGs
     ):
         try:
             found[name] = importlib.metadata.version(name)

@@ -17,6 +17,7 @@ from ernie_vil2.checkpoints.writer import CheckpointWriter
 from ernie_vil2.config.load import Config
 from ernie_vil2.distributed.parallel import build_parallel
 from ernie_vil2.models.precision import auto_cast
+from ernie_vil2.training.as_two import Halves, backward_as_two
 from ernie_vil2.training.build import (
     batch_norms,
     build_amp,
@@ -75,6 +76,9 @@ class Step:
             sharding_engine(config),
         )
         self.optimizer = build_optimizer(config, objective, self.parallel.owned, self.scheduler)
+        self._as_two = config.Distributed.as_two
+        alone = distributed.world_size() == 1
+        self._halves = Halves(self.parallel.masters) if self._as_two and alone else None
         self.ema = build_ema(config, self.parallel.owned)
 
     # -- a step ------------------------------------------------------------------------------------
@@ -96,15 +100,12 @@ class Step:
         parts = []
         with auto_cast(self.amp):
             for number, (micro_batches, own_seeds) in enumerate(zip(batches, seeds), start=1):
-                parts.append(
-                    backward(
-                        self.parallel,
-                        [{k: v for k, v in b.items() if k != "index"} for b in micro_batches],
-                        own_seeds,
-                        lambda loss: self.scaler.scale(loss / len(batches)),
-                        last=number == len(batches),
-                    )
-                )
+                micro_batches = [
+                    {k: v for k, v in b.items() if k != "index"} for b in micro_batches
+                ]
+                parts.append(self._backward(micro_batches, own_seeds, number, len(batches)))
+        if self._halves:
+            self._halves.join()
         self.parallel.reduce_gradients()
         self.parallel.unscale(self.scaler, self.optimizer)
         by_row = [part.pop("by_row") for part in parts if "by_row" in part]
@@ -112,6 +113,17 @@ class Step:
         if by_row:
             means["by_row"] = {n: paddle.concat([rows[n] for rows in by_row]) for n in by_row[0]}
         return means
+
+    def _backward(self, micro_batches: list, seeds: list, number: int, count: int) -> dict:
+        """Add the gradients of the batch of this number, of `count` in a step."""
+
+        def scale(loss):
+            return self.scaler.scale(loss / count)
+
+        if self._halves:
+            return backward_as_two(self.parallel, self._halves, micro_batches, seeds, scale)
+        last = number == count
+        return backward(self.parallel, micro_batches, seeds, scale, last, not self._as_two)
 
     def clip(self) -> paddle.Tensor:
         """Clip the gradients as the configuration says; returns their norm before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from ernie_vil2.data.train_transform import TrainTransform
 from ernie_vil2.data.views import ViewMaker
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.training.plan import Plan
+
+log = logging.getLogger("ernie_vil2")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ class Stream:
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
         read_stores(config.DataLoader.store)
         reader = build_reader(**loader.dataset)
-        own = reader.views if isinstance(reader, MixtureReader) else None
+        own = None
+        if isinstance(reader, MixtureReader):
+            own = reader.views
+            log.info("of any records read: %s", reader.order(config.Global.seed, loader.shuffle))
         views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer, own=own)
         return cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
@@ -101,6 +107,7 @@ class Stream:
             first,
             last,
             self.plan.micro,
+            self.plan.parts,
         )
 
     def source_epochs(self, batch: int) -> dict[str, float]:

@@ -33,6 +33,11 @@ from tests.support.configs import BASE, error_of
             ["Distributed.sharding=3", "AMP.level=O1", "Arch.Image.recompute=true"],
             ["to O2, or also Arch.Text.recompute to true"],
         ),
+        (["Distributed.as_two=true", "Loss.ring=true"], ["as_two is true and Loss.ring true"]),
+        (
+            ["Distributed.as_two=true", "Distributed.sharding=1"],
+            ["as_two is true and Distributed.sharding 1", "set one of the two back"],
+        ),
     ],
 )
 def test_keys_that_contradict_one_another(overrides, parts):

@@ -87,3 +87,18 @@ def test_nothing_left_to_read():
 def test_set_smaller_than_a_batch():
     with pytest.raises(UserError, match="3 records, a global batch 4"):
         ranks(2, size=3)
+
+
+@pytest.mark.parametrize("micro", [None, 3, 4, 50])
+def test_parts_have_the_micro_batches_that_ranks_have(micro):
+    """Those of a step follow one another, rank after rank."""
+    (one,), two = (
+        ranks(world, global_batch=12, last_batch=4, micro_batch_size=micro, parts=parts)
+        for world, parts in ((1, 2), (2, 1))
+    )
+    each = len(two[0].micro_offsets)
+    assert one.micro_offsets == two[0].micro_offsets + two[1].micro_offsets
+    for batch in range(4):
+        rows = range(batch * each, (batch + 1) * each)
+        expected = [rank[number] for rank in two for number in rows]
+        assert [one[number] for number in range(2 * rows.start, 2 * rows.stop)] == expected

@@ -119,6 +119,44 @@ def test_every_cut_and_every_damage_has_pillows_answer(photo, noise, by_pillow):
         assert outcome(decode_image, odd) == outcome(by_pillow, odd)
 
 
+SEGMENTS = {  # in front of a good file: what Pillow looks into, refuses, or cannot know
+    "short JFIF": (0xE0, b"JFIF\0"),
+    "no JFIF": (0xE0, b"AVI1" + bytes(12)),
+    "Adobe": (0xEE, b"Adobe\0\x64\0\0\0\0\0"),
+    "short Adobe": (0xEE, b"Adobe"),
+    "colours": (0xE2, b"ICC_PROFILE\0\x01\x01" + bytes(8)),
+    "short colours": (0xE2, b"ICC_PROFILE\0"),
+    "other images": (0xE2, b"MPF\0" + bytes(12)),
+    "no EXIF": (0xE1, b"Exif\0\0"),
+    "Photoshop": (0xED, b"Photoshop 3.0\0" + b"8BIM" * 3),
+    "comment": (0xFE, b"a comment"),
+    "restarts": (0xDD, b"\0\0"),
+    "short restarts": (0xDD, b"\0"),
+    "short table": (0xDB, b"\0" + bytes(10)),
+    "another frame": (0xC0, b"\x08\0\x20\0\x20\x01\x01\x11\0"),
+    "12 bits": (0xC1, b"\x0c\0\x20\0\x20\x01\x01\x11\0"),
+    "a scan": (0xDA, b"\x01\x01\0\0\x3f\0"),
+    "lines": (0xDC, b"\0\x20"),
+    "unknown": (0xC8, b"\0"),
+}
+
+
+@pytest.mark.parametrize("marker_and_content", SEGMENTS.values(), ids=SEGMENTS)
+def test_every_segment_has_pillows_answer(photo, by_pillow, marker_and_content):
+    marker, content = marker_and_content
+    data = encoded(Image.fromarray(photo), "JPEG")
+    segment = bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+    for odd in (data[:2] + segment + data[2:], data[:20] + segment + data[20:]):
+        assert outcome(decode_image, odd) == outcome(by_pillow, odd)
+
+
+def test_the_header_of_a_plain_file_needs_no_pillow(photo, monkeypatch):
+    data = encoded(Image.fromarray(photo), "JPEG")
+    expected = decode_image(data)
+    monkeypatch.setattr(Image, "open", None)
+    np.testing.assert_array_equal(decode_image(data), expected)
+
+
 def test_what_may_take_long_is_left_to_pillow_which_can_be_stopped(noise, asked):
     data = encoded(Image.fromarray(np.tile(noise, (12, 12, 1))), "JPEG", progressive=True)
     with pytest.raises(ImageError, match=r"not decoded within 0\.001 s"):

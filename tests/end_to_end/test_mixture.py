@@ -61,6 +61,7 @@ def test_each_source_has_losses_and_epochs_of_its_own(one):
     assert metrics(one, "train/web/epoch")[STEPS] == pytest.approx(12 * STEPS / 64)
     assert metrics(one, "train/own/epoch")[STEPS] == pytest.approx(4 * STEPS / 16)
     assert metrics(one, "train/epoch")[STEPS] == pytest.approx(16 * STEPS / 80)
+    assert "of any records read: own 25.00%, web 75.00%" in (one / "train.log").read_text()
 
 
 def test_two_processes_go_on_as_one_would(folder, config, one):

@@ -7,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 
+from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.data.transforms import ImageError
 from ernie_vil2.errors import UserError
@@ -56,6 +57,26 @@ def test_nothing_is_lost(count, batch_size, bad, workers):
     assert seen == [row for row in range(count) if row not in bad]
     assert found == [f"set:{row + 1}" for row in bad]
     assert not multiprocessing.active_children()
+
+
+def test_a_reader_is_told_ahead(monkeypatch):
+    told, asked = [], []
+
+    class Told(Reader):
+        def __len__(self):
+            return 10
+
+        def _get(self, position):
+            asked.append((position, len(told)))
+            return Record(str(position), b"1", ("text",), (), "set")
+
+        def prefetch(self, positions):
+            told.append(list(positions))
+
+    monkeypatch.setattr("ernie_vil2.evaluation.batches._AHEAD", 2)
+    assert len(list(Rows(Told(), transform, 3))) == 4
+    assert told == [[3, 6], [6, 9], [9], []]
+    assert asked == [(row, row // 3 + 1) for row in range(10)]  # after it was told
 
 
 def test_a_killed_worker_costs_nothing(logged):

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from pathlib import Path
@@ -96,10 +97,10 @@ class Ended:
 
 
 class Runs:
-    """Runs tools/train.py again and again; logs and notes go to `folder`."""
+    """Runs tools/train.py again and again, with `environment`; logs and notes go to `folder`."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.count = folder, 0
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None):
+        self.folder, self.count, self.environment = folder, 0, environment or {}
         self.context = multiprocessing.get_context("forkserver")
         # the first prepares for paddle
         self.context.set_forkserver_preload(["tests.conftest", __name__])
@@ -121,8 +122,10 @@ class Runs:
         folder.mkdir(parents=True)
         argv = [*map(str, argv), "-o", f"Global.output_dir={output}"]
         ranks = [
-            self.context.Process(target=_run, args=(argv, rank, environment, kill, folder))
-            for rank, environment in enumerate(_environments(processes))
+            self.context.Process(
+                target=_run, args=(argv, rank, {**self.environment, **own}, kill, folder)
+            )
+            for rank, own in enumerate(_environments(processes))
         ]
         try:
             for process in ranks:

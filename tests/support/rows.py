@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.records import BadRecord
 
 
@@ -32,3 +33,9 @@ def bad(reader, position: int) -> BadRecord:
         reader[position]
     assert "\n" not in str(caught.value) and caught.value.source in str(caught.value)
     return caught.value
+
+
+def mixture(sources, **more):
+    """Its reader; `more`: source -> further options."""
+    sources = {name: {**options, **more.get(name, {})} for name, options in sources.items()}
+    return build_reader("mixture", sources=sources)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ernie_vil2.data.files import systems
+
 SCRIPT = Path(__file__).parent / "scripts" / "s3_server.py"
 
 
@@ -69,6 +71,7 @@ def s3_server(folder: Path) -> Iterator[S3]:
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
         environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        environment.setattr(systems, "_systems", {})  # those of another server
         server = S3(folder)
         environment.setenv("AWS_ENDPOINT_URL", server.endpoint)
         try:

@@ -10,7 +10,10 @@ import pytest
 
 from tests.support.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 EXACT, WRONG = 1e-5, 1e-3
+COMMANDS = ["loss", "scale", "inference", "data", "step", "records"]
 
 
 def bench(*arguments):
@@ -22,10 +25,7 @@ def bench(*arguments):
 def results(tmp_path_factory):
     """command -> (what it printed, what it wrote), both run at once."""
     folder = tmp_path_factory.mktemp("bench")
-    runs = {
-        name: bench(name, "--quick", "--json", folder / f"{name}.json")
-        for name in ("loss", "scale", "inference", "data", "step")
-    }
+    runs = {name: bench(name, "--quick", "--json", folder / f"{name}.json") for name in COMMANDS}
     found = {}
     for name, run in runs.items():
         printed, complaints = run.communicate(timeout=300)
@@ -34,7 +34,7 @@ def results(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("command", ["loss", "scale", "inference", "data", "step"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_markdown_says_what_was_run_where(results, command):
     printed, written = results[command]
     first = printed.splitlines()[0]
@@ -185,6 +185,27 @@ def test_mistakes_are_one_line(arguments, message):
     assert len(complaints.splitlines()) == 1
 
 
+def test_pipelines_take_turns_on_the_same_pictures(results):
+    tables = results["data"][1]["tables"]
+    names = [row["name"] for row in tables["peers"]]
+    assert len(names) == 7 and names[-1].startswith("official")
+    assert all(row["median"] > 0 and row["mean"] > 0 for row in tables["peers"])
+    assert tables["peers"][-1]["ratio"] == 1
+    assert sum(row["share"] for row in tables["stages"]) == pytest.approx(1)
+    assert len(tables["evaluation"]) == 2
+
+
 def test_pixels_take_a_quarter_as_uint8(results):
     before, now = results["data"][1]["tables"]["pixels"]
     assert before["bytes"] == 4 * now["bytes"] == 2 * 3 * 32 * 32 * 4
+
+
+def test_a_start_and_a_workers_memory_do_not_grow_with_the_set(results):
+    """To read the whole index of the larger set takes 0.2 s."""
+    small, large = results["records"][1]["tables"]["records"]
+    assert (small["records"], large["records"]) == (10**5, 10**7)
+    assert large["index"] > 99 * small["index"]
+    for row in (small, large):
+        assert row["open"] < 0.1 and 0 < row["anonymous"] < row["resident"] < 300 << 20
+    assert abs(large["anonymous"] - small["anonymous"]) < 10 << 20
+    assert abs(large["resident"] - small["resident"]) < 10 << 20

@@ -70,6 +70,21 @@ def test_the_first_few_prove_nothing(tmp_path):
         judge.check()
 
 
+def test_reasons_that_differ_in_a_number_or_a_path_count_as_one(tmp_path):
+    ledger = tmp_path / "bad_records.jsonl"
+    reasons = [f"cannot read image {name}: No such file" for name in ("a.jpg", "b/c", "7")]
+    reasons += [f"an image of {size} bytes is cut (by {size})" for size in (3, 17)]
+    rows = [{"source": f"a.tsv:{i}", "reason": reason} for i, reason in enumerate(reasons)]
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judge = BadShare(0.5, 5, ledger)
+    judge.add(5, 5)
+    first = r"3 x cannot read image \.\.\.: No such file \(a.tsv:0\), "
+    with pytest.raises(
+        UserError, match=first + r"2 x an image of \.\.\. bytes is cut \(by \.\.\.\)"
+    ):
+        judge.check()
+
+
 def test_the_summary_counts_reasons(tmp_path):
     ledger = tmp_path / "bad_records.jsonl"
     reasons = ["no file", "too dark", "too dark"] * 3

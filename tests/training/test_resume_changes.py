@@ -45,10 +45,13 @@ def test_each_change_is_a_line(checkpoint, override, said):
 @pytest.mark.parametrize(
     "override,said",
     [
-        ("sources.own.weight=2", "sources.own.weight was 1 and is 2: each source goes on where it"),
+        (
+            "sources.own.weight=2",
+            "sources.own.weight was 1 and is 2: other data from here on, each source",
+        ),
         ("sources.new={name: tsv, path: x.tsv}", "sources.new was null and is {'name': 'tsv'"),
         ("sources.new={name: tsv, path: x.tsv}", "where it would be had it been so from step 1"),
-        ("temperature=2.0", "temperature was null and is 2.0: each source goes on where it would"),
+        ("temperature=2.0", "temperature was null and is 2.0: other data from here on"),
         ("on_end=stop", "on_end was null and is 'stop': the schedule ends elsewhere"),
     ],
 )

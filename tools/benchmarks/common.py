@@ -112,13 +112,14 @@ def extra_memory(step: Callable) -> int:
     """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew: man 5 proc
-    before = _status("VmRSS")
+    before = status("VmRSS")
     step()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
-def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+def status(key: str, process: int | str = "self") -> int:
+    """Bytes that the kernel counts under this key of a process's status: man 5 proc."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024
 
 

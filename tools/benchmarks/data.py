@@ -1,32 +1,28 @@
-"""`bench.py data`: what a pair's pixels cost, handed over as float32 and as uint8."""
+"""`bench.py data`: what a pair's pixels cost, beside other pipelines and stage by stage."""
 
 from __future__ import annotations
 
 import argparse
-import mmap
-import time
-from collections.abc import Callable
 
 from ernie_vil2 import cli
 
-ABOUT = """What the two image views of a pair cost until they lie normalised on the device: CPU time
-of a worker process and of the trainer, and bytes, by what the worker hands over."""
-QUICK = {"size": 32, "batch": 4, "repeats": 1}
-_WAYS = ("float32, normalised by the worker", "uint8, normalised on the device")
-_VIEWS = 2
+ABOUT = """What the two image views of a pair cost on one core: against other pipelines in turns,
+stage by stage, and until they lie normalised on the device, by what a worker hands over."""
+QUICK = {"size": 32, "batch": 4, "repeats": 1, "picture": [64, 48]}
+_QUALITIES = (85, 90, 95)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of this benchmark."""
     parser.add_argument("--size", type=cli.positive, default=224, help="pixels of a side (224)")
-    parser.add_argument("--batch", type=cli.positive, default=32, help="pairs (32)")
+    parser.add_argument("--batch", type=cli.positive, default=32, help="pairs handed over (32)")
     parser.add_argument(
         "--picture",
         type=cli.positive,
         nargs=2,
         default=[500, 375],
         metavar=("WIDTH", "HEIGHT"),
-        help="pixels of the JPEG that is read (500 375)",
+        help="pixels of the JPEGs that are read (500 375)",
     )
     parser.add_argument("--repeats", type=cli.positive, default=7, help="of each timing (7)")
 
@@ -36,100 +32,66 @@ def check(options) -> None:
 
 
 def run(report, options) -> None:
-    """One table: a row for each way."""
+    """Four tables: pipelines, our stages, evaluation, ways of handing over."""
+    import paddle
+    from benchmarks import data_peers, data_times
 
-    def kilobytes(value: float) -> str:
-        return f"{value / 1000:,.0f} kB"
+    from ernie_vil2.data import turbo
+    from ernie_vil2.data.loader import one_thread
 
-    def milliseconds(value: float) -> str:
-        return f"{value * 1000:.2f} ms"
-
+    paddle.set_device("cpu")
+    one_thread(0)  # as in a worker
+    data_peers.SIZE = options.size
+    pictures = data_peers.photographs(*options.picture, _QUALITIES)
+    note = _note(options, pictures, data_peers.are_photographs())
+    columns = {"name": ("", str), "median": ("median", _ms), "mean": ("mean", _ms)}
+    report.table(
+        "peers",
+        "Two views of a picture, pipeline by pipeline",
+        {**columns, "ratio": ("the official one takes, times", "{:.1f}".format)},
+        data_times.peers(options, pictures),
+        f"{note} In each they take turns at all pictures. Ours decodes by {turbo.name()}.",
+    )
+    report.table(
+        "stages",
+        "Where the time goes",
+        {**columns, "share": ("share", "{:.0%}".format)},
+        data_times.stages(options, pictures),
+        note,
+    )
+    report.table(
+        "evaluation",
+        "A picture of an evaluation: decode, resize, crop",
+        columns,
+        data_times.evaluation(options, pictures),
+    )
     report.table(
         "pixels",
         "Pixels of a pair",
         {
             "way": ("handed over", str),
-            "bytes": ("through shared memory and to the device", kilobytes),
-            "decode": ("worker: decode, augment", milliseconds),
-            "hand_over": ("worker: normalise, stack, hand over", milliseconds),
-            "take": ("trainer: copy, normalise", milliseconds),
+            "bytes": ("through shared memory and to the device", lambda x: f"{x / 1000:,.0f} kB"),
+            "decode": ("worker: decode, augment", _ms),
+            "hand_over": ("worker: normalise, stack, hand over", _ms),
+            "take": ("trainer: copy, normalise", _ms),
         },
-        _measure(options),
-        f"Two views of {options.size} px of a JPEG of {options.picture[0]} x "
-        f"{options.picture[1]} px. CPU time of one process, least of {options.repeats} alternating "
-        f"repetitions over {options.batch} pairs. The device is the CPU.",
+        data_times.handed_over(options, pictures),
+        f"{note} Least of the rounds, each over {options.batch} pairs. The device is the CPU.",
     )
 
 
-def _measure(options) -> list[dict]:
-    import numpy as np
-    import paddle
-    from benchmarks.common import ROOT
-
-    from ernie_vil2.config.load import load_config
-    from ernie_vil2.data.decode import decode_image
-    from ernie_vil2.data.loader import one_thread
-    from ernie_vil2.data.normalise import Normalise
-    from ernie_vil2.data.train_transform import TrainTransform
-
-    paddle.set_device("cpu")
-    one_thread(0)  # as in a worker
-    sizes = [f"{key}={options.size}" for key in ("Transform.size", "Arch.Image.img_size")]
-    settings = load_config(ROOT / "configs/base.yaml", sizes)
-    transform, normalise = TrainTransform(**settings.Transform), Normalise()
-    picture, rng = _picture(*options.picture), np.random.default_rng(0)
-    memory = mmap.mmap(-1, options.batch * _VIEWS * 3 * options.size**2 * 4)
-
-    def decode() -> list:
-        images = (decode_image(picture) for _ in range(options.batch))
-        return [transform(image, rng) for image in images for _ in range(_VIEWS)]
-
-    def shared(views: list) -> np.ndarray:
-        stacked = np.stack(views)
-        place = np.frombuffer(memory, stacked.dtype, stacked.size).reshape(stacked.shape)
-        place[...] = stacked
-        return place
-
-    def as_float(views: list) -> np.ndarray:
-        return shared([_normalised(view) for view in views])
-
-    rows = [{"way": way, "decode": [], "hand_over": [], "take": []} for way in _WAYS]
-    for _ in range(options.repeats):
-        for row, hand_over in zip(rows, (as_float, shared)):
-            views = _timed(decode, row["decode"])
-            pixels = _timed(lambda: hand_over(views), row["hand_over"])  # noqa: B023
-            _timed(lambda: normalise(paddle.to_tensor(pixels)), row["take"])  # noqa: B023
-            row["bytes"] = pixels.nbytes / options.batch
-    for row in rows:
-        for key in ("decode", "hand_over", "take"):
-            row[key] = min(row[key]) / options.batch
-    return rows
+def _ms(value: float) -> str:
+    return f"{value:.2f} ms"
 
 
-def _normalised(view):
-    """uint8 [3, H, W] -> float32, as a worker did it before: OpenCV's table, plane by plane."""
-    import cv2
-    import numpy as np
-
-    from ernie_vil2.data.transforms import MEAN, STD, normalisation_table
-
-    result = np.empty(view.shape, np.float32)
-    for plane, values, target in zip(view, normalisation_table(MEAN, STD), result):
-        cv2.LUT(plane, values, target)
-    return result
-
-
-def _picture(width: int, height: int) -> bytes:
-    """A JPEG with as much detail as photographs have, about 2 bits a pixel."""
-    import cv2
-    import numpy as np
-
-    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
-    return cv2.imencode(".jpg", cv2.GaussianBlur(noise, (0, 0), 2))[1].tobytes()
-
-
-def _timed(action: Callable, times: list[float]):
-    start = time.process_time()
-    result = action()
-    times.append(time.process_time() - start)
-    return result
+def _note(options, pictures: list[bytes], are_photographs: bool) -> str:
+    source = "parts of the photographs in scikit-image's wheel"
+    if not are_photographs:
+        source = "drawn noise, as scikit-image is not installed"
+    kilobytes = sum(map(len, pictures)) / len(pictures) / 1000
+    return (
+        f"Two views of {options.size} px of each of {len(pictures)} JPEGs of "
+        f"{options.picture[0]} x {options.picture[1]} px, {source}, at qualities "
+        f"{', '.join(map(str, _QUALITIES))}; {kilobytes:.0f} kB on average. CPU time of one "
+        f"thread, {options.repeats} rounds."
+    )

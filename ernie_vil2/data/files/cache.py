@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import logging
 import os
 import re
 import time
@@ -25,15 +24,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ernie_vil2.data.files.retry import StoreError
+from ernie_vil2.data.files.room import Room, lock
 from ernie_vil2.data.files.store import Remote
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import replace_text, sync
 
-log = logging.getLogger("ernie_vil2")
 _AWAY = 600.0  # seconds before a file that could not be had is asked for again
 _LOOK = 0.05  # seconds between two looks for room
 
-_Entry = tuple[int, int, str]  # when a file was last opened, its bytes, its path
 Fetch = Callable[[Path], None]  # writes a file of the store to a path; raises StoreError
 
 
@@ -54,37 +52,32 @@ class Cache:
     def __init__(self, folder: str | os.PathLike[str] | None = None, most: int | None = None):
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         self.folder = Path(folder or home / "ernie_vil2" / "files").absolute()
-        self._most = most
-        self._files, self._drafts, self._away = (
-            self.folder / name for name in ("files", "drafts", "away")
-        )
+        self._room = room = Room(self.folder, most)
+        self._files, self._drafts, self._away = room.files, room.drafts, self.folder / "away"
         with _disk(self.folder):
             for each in (self._files, self._drafts, self._away):
                 each.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                used, _ = self._used()
-        if most is not None and most > used + self._free():
+            with room.locked():
+                used = room.used()
+        if most is not None and most > used + room.free():
             raise UserError(
                 f"a cache of {most} bytes does not fit: the disk of {self.folder} has "
-                f"{self._free()} free; lower DataLoader.store.cache_gb, or set "
+                f"{room.free()} free; lower DataLoader.store.cache_gb, or set "
                 "DataLoader.store.cache_dir to a folder on another disk"
             )
 
-    def bound(self, used: int = 0) -> int:
-        """Bytes that all files may have; `used` is what they have now."""
-        return (used + self._free()) // 2 if self._most is None else self._most
+    def bound(self) -> int:
+        """Bytes that all files may have."""
+        return self._room.bound()
 
     def check(self, remote: Remote) -> None:
         """Raise UserError for a file that will never fit."""
-        if remote.size > self.bound(sum(size for _, size, _ in self._entries())):
-            raise self._too_large(remote)
-
-    def _too_large(self, remote: Remote) -> UserError:
-        return UserError(
-            f"{remote.url} has {remote.size} bytes, more than the cache in {self.folder} may hold: "
-            "raise DataLoader.store.cache_gb, or set DataLoader.store.cache_dir to a folder on a "
-            "larger disk"
-        )
+        if remote.size > self.bound():
+            raise UserError(
+                f"{remote.url} has {remote.size} bytes, more than the cache in {self.folder} may "
+                "hold: raise DataLoader.store.cache_gb, or set DataLoader.store.cache_dir to a "
+                "folder on a larger disk"
+            )
 
     def open(self, remote: Remote, fetch: Fetch) -> BinaryIO:
         """The file, fetched if it is not there; where another process fetches it, that one's.
@@ -167,98 +160,23 @@ class Cache:
 
     def _reserved(self, path: Path, remote: Remote, patient: bool) -> BinaryIO | None:
         """A draft that is locked and has room; None after waiting, or if another has fetched it."""
-        with self._locked():
-            if (self._files / path.name).exists():
-                return None
+        with self._room.locked():
             draft = open(path, "ab")  # noqa: SIM115
-            busy = not _lock(draft)
-            if not busy:
-                if self._make_room(path, remote, patient):
-                    return draft
+            busy, full = not lock(draft), False
+            # what was opened may have become the file, or been given up, before it was locked
+            if not busy and _is_at(path, draft):
+                full = not (self._files / path.name).exists()
+                if full:
+                    self.check(remote)
+                    if self._room.make(remote.size, path, patient):
+                        return draft
                 path.unlink()
         with draft:
             if patient and busy:
                 fcntl.flock(draft, fcntl.LOCK_SH)
-            elif patient:  # the room is for others that are on their way
+            elif patient and full:  # the room is for others that are on their way
                 time.sleep(_LOOK)
         return None
-
-    # -- All files ---------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self.folder / "lock", "ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
-
-    def _free(self) -> int:
-        """Bytes that the disk has free."""
-        disk = os.statvfs(self.folder)
-        return disk.f_bavail * disk.f_frsize
-
-    def _entries(self) -> list[_Entry]:
-        """Of each file that is whole, the one to remove first at the front."""
-        found = []
-        with os.scandir(self._files) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat()
-                    found.append((status.st_mtime_ns, status.st_size, entry.path))
-        return sorted(found)
-
-    def _drafted(self, mine: Path | None = None) -> dict[str, int]:
-        """Others' drafts, and the bytes that they will have; killed processes' are removed."""
-        found = {}
-        for path in self._drafts.iterdir():
-            if path == mine:
-                continue
-            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-                if _lock(file):
-                    path.unlink()
-                else:
-                    found[path.name] = int(path.name.split("-")[1])
-        return found
-
-    def _used(self, mine: Path | None = None) -> tuple[int, list[_Entry]]:
-        """Bytes of all files, drafts but `mine` included, and the files that are whole."""
-        drafts = self._drafted(mine)  # first: what becomes whole meanwhile is then in both
-        entries = self._entries()
-        for _, _, path in entries:
-            drafts.pop(os.path.basename(path), None)
-        return sum(drafts.values()) + sum(size for _, size, _ in entries), entries
-
-    def _make_room(self, draft: Path, remote: Remote, patient: bool) -> bool:
-        """Remove what was not opened for longest, until the file fits; whether it does.
-
-        Args:
-            patient: remove files that are in use as well, whose readers keep what they have open.
-        """
-        used, entries = self._used(draft)
-        bound = self.bound(used)
-        if remote.size > bound:
-            raise self._too_large(remote)
-        excess = used + remote.size - bound
-        for spare_used in (True, False) if patient else (True,):
-            for _, size, path in entries if excess > 0 else ():
-                if excess > 0 and _removed(path, spare_used):
-                    excess -= size
-                    self._warn(spare_used)
-        return excess <= 0
-
-    def _warn(self, spared: bool) -> None:
-        """Tell once in a while, by one process for all, that what is in use had to go."""
-        stamp = self.folder / "warned"
-        if spared or (stamp.exists() and time.time() - stamp.stat().st_mtime < _AWAY):
-            return
-        stamp.touch()
-        log.warning(
-            "the cache in %s is too small for the files that are read at once, which are fetched "
-            "again and again: raise DataLoader.store.cache_gb",
-            self.folder,
-        )
 
 
 def _name(remote: Remote) -> str:
@@ -272,22 +190,12 @@ def _open(path: Path) -> BinaryIO:
     return open(path, "rb", buffering=0)
 
 
-def _lock(file: BinaryIO) -> bool:
-    """Take a file for this process alone; whether nobody else has it."""
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether this path names an open file."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
         return False
-    return True
-
-
-def _removed(path: str, spare_used: bool) -> bool:
-    """Whether this removed a file of the cache; `spare_used`: not one that somebody has open."""
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
-        if _lock(file) or not spare_used:
-            os.unlink(path)
-            return True
-    return False
 
 
 @contextlib.contextmanager

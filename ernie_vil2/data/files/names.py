@@ -70,6 +70,8 @@ def local(path: Any) -> list[str]:
     """
     if not isinstance(path, str) or os.path.exists(path):
         return [file(path)]
+    if is_url(path):
+        raise UserError(f"{path} is in a store, where shards alone are read: copy it to a disk")
     found: list[str] = []
     for name in braces(path):
         matches = glob.glob(name, recursive=True) if glob.has_magic(name) else [name]

@@ -159,7 +159,7 @@ def arrow_reader(
     """Arrow files: a record per row; with `images`, a record per picture with all its captions.
 
     Args:
-        path: a file, a folder (all *.arrow in it and below), a pattern, or a list of these.
+        path: a file, a folder (all *.arrow in it), a pattern, a list file, or a list of these.
         images: the file of the pictures, PaddleNLP's `{split}_img.arrow`, where `path` is
             `{split}.arrow`, of which captions and ids are read.
         image, caption, tags, id, memory: as in ParquetReader; memory counts what is compressed.
@@ -168,7 +168,7 @@ def arrow_reader(
     wanted = {"image": image, "caption": caption, "tags": tags, "id": id}
     if images is None:
         return ColumnReader(
-            *_chosen(rows.files(path, ".arrow"), wanted, limit, ("image", "caption"))
+            *_chosen(rows.local_files(path, ".arrow"), wanted, limit, ("image", "caption"))
         )
     pictures = _chosen([rows.file(images)], {"image": image, "id": id}, limit, ("image",))
     return ArrowPairs(*pictures, *_chosen([rows.file(path)], wanted, limit, ("caption",)))

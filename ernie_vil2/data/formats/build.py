@@ -19,6 +19,8 @@ records:
 - `reader.evaluation()`, where there is such a method, is the same set as an evaluation reads it, in
   which a record may be an image without captions, or a text without an image. A reader without it
   is used as it is.
+- `reader.find(source)`, where there is such a method, is the number of the record with that source,
+  or None: `prepare_data.py replay` need then not read all of the set.
 
 A class may derive from `Reader` (`reader.py`), which has `evaluation`, and places from the end.
 What a user can do wrong, such as a missing file, is a `UserError` of one line.
@@ -173,6 +175,11 @@ class _OwnReader(Reader):
                 "expected a Record"
             )
         return record
+
+    def find(self, source: str) -> int | None:
+        find = getattr(self._records, "find", None)
+        number = find(source) if callable(find) else None
+        return number if isinstance(number, int) else None
 
     def evaluation(self) -> Reader:
         evaluation = getattr(self._records, "evaluation", None)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows
-from ernie_vil2.data.formats.index import Write, cached
+from ernie_vil2.data.formats.index import cached
 from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
+from ernie_vil2.data.formats.mapped import Column, Write
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.spans import Spans, json_arrays
 from ernie_vil2.data.records import BadRecord, Record
@@ -67,7 +67,7 @@ class KarpathyReader(Reader):
     def __init__(self, annotations: str, root: str, images: Spans, splits: Sequence[str]):
         self._root, self._images, self._splits = root, images, list(splits)
         self._path = annotations
-        self._rows: Numbers | None = None
+        self._rows: Column | None = None
         if len(self._selected()) == 0 and len(images):
             splits_seen = map(self._split, range(len(images)))
             seen = {split for split in splits_seen if split is not None}
@@ -93,11 +93,11 @@ class KarpathyReader(Reader):
         )
         write("rows", np.fromiter(selected, np.int64))
 
-    def _selected(self) -> Numbers:
+    def _selected(self) -> Column:
         """The rows of the wanted splits."""
         if self._rows is None:
             kind = "\0".join(["karpathy", *self._splits])
-            self._rows = cached([self._path], kind, self._build)["rows"]
+            self._rows = cached([self._path], kind, self._build).column("rows")
         return self._rows
 
     def __getstate__(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class KarpathyReader(Reader):
         return len(self._selected())
 
     def _get(self, position: int) -> Record:
-        source, image = rows.element(self._images, int(self._selected()[position]))
+        source, image = rows.element(self._images, self._selected()[position])
         if self._splits and not isinstance(image.get("split"), str):
             raise BadRecord(source, '"split" is missing')
         path = rows.text(image.get("filename"), '"filename"', source)

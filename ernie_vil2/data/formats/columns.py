@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.formats import rows
 from ernie_vil2.data.packages import needed
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -97,6 +98,14 @@ class ColumnFiles:
             raise BadRecord(source, error.strerror or str(error)) from error
         except MemoryError:
             raise BadRecord(source, "no memory for the rows it is stored with") from None
+
+    def find(self, source: str) -> int | None:
+        """The position of the row that has this place."""
+        path, row = rows.place(source)
+        for piece, end in zip(map(Piece._make, self._pieces.tolist()), self._ends.tolist()):
+            if self.paths[piece.file] == path and 0 <= row - piece.first < piece.rows:
+                return int(end - piece.rows + row - piece.first)
+        return None
 
     def _find(self, position: int) -> tuple[Piece, int]:
         """The piece of a row, and the row's number in it."""

@@ -3,7 +3,7 @@
 An index is built in one streaming pass and kept as a file of int64 numbers, beside the data or,
 where that cannot be written, in the user's cache folder. It is memory-mapped, and built again when
 a file it was made from has another size, time, or content where samples of it are looked at, and
-when its numbers do not have the checksum that they were written with.
+when its numbers do not have the checksums that they were written with (`mapped.py`).
 """
 
 from __future__ import annotations
@@ -12,34 +12,24 @@ import contextlib
 import fcntl
 import glob
 import hashlib
-import json
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from ernie_vil2.data.arrays import Numbers
+from ernie_vil2.data.formats.mapped import Build, MappedArrays, Write, write_arrays
 from ernie_vil2.errors import UserError
 
 log = logging.getLogger("ernie_vil2")
-_FORMAT = 2
-_HEADER_BYTES = 4096
-_BLOCK = 1 << 20
 _LOUD_BYTES = 1 << 30  # the index of a larger file takes so long that it is announced
 _SAMPLES, _SAMPLE_BYTES = 16, 4096  # of a file; one of up to 64 KiB is looked at whole
 _DRAFT = ".draft"
 _ABANDONED = 60.0  # seconds after which a draft that no process holds open is removed
-_verified: set[tuple[str, int, int, int]] = set()  # index files that this process has found whole
 
 State = list[Any]  # of a file: size, time, hash; a list, as JSON gives it back
-Arrays = dict[str, Numbers]
-Write = Callable[[str, ArrayLike], None]  # name, numbers
-Build = Callable[[Write], None]
+Arrays = MappedArrays
 
 
 def _state(path: str) -> State:
@@ -76,46 +66,19 @@ def cache_folder() -> str:
     return os.path.join(home, "ernie_vil2")
 
 
-def mapped(place: str, states: list[State] | None) -> Arrays | None:
+def mapped(
+    place: str, states: list[State] | None, renew: Callable[[], Arrays] | None = None
+) -> Arrays | None:
     """The arrays kept at `place`, or None where they are missing, damaged or of other files.
 
     Args:
         states: of the files that they must be of; None: whatever they are of.
+        renew: makes them anew where damage is found later; None: all is looked at now.
     """
     try:
-        with open(place, "rb") as file:
-            header = json.loads(file.read(_HEADER_BYTES))
-        if header["format"] != _FORMAT or states not in (None, header["states"]):
-            return None
-        total = sum(header["lengths"].values())
-        if os.path.getsize(place) != _HEADER_BYTES + 8 * total or not _is_whole(place, header):
-            return None
-        numbers: Numbers = np.zeros(0, np.int64)
-        if total:
-            numbers = np.memmap(place, np.int64, "r", offset=_HEADER_BYTES, shape=(total,))
+        return MappedArrays(place, states, renew)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    arrays, start = {}, 0
-    for key, length in header["lengths"].items():
-        arrays[key] = numbers[start : start + length]
-        start += length
-    return arrays
-
-
-def _is_whole(place: str, header: Mapping[str, Any]) -> bool:
-    """Whether the numbers are those that were written; looked at once by a process."""
-    stat = os.stat(place)
-    version = (place, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    if version not in _verified:
-        digest = hashlib.blake2b(digest_size=16)
-        with open(place, "rb", buffering=0) as file:
-            file.seek(_HEADER_BYTES)
-            while block := file.read(_BLOCK):
-                digest.update(block)
-        if digest.hexdigest() != header["checksum"]:
-            return False
-        _verified.add(version)
-    return True
 
 
 def cached(paths: Sequence[str], kind: str, build: Build) -> Arrays:
@@ -163,8 +126,12 @@ def kept(
         UserError: of `build`, or no index can be written.
     """
     before = states()
+
+    def renew() -> Arrays:
+        return kept(places, what, states, build, one_builder)
+
     for place in places:
-        arrays = mapped(place, before)
+        arrays = mapped(place, before, renew)
         if arrays is not None:
             return arrays
 
@@ -177,12 +144,12 @@ def kept(
         try:
             os.makedirs(os.path.dirname(place), exist_ok=True)
             with _locked(place) if one_builder else contextlib.nullcontext():
-                arrays = mapped(place, before) if one_builder else None
+                arrays = mapped(place, before, renew) if one_builder else None
                 if arrays is None:
                     write_index(place, before, checked)
         except OSError:  # a full disk: the next place may be on another
             continue
-        arrays = mapped(place, before)
+        arrays = mapped(place, before, renew)
         assert arrays is not None, place
         return arrays
     raise UserError(
@@ -195,7 +162,7 @@ def write_index(place: str, states: list[State], build: Build) -> None:
     """Write an index file, whole or not at all. Raises OSError."""
     _remove_abandoned_drafts(place)
     with _draft(place) as file:
-        _write(file, states, build)
+        write_arrays(file, states, build)
 
 
 @contextlib.contextmanager
@@ -247,23 +214,3 @@ def _remove_abandoned_drafts(place: str) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # OSError: it is being written
             if time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED:
                 os.unlink(path)
-
-
-def _write(file: BinaryIO, states: list[State], build: Build) -> None:
-    lengths: dict[str, int] = {}
-    digest = hashlib.blake2b(digest_size=16)
-    file.write(b" " * _HEADER_BYTES)
-
-    def write(name: str, numbers: ArrayLike) -> None:
-        assert name not in lengths or name == next(reversed(lengths)), name
-        content = np.ascontiguousarray(numbers, np.int64)
-        lengths[name] = lengths.get(name, 0) + content.size
-        digest.update(content.data)
-        file.write(content.data)
-
-    build(write)
-    header = {"format": _FORMAT, "states": states, "lengths": lengths}
-    encoded = json.dumps({**header, "checksum": digest.hexdigest()}).encode()
-    assert len(encoded) < _HEADER_BYTES
-    file.seek(0)
-    file.write(encoded.ljust(_HEADER_BYTES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_vil2.data.arrays import Numbers
-from ernie_vil2.data.formats.index import Arrays, Write, cached
+from ernie_vil2.data.formats.index import Arrays, cached
+from ernie_vil2.data.formats.mapped import Column, Write
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.records import BadRecord, Record
@@ -118,9 +120,9 @@ class JoinedReader(Reader):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_index": None}
 
-    def _parts(self) -> Arrays:
-        arrays = self._joined()
-        return {name: arrays[name] for name in (_TRAINING if self.least_captions else _EVALUATION)}
+    def _parts(self) -> dict[str, Column]:
+        names = _TRAINING if self.least_captions else _EVALUATION
+        return {name: self._joined().column(name) for name in names}
 
     def __len__(self) -> int:
         return sum(map(len, self._parts().values()))
@@ -128,7 +130,7 @@ class JoinedReader(Reader):
     def _get(self, position: int) -> Record:
         for kind, found in self._parts().items():
             if position < len(found):
-                return self._read(kind, int(found[position]))
+                return self._read(kind, found[position])
             position -= len(found)
         raise AssertionError("a position beyond the end")
 
@@ -149,12 +151,12 @@ class JoinedReader(Reader):
 
     def _texts_of(self, image: int) -> list[tuple[int, Text]]:
         """(row, Text) of the texts that an image's row has."""
-        arrays = self._joined()
-        number = int(np.searchsorted(arrays["images"], image))
-        if number == len(arrays["images"]) or arrays["images"][number] != image:
+        images, starts, texts = map(self._joined().column, ("images", "starts", "texts"))
+        number = bisect.bisect_left(images, image)
+        if number == len(images) or images[number] != image:
             return []
-        start, end = arrays["starts"][number : number + 2]
-        return [(row, self._text_row(row)) for row in map(int, arrays["texts"][start:end])]
+        start, end = starts[number : number + 2]
+        return [(row, self._text_row(row)) for row in map(int, texts[start:end])]
 
     def _record(self, row: int, texts: Sequence[tuple[int, Text]]) -> Record:
         source, image_id, image = self._image(row)
@@ -171,7 +173,7 @@ def text_id(value: Any) -> int | str | None:
 
 def join(
     image_ids: Iterable[tuple[int, str]], text_ids: Iterable[tuple[int, Sequence[str]]]
-) -> Arrays:
+) -> dict[str, Numbers]:
     """Which texts belong to which image. Holds numbers only.
 
     Args:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 20
 _MAX_ELEMENT = 1 << 26  # bytes; a syntax error must not let us read on for ever
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*("?)|[][{}]', re.DOTALL)  # brackets, not those in strings
 
 
 def json_elements(file: BinaryIO) -> Iterator[tuple[Any, int, int]]:
@@ -78,7 +80,30 @@ class _Scanner:
                 if self._ended or len(self._text) - self._at > _MAX_ELEMENT:
                     place = self._base + self._at
                     raise ValueError(f"{error.msg} in what begins at byte {place}") from error
+            except RecursionError:
+                nested_end = self._end_of_nesting()
+                if nested_end is not None:
+                    start, self._at = self._at, nested_end
+                    return None, self._base + start, self._base + nested_end
+                if self._ended or len(self._text) - self._at > _MAX_ELEMENT:
+                    raise
             self._more()
+
+    def _end_of_nesting(self) -> int | None:
+        """Where a value ends that is too deep to be parsed; None: not in the text read so far.
+
+        That it cannot be read is told when it is asked for, and the rows beside it can.
+        """
+        depth = 0
+        for found in _NESTING.finditer(self._text, self._at):
+            if found[0][0] == '"':
+                if not found[1]:  # the string goes on
+                    return None
+                continue
+            depth += 1 if found[0] in "[{" else -1
+            if depth == 0:
+                return found.end()
+        return None
 
     def elements(self) -> Iterator[tuple[Any, int, int]]:
         """(key, start, end) of each element of each array directly in the object."""

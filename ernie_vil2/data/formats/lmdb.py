@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.database import Database
-from ernie_vil2.data.formats.index import Arrays, Write, cached
+from ernie_vil2.data.formats.index import Arrays, cached
 from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
+from ernie_vil2.data.formats.mapped import Column, Write
 from ernie_vil2.data.formats.pictures import TextRows
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -62,13 +62,14 @@ class _Images:
         write("keys", np.frombuffer(rest.ljust(-(-len(rest) // 8) * 8, b"\0"), np.int64))
 
     def __len__(self) -> int:
-        return len(self._arrays()["ends"])
+        return len(self._arrays().column("ends"))
 
     def key(self, row: int) -> tuple[str, bytes]:
         """(source, key) of a row."""
-        ends, keys = self._arrays()["ends"], self._arrays()["keys"]
-        start = int(ends[row - 1]) if row else 0
-        key = keys.view(np.uint8)[start : int(ends[row])].tobytes()
+        ends, keys = map(self._arrays().column, ("ends", "keys"))
+        start, end = ends[row - 1] if row else 0, ends[row]
+        first = start // 8
+        key = keys[first : -(-end // 8)].tobytes()[start - 8 * first : end - 8 * first]
         return f"{self.database.path}:{key.decode(errors='backslashreplace')}", key
 
 
@@ -82,15 +83,15 @@ class _Texts:
                 f"{path} has {len(self.database) - 1} pairs, of {self.database.count} that it "
                 "says: build it again"
             )
-        self._firsts: Numbers | None = None
+        self._firsts: Column | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_firsts": None}
 
-    def _rows(self) -> Numbers:
+    def _rows(self) -> Column:
         """The first pair of each text."""
         if self._firsts is None:
-            self._firsts = cached([self.database.file], "lmdb texts", self._build)["firsts"]
+            self._firsts = cached([self.database.file], "lmdb texts", self._build).column("firsts")
         return self._firsts
 
     def _build(self, write: Write) -> None:
@@ -114,8 +115,8 @@ class _Texts:
     def row(self, row: int) -> Text:
         """A text, with the ids of all its images. Raises BadRecord."""
         firsts = self._rows()
-        end = self.database.count if row + 1 == len(firsts) else int(firsts[row + 1])
-        first, *others = map(self._pair, range(int(firsts[row]), end))
+        end = self.database.count if row + 1 == len(firsts) else firsts[row + 1]
+        first, *others = map(self._pair, range(firsts[row], end))
         return first._replace(image_ids=[i for pair in (first, *others) for i in pair.image_ids])
 
     def _pair(self, number: int) -> Text:

@@ -100,6 +100,13 @@ class MixtureReader(Reader):
             start = int(self.ends[source]) - len(reader)
             reader.prefetch(positions[sources == source] - start)
 
+    def find(self, source: str) -> int | None:
+        for reader, end in zip(self._readers, self.ends.tolist()):
+            number = reader.find(source)
+            if number is not None:
+                return int(end - len(reader) + number)
+        return None
+
     def evaluation(self) -> Reader:
         return self.each(lambda name, reader: reader.evaluation())
 
@@ -159,13 +166,15 @@ def mixture_reader(
 
 
 def _parsed(sources: Any) -> dict[str, dict[str, Any]]:
-    """The sources, each checked but for its format's own options."""
+    """The sources by name, in whatever order they stand, each checked but for its format's own
+    options."""
     if not isinstance(sources, dict) or not sources:
         raise wrong(_WHERE, "sources", sources, "a mapping of sources' names to their data sets")
     parsed = {}
-    for name, options in sources.items():
+    for name in sources:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise wrong(_WHERE, "a name of sources", name, "letters, digits, _, - and .")
+    for name, options in sorted(sources.items()):
         parsed[name] = _SOURCE.check(options, f"sources.{name}", _WHERE, True)
         if parsed[name]["name"] == "mixture":
             raise UserError(

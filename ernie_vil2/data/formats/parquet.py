@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,10 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.columns import ColumnFiles, Piece, bound, told
 from ernie_vil2.data.formats.pictures import ColumnReader, Columns, TextRows, check, choose
+from ernie_vil2.data.orders import Order, Shuffle
 from ernie_vil2.data.packages import needed
 
+log = logging.getLogger("ernie_vil2")
 _PIECE_BYTES = 64 << 20  # decoded; a larger row group is read in parts of so much
 _BUFFER = 1 << 20  # of a column's pages that is read ahead, so that no column is read as a whole
 _THREADS = 8  # that read the files' ends: each waits for its disk
@@ -35,8 +38,9 @@ class ParquetFiles(ColumnFiles):
         self._walk: tuple[Any, Iterator[Any]] | None = None
         with ThreadPoolExecutor(_THREADS) as threads:
             groups = threads.map(lambda path: _groups(path, columns), paths)
-            pieces = [_cut(file, found) for file, found in enumerate(groups)]
-        super().__init__(paths, np.concatenate(pieces), memory)
+            pieces = np.concatenate([_cut(file, found) for file, found in enumerate(groups)])
+        super().__init__(paths, pieces[:, :-1], memory)
+        self.sizes: Numbers = pieces[:, -1]  # decoded bytes of each piece, about; int64 [P]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_walk": None}
@@ -95,24 +99,24 @@ def _groups(path: str, columns: Columns) -> list[tuple[int, int]]:
 
 
 def _cut(file: int, groups: Iterable[tuple[int, int]]) -> Numbers:
-    """The pieces of a file, int64 [P, 6], from (rows, bytes) of its row groups."""
+    """The pieces of a file from (rows, bytes) of its row groups; int64 [P, 7], bytes the last."""
     pieces, first = [], 0
     for group, (length, size) in enumerate(groups):
         parts = min(-(-size // _PIECE_BYTES), length)
         stride = -(-length // parts) if parts > 1 else length
         for part, start in enumerate(range(0, length, max(stride, 1))):
-            rows_here = min(stride, length - start)
-            piece = Piece(file, group, stride * (parts > 1), part, first + start, rows_here)
-            pieces.append(piece)
+            count = min(stride, length - start)
+            piece = Piece(file, group, stride * (parts > 1), part, first + start, count)
+            pieces.append((*piece, size * count // length))
         first += length
-    return np.array(pieces, np.int64).reshape(-1, len(Piece._fields))
+    return np.array(pieces, np.int64).reshape(-1, len(Piece._fields) + 1)
 
 
 class ParquetReader(ColumnReader):
     """Parquet files with the pictures in them: a record per row.
 
     Args:
-        path: a file, a folder (all *.parquet in it and below), a pattern, or a list of these.
+        path: a file, a folder (all *.parquet in it), a pattern, a list file, or a list of these.
         image: the column of the pictures: bytes, or a struct with the field bytes. Not given: the
             first of image, jpg, jpeg, png, webp, img, image_bytes that is there.
         caption: the column of the captions, or a list of columns; each a text or a list of texts.
@@ -124,6 +128,8 @@ class ParquetReader(ColumnReader):
         memory: megabytes of decoded rows that each process keeps.
     """
 
+    _files: ParquetFiles
+
     def __init__(
         self,
         path: str | Sequence[str],
@@ -134,9 +140,28 @@ class ParquetReader(ColumnReader):
         memory: int = 256,
     ):
         wanted = {"image": image, "caption": caption, "tags": tags, "id": id}
-        paths = rows.files(path, ".parquet")
+        paths = rows.local_files(path, ".parquet")
         columns = _chosen(paths[0], wanted, ("image", "caption"))
         super().__init__(ParquetFiles(paths, columns, bound(memory)), columns)
+        self._memory, self._warned = memory, False
+
+    def order(self, seed: int, shuffle: Shuffle) -> Order:
+        """With mode shards, a row group counts as a shard; a part of one, where it is large."""
+        if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards" and not self._warned:
+            window = min(shuffle["window"], len(self._files.sizes))
+            megabytes = -(-int(self._files.sizes.mean() * window) >> 20)
+            if megabytes > self._memory:
+                self._warned = True
+                log.warning(
+                    "%s: a window of %d row groups takes about %d MB, of which memory: %d keeps a "
+                    "part: they are decoded many times over; set memory to %d, or a smaller window",
+                    self._files.paths[0],
+                    window,
+                    megabytes,
+                    self._memory,
+                    megabytes + megabytes // 4,
+                )
+        return super().order(seed, shuffle)
 
 
 def parquet_texts(path: str) -> TextRows:

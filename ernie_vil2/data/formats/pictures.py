@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.columns import ColumnFiles
 from ernie_vil2.data.formats.reader import Reader
+from ernie_vil2.data.orders import Order, ShardOrder, Shuffle
 from ernie_vil2.data.packages import needed
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -168,6 +169,15 @@ class ColumnReader(Reader):
     def __len__(self) -> int:
         return len(self._files)
 
+    def order(self, seed: int, shuffle: Shuffle) -> Order:
+        """With mode shards, what is decoded together counts as a shard."""
+        if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards":
+            return ShardOrder(self._files.lengths, shuffle["window"], seed)
+        return super().order(seed, shuffle)
+
+    def find(self, source: str) -> int | None:
+        return self._files.find(source)
+
     def _get(self, position: int) -> Record:
         names = self._columns
         source, values = self._files.values(position, names.all)
@@ -180,6 +190,7 @@ class ColumnReader(Reader):
             captions=self._captions(row, source),
             tags=self._tags(row, source),
             source=source,
+            texts=rows.keyed_texts({name: row[name] for name in names.captions}, ()),
         )
 
     def _captions(self, row: dict[str, Any], source: str) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ class Reader:
     def prefetch(self, positions: Numbers) -> None:
         """Hear that these records, the most urgent first, will be asked for soon; int64 [B]."""
 
+    def find(self, source: str) -> int | None:
+        """The number of the record that has this source, where that shows without reading all the
+        set; None: it does not, or there is none."""
+        return None
+
     def _get(self, position: int) -> Record:
         """The record at `position`, from 0 to below the length. Raises BadRecord."""
         raise NotImplementedError

@@ -7,7 +7,6 @@ raises UserError.
 from __future__ import annotations
 
 import base64
-import glob
 import json
 import os
 import stat
@@ -15,7 +14,8 @@ from collections.abc import Collection, Mapping, Sequence, Sized
 from typing import Any
 
 from ernie_vil2.data.files.names import file as file
-from ernie_vil2.data.files.names import local
+from ernie_vil2.data.files.names import find, local
+from ernie_vil2.data.files.systems import is_url
 from ernie_vil2.data.formats.spans import Spans
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -49,6 +49,12 @@ def _read(spans: Spans, row: int, source: str, *limit: int) -> bytes:
         raise BadRecord(source, error.strerror or str(error)) from error
     except MemoryError:
         raise BadRecord(source, "no memory for a row of this size") from None
+
+
+def place(source: str) -> tuple[str, int]:
+    """The file and the row from 0 of a "file:row"; -1: it is none."""
+    path, _, row = source.rpartition(":")
+    return path, int(row) - 1 if row.isascii() and row.isdecimal() and len(row) < 16 else -1
 
 
 def decode(data: bytes, source: str) -> str:
@@ -162,21 +168,26 @@ def read_image(root: str, path: str, source: str) -> bytes:
     return data
 
 
-def files(path: Any, ending: str = "") -> list[str]:
-    """The files that a path, a pattern or a list of these names, patterns in alphabetical order.
-
-    Args:
-        ending: of the files that a folder stands for, with those in the folders below it; where it
-            is empty, a folder is refused.
-    """
+def files(path: Any) -> list[str]:
+    """The files that a path, a pattern or a list of these names, patterns in alphabetical order."""
     if isinstance(path, Sequence) and not isinstance(path, str):
-        found = [name for item in path for name in files(item, ending)]
+        found = [name for item in path for name in files(item)]
         if not found:
             raise UserError("the list of data files is empty: name at least one")
         return found
-    if ending and isinstance(path, (str, os.PathLike)) and os.path.isdir(path):
-        path = os.path.join(glob.escape(os.fspath(path)), "**", f"*{ending}")
     return local(path)
+
+
+def local_files(path: Any, suffix: str) -> list[str]:
+    """The files of this machine that are named in any of the ways of `names.find`."""
+    found = find(path, suffix)
+    for name in found:
+        if is_url(name):
+            raise UserError(
+                f"{name} is in a store: files that end with {suffix} are read from this machine's "
+                "disks: copy it here, or make shards of it, which are read from stores"
+            )
+    return found
 
 
 def folder(path: Any) -> str:

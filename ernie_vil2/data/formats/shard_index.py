@@ -30,8 +30,10 @@ import numpy as np
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.local import Files, LocalFiles
+from ernie_vil2.data.files.systems import is_url
 from ernie_vil2.data.formats import index, tar
-from ernie_vil2.data.formats.index import Arrays, Write
+from ernie_vil2.data.formats.index import Arrays
+from ernie_vil2.data.formats.mapped import Write
 from ernie_vil2.data.formats.shard_scan import scan
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.workers import WorkerPool
@@ -91,20 +93,16 @@ def _places(names: Sequence[str]) -> list[str]:
     def absolute(name: str) -> str:
         folder, base = os.path.split(name)
         if folder not in real:
-            real[folder] = folder if _is_url(name) else os.path.realpath(folder)
+            real[folder] = folder if is_url(name) else os.path.realpath(folder)
         return os.path.join(real[folder], base)
 
     private = index.index_name(_KIND, list(map(absolute, names)), names[0])
     places = [os.path.join(index.cache_folder(), private)]
-    if not any(map(_is_url, names)):
+    if not any(map(is_url, names)):
         folder = os.path.dirname(os.path.abspath(names[0]))
         relative = [os.path.relpath(name, folder) for name in names]
         places.insert(0, os.path.join(folder, index.index_name(_KIND, relative, names[0])))
     return places
-
-
-def _is_url(name: str) -> bool:
-    return "://" in name
 
 
 def _states(files: Files) -> list[index.State]:
@@ -152,11 +150,12 @@ class _Prepared:
 def _prepared(name: str) -> Mapping[str, Numbers]:
     """The arrays of a PREPARED, none where it is missing or damaged."""
     try:
-        if not _is_url(name):
+        if not is_url(name):
             arrays = index.mapped(name, None)
         else:
             with open_files(name).open(0) as file:
-                arrays = index.mapped(file.name, None)
+                # by its descriptor, as a cache may have moved it since it was opened
+                arrays = index.mapped(f"/proc/self/fd/{file.fileno()}", None)
         if arrays is not None and arrays.keys() >= _ARRAYS:
             return {array: arrays[array] for array in _ARRAYS}
     except (OSError, UserError) as error:

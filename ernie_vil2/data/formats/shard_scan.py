@@ -46,9 +46,11 @@ def scan(read: tar.Read, size: int) -> tuple[Numbers, Numbers]:
         try:
             member = tar.member(read, at)
         except tar.BadHeader as error:
-            found.damage(at, error)
-            if error.is_header:  # else it is content of the member before, and so is what follows
+            if error.is_header:
+                found.damage(at, error)
                 behind = at + tar.BLOCK
+            else:  # it is content of the member before, and so may be what lies between
+                found.damage(behind, error)
         else:
             hidden = found.hidden(member)
             if hidden is not None:

@@ -11,6 +11,7 @@ from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.opened import OpenFiles
 from ernie_vil2.data.formats import rows
+from ernie_vil2.data.formats.mapped import Column
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shard_record import ShardRecord
@@ -28,7 +29,7 @@ class _Index(NamedTuple):
     """Of `shard_index`, what a reader needs."""
 
     ends: Numbers
-    offsets: Numbers
+    offsets: Column
     faults: Numbers
 
 
@@ -82,8 +83,8 @@ class ShardsReader(Reader):
         if self._loaded is None:
             arrays = shard_index(self._files)
             # plain arrays, as indexing a memmap takes long
-            ends, offsets, faults = map(np.asarray, map(arrays.get, ("ends", "offsets", "faults")))
-            self._loaded = _Index(ends, offsets, faults.reshape(-1, 2))
+            ends, faults = map(np.asarray, map(arrays.get, ("ends", "faults")))
+            self._loaded = _Index(ends, arrays.column("offsets"), faults.reshape(-1, 2))
         return self._loaded
 
     def __len__(self) -> int:
@@ -123,8 +124,25 @@ class ShardsReader(Reader):
                 return self._opened.read(number, offset, count)
 
             return ShardRecord(name, read, start, end, fault)
-        except OSError as error:  # one line of the ledger for the whole shard
-            raise BadRecord(name, f"cannot be read: {error.strerror or error}") from error
+        except (OSError, UserError) as error:  # one line of the ledger for the whole shard
+            reason = getattr(error, "strerror", None) or error
+            raise BadRecord(name, f"cannot be read: {reason}") from error
+
+    def find(self, source: str) -> int | None:
+        """As of any reader; the names in one shard's tar are read."""
+        ends = self._index.ends.tolist()
+        for name, start, end in zip(self._files.names, [0, *ends], ends):
+            if source == name:  # which could not be read as a whole
+                return start if start < end else None
+            if source.startswith(f"{name}:"):
+                return next((n for n in range(start, end) if self._source(n) == source), None)
+        return None
+
+    def _source(self, position: int) -> str:
+        try:
+            return self._find(position, at_once=False).source
+        except BadRecord as error:
+            return error.source
 
     def _get(self, position: int) -> Record:
         found = self._find(position, at_once=True)
@@ -142,7 +160,13 @@ class ShardsReader(Reader):
             captions=captions,
             tags=tags,
             source=found.source,
+            texts=rows.keyed_texts(row, self._fields),
         )
+
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        """Keys of the JSON that have a meaning of their own."""
+        return self._caption_key, "captions", self._tags_key, self._id_key, "source"
 
     def texts(self, position: int) -> tuple[str, ...]:
         """What a record says, its image not read: captions and tags."""

@@ -10,9 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ernie_vil2.data.arrays import Numbers
-from ernie_vil2.data.formats.index import Build, Write, cached
+from ernie_vil2.data.formats.index import cached
 from ernie_vil2.data.formats.json_scan import BOM, json_elements
+from ernie_vil2.data.formats.mapped import Build, Column, Write
 from ernie_vil2.errors import UserError
 
 _BLOCK = 1 << 20
@@ -33,13 +33,13 @@ class Spans:
     def __init__(self, path: str, kind: str, build: Build, name: str, fence: bytes = b""):
         self.path, self._kind, self._build, self._name = path, kind, build, name
         self._fence = fence
-        self._opened: tuple[Numbers, FileIO] | None = None
+        self._opened: tuple[Column, FileIO] | None = None
         self._open()
 
-    def _open(self) -> tuple[Numbers, FileIO]:
-        """The ranges, int64 [N, 2], and the file, opened once in each process."""
+    def _open(self) -> tuple[Column, FileIO]:
+        """The ranges, int64 [N * 2], and the file, opened once in each process."""
         if self._opened is None:
-            spans = cached([self.path], self._kind, self._build)[self._name].reshape(-1, 2)
+            spans = cached([self.path], self._kind, self._build).column(self._name)
             # unbuffered, and read by pread: no position is shared with a forked process
             self._opened = spans, open(self.path, "rb", buffering=0)  # noqa: SIM115
         return self._opened
@@ -52,7 +52,7 @@ class Spans:
         return {**self.__dict__, "_opened": None}
 
     def __len__(self) -> int:
-        return len(self._open()[0])
+        return len(self._open()[0]) // 2
 
     def read(self, row: int, limit: int | None = None) -> bytes:
         """The bytes of a row from 0, or the first `limit` of them.
@@ -61,7 +61,7 @@ class Spans:
             OSError: they cannot be read, or the file is not the one that was indexed.
         """
         spans, file = self._open()
-        start, end = map(int, spans[row])
+        start, end = map(int, spans[2 * row : 2 * row + 2])
         wanted = end - start if limit is None else min(end - start, limit)
         if wanted > MAX_ROW_BYTES:
             raise OSError(f"a row of {wanted} bytes, at most {MAX_ROW_BYTES} are read")

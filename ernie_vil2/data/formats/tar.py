@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 BLOCK = 512  # bytes; headers and contents begin at its multiples
-_WINDOW = 1 << 20
+_WINDOW = 1 << 16  # bytes that are searched at a time
 _MAGIC, _MAGIC_AT = b"ustar", 257  # POSIX and GNU; the oldest tars have none
 _MAX_EXTENSION = 1 << 20  # bytes of a long name or of a pax header
 _MAX_EXTENSIONS = 8  # before one member
@@ -86,28 +86,31 @@ def member(read: Read, start: int) -> Member | None:
     Raises:
         BadHeader: neither stands there.
     """
-    long_name, pax = "", {}
-    at = start
-    for _ in range(_MAX_EXTENSIONS):
-        block = read(at, BLOCK)
-        if at == start and not block.strip(b"\0"):
-            return None
-        kind, size = _checked(block)
-        if kind not in (b"x", b"X", b"g", b"L", b"K"):
-            break
-        extension = read(at + BLOCK, size) if size <= _MAX_EXTENSION else b""
-        if len(extension) < size:
-            raise BadHeader(f"an extended header of {size} bytes", block)
-        if kind in (b"x", b"X"):
-            pax = _pax(extension, block)
-        elif kind == b"L":
-            long_name = _decode(extension.partition(b"\0")[0])
-        at += BLOCK + _padded(size)
-    else:
-        raise BadHeader("too many extended headers", block)
+    if not read(start, BLOCK).strip(b"\0"):
+        return None
+    at, long_name, pax = start, "", {}
+    try:
+        for _ in range(_MAX_EXTENSIONS):
+            block = read(at, BLOCK)
+            kind, size = _checked(block)
+            if kind not in (b"x", b"X", b"g", b"L", b"K"):
+                break
+            extension = read(at + BLOCK, size) if size <= _MAX_EXTENSION else b""
+            if len(extension) < size:
+                raise BadHeader(f"an extended header of {size} bytes", block)
+            if kind in (b"x", b"X"):
+                pax = _pax(extension, block)
+            elif kind == b"L":
+                long_name = _decode(extension.partition(b"\0")[0])
+            at += BLOCK + _padded(size)
+        else:
+            raise BadHeader("too many extended headers", block)
+        if "size" in pax:
+            size = _number(pax["size"].encode(), 10, block)
+    except BadHeader as error:
+        error.is_header |= at > start  # the first of them was a good one
+        raise
     name = pax.get("path") or long_name or _name(block)
-    if "size" in pax:
-        size = _number(pax["size"].encode(), 10, block)
     words = _KINDS.get(kind, f"member of type {kind!r}")
     if kind in (b"0", b"\0") and name.endswith("/"):
         words = DIRECTORY

@@ -40,6 +40,13 @@ class TsvReader(Reader):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    def find(self, source: str) -> int | None:
+        path, row = rows.place(source)
+        for file, end in zip(self._files, self._ends.tolist()):
+            if file.path == path and 0 <= row < len(file):
+                return int(end - len(file) + row)
+        return None
+
     def _columns(self, position: int) -> tuple[str, str, bytes, bytes, str, list[bytes]]:
         """Source, text, image id, base64, tags and more texts; text and tags are decoded."""
         number = int(np.searchsorted(self._ends, position, side="right"))

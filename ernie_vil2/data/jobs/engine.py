@@ -1,4 +1,4 @@
-"""A map over pieces of a data set that goes on where it was interrupted.
+r"""A map over pieces of a data set that goes on where it was interrupted.
 
 A piece is a range of numbers, of records as a rule; `work(piece, folder)` does it by writing files
 to an empty folder. That folder appears whole, under a name of its own, or not at all, so what is
@@ -12,9 +12,10 @@ no clock, no chance, nothing that another piece has done. A further command need
             self.source = source
 
         def __call__(self, piece, folder):
-            reader = self.source.reader
-            lines = [f"{reader[number].id}\n" for number in piece]  # and what of BadRecord?
-            (folder / "ids.txt").write_text("".join(lines), encoding="utf-8")
+            with text_file(folder / "ids.txt") as file:
+                for number, record in self.source.records(piece):
+                    if isinstance(record, Record):  # else a BadRecord
+                        file.write(f"{record.id}\n")
 
     with opened(out, source, {"command": "ids"}, outputs=["ids.txt"], restart=False) as job:
         if not job.done:
@@ -28,6 +29,7 @@ no clock, no chance, nothing that another piece has done. A further command need
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -37,6 +39,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 from tqdm import tqdm
 
 from ernie_vil2 import runtime
@@ -45,6 +48,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
 MAX_RESTARTS = 3  # of a worker that dies, in a row
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LEAST, _MOST = 1000, 4096  # records of a piece; pieces
 
 Work = Callable[[range, Path], None]
@@ -122,13 +126,15 @@ class Task:
     def __call__(self) -> None:
         if self.place.exists():  # by a process that was thought lost
             return
-        try:
-            with durable.replacing_folder(self.place) as folder:
+        with durable.replacing_folder(self.place) as folder:
+            try:
                 self.work(self.piece, folder)
-        except UserError:
-            raise
-        except Exception as error:
-            raise RuntimeError(f"{self}: {type(error).__name__}: {error}") from error
+            except UserError:
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise  # of `folder`
+                raise RuntimeError(f"{self}: {type(error).__name__}: {error}") from error
 
     def __str__(self) -> str:
         return f"{self.title}, records {self.piece.start} to {self.piece.stop - 1}"
@@ -169,6 +175,9 @@ def _here(tasks: Sequence[Task]) -> Generator[int, None, None]:
 
 def _on_processes(tasks: Sequence[Task], processes: int) -> Generator[int, None, None]:
     def done(number: int) -> dict[str, int]:
+        cv2.setNumThreads(
+            0
+        )  # there is a process for each core; and its threads do not survive fork
         tasks[number]()
         return {"number": number}
 

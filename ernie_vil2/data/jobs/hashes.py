@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ernie_vil2.data.arrays import Numbers, Pixels
 
 Hashes = NDArray[np.uint64]
-_PART = 1 << 25  # records whose hashes are sorted at a time, 0.8 GB
+_PART = 1 << 24  # records whose hashes are sorted at a time, 1.5 GB
 MAX_NEAR = 15  # bits; more makes bands of less than 4 bits, and unlike pictures near
 
 

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import hashlib
 import json
+import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,9 +49,12 @@ class Job:
         self._clear()
 
     def _clear(self) -> None:
+        """Remove all pieces; none is ever there by halves, whatever stops this."""
         for folder in (self.out / ".work").iterdir():
             if folder.is_dir():
-                shutil.rmtree(folder)
+                aside = folder.with_name(f".aside-{secrets.token_hex(8)}")
+                os.rename(folder, aside)
+                shutil.rmtree(aside, ignore_errors=True)  # a killed job's process may write there
 
     def _write(self, done: bool) -> None:
         content = {"what": self.what, "outputs": self.outputs, "done": done}
@@ -77,11 +82,13 @@ def opened(
     out.mkdir(parents=True, exist_ok=True)
     what = {**source.identity(), **options}
     what = json.loads(json.dumps(what))  # as it is read back: lists, no tuples
-    if not (out / ".work").is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out} has files of another origin: name a new or an empty folder")
+    if not (out / ".work").is_dir():
+        _refuse_others(out)
     (out / ".work").mkdir(exist_ok=True)
     with _locked(out):
         earlier = _earlier(out)
+        if earlier is None:
+            _refuse_others(out)
         job = Job(out, what, outputs)
         if earlier is not None and restart:
             _remove(out, earlier["outputs"])
@@ -107,6 +114,11 @@ def _earlier(out: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise UserError(f"{_note(out)}: {error}: remove {out}, or name another --out") from error
+
+
+def _refuse_others(out: Path) -> None:
+    if any(path.name != ".work" for path in out.iterdir()):
+        raise UserError(f"--out {out} has files of another origin: name a new or an empty folder")
 
 
 def _compare(out: Path, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ernie_vil2.data.arrays import Pixels
-from ernie_vil2.data.decode import FORMATS, decode_image
+from ernie_vil2.data.decode import FORMATS, check_pixels, decode_image
 from ernie_vil2.data.image_file import ImageError, ImageFile, check_header
 
 # Pillow's name -> that of a file in a shard; other formats are written as PNG
@@ -43,6 +43,7 @@ def read_header(data: bytes) -> Header:
     check_header(data)
     try:
         with Image.open(ImageFile(data), formats=FORMATS) as image:
+            check_pixels(*image.size)
             turned = False
             with suppress(Exception):  # damaged EXIF: the pixels are good all the same
                 turned = image.getexif().get(_ORIENTATION) in (5, 6, 7, 8)

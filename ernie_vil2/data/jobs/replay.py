@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ernie_vil2.data.formats import rows
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.jobs.check import problem
+from ernie_vil2.data.jobs.engine import pieces
 from ernie_vil2.data.jobs.picture import read_header
 from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError
-
-_ROW = re.compile(r"(\d+)\Z")  # the end of "file:row"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def replay(
     Args:
         save: folder for the pictures' bytes as they are.
     """
-    numbers = find(source, lines)
-    for place, line in enumerate(lines):
-        number = numbers.get(line.source)
+    for place, (line, number) in enumerate(zip(lines, find(source, lines))):
         if number is None:
             yield line, "it is not in this data set", ""
             continue
@@ -76,40 +74,38 @@ def replay(
         yield line, problem(record), told
 
 
-def find(source: Source, lines: Sequence[Line]) -> dict[str, int]:
-    """The number of the record that has each source, as far as there is one.
+def find(source: Source, lines: Sequence[Line]) -> list[int | None]:
+    """The number of each line's record, as far as there is one of its source.
 
     First where the ledger or the reader (a method `find(source)`) says that it lies, or where the
     row in the source would be; what is not there is looked for in all of the set.
     """
-    found: dict[str, int] = {}
+    size = len(source.reader)
+    numbers: list[int | None] = []
     for line in lines:
-        for number in _guesses(source, line):
-            if 0 <= number < len(source.reader) and source.get(number).source == line.source:
-                found[line.source] = number
-                break
-    missing = {line.source for line in lines} - found.keys()
+        guesses = (n for n in _guesses(source, line) if 0 <= n < size)
+        numbers.append(next((n for n in guesses if source.get(n).source == line.source), None))
+    missing = {line.source for line, number in zip(lines, numbers) if number is None}
+    found: dict[str, int] = {}
     if missing:
-        numbers = tqdm(range(len(source.reader)), desc="search", unit=" records")
-        for number, record in source.records(numbers):
-            if record.source in missing:
-                found[record.source] = number
-                missing.remove(record.source)
-                if not missing:
+        with tqdm(desc="search", total=size, unit=" records") as bar:
+            for piece in pieces(size):
+                for number, record in source.records(piece):
+                    if record.source in missing:
+                        found.setdefault(record.source, number)
+                bar.update(len(piece))
+                if len(found) == len(missing):
                     break
-    return found
+    return [found.get(line.source) if n is None else n for line, n in zip(lines, numbers)]
 
 
 def _guesses(source: Source, line: Line) -> Iterator[int]:
     if line.number is not None:
         yield line.number
-    known = getattr(source.reader, "find", None)
-    number = known(line.source) if callable(known) else None
-    if isinstance(number, int):
-        yield number
-    row = _ROW.search(line.source)
-    if row and len(row[1]) < 16:
-        yield int(row[1]) - 1
+    known = source.reader.find(line.source)
+    if known is not None:
+        yield known
+    yield rows.place(line.source)[1]
 
 
 def _told(record: Record) -> str:

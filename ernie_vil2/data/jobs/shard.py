@@ -234,9 +234,8 @@ class WriteShard:
         late: list[tuple[int, str]] = []
         path = folder / "shard.tar"
         with ShardWriter(path) as shard:
-            for place in piece:
-                number = int(kept[place])
-                record = self.source.get(number)
+            numbers = kept[piece.start : piece.stop].tolist()
+            for place, (number, record) in zip(piece, self.source.records(numbers)):
                 if isinstance(record, BadRecord):
                     raise UserError(f"{record}: it could be read before; --restart does all anew")
                 try:

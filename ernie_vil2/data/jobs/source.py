@@ -7,7 +7,7 @@ import functools
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,10 @@ class Source:
         except BadRecord as error:
             return error
 
-    def records(self, piece: Iterable[int]) -> Iterator[tuple[int, Record | BadRecord]]:
-        """(number, record or why it is none) of some records."""
-        for number in piece:
+    def records(self, numbers: Sequence[int]) -> Iterator[tuple[int, Record | BadRecord]]:
+        """(number, record or why it is none) of a piece's records."""
+        self.reader.prefetch(np.asarray(numbers, np.int64))
+        for number in numbers:
             yield number, self.get(number)
 
     def identity(self) -> dict[str, Any]:
@@ -63,9 +64,9 @@ class Source:
         The content of files is not read but for some records of all the set, so a picture that is
         replaced in a folder may go unnoticed.
         """
-        numbers = np.linspace(0, len(self.reader) - 1, _SAMPLES).astype(int)
+        numbers = np.unique(np.linspace(0, len(self.reader) - 1, _SAMPLES).astype(int)).tolist()
         digest = hashlib.sha256()
-        for _, record in self.records(map(int, dict.fromkeys(numbers))):
+        for _, record in self.records(numbers):
             if isinstance(record, BadRecord):
                 parts: Sequence[Any] = (record.source, record.reason)
             else:

@@ -11,6 +11,8 @@ from typing import Any
 from ernie_vil2.data.jobs.lines import json_line
 from ernie_vil2.data.records import Record
 
+_OURS = ("caption", "captions", "tags", "id", "source")  # of the JSON; other keys are texts
+
 
 class ShardWriter:
     """Writes records, each as a picture and a JSON object of one key; use it with `with`."""
@@ -47,6 +49,7 @@ def described(record: Record) -> dict[str, Any]:
     """What the JSON of a record holds."""
     captions = list(record.captions)
     return {
+        **{key: texts for key, texts in record.texts.items() if key not in _OURS},
         **({"caption": captions[0]} if len(captions) == 1 else {"captions": captions}),
         "tags": list(record.tags),
         "id": record.id,

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from ernie_vil2.data.files import names
+from ernie_vil2.data.formats import rows
 from ernie_vil2.errors import UserError
 
 
@@ -112,6 +113,11 @@ def test_files_of_a_store():
         with pytest.raises(UserError, match=told):
             names.find(what)
     memory.rm("/set", recursive=True)
+
+
+def test_a_format_that_reads_no_store_says_so():
+    with pytest.raises(UserError, match="where shards alone are read"):
+        rows.files(["s3://data/a.tsv"])
 
 
 def test_a_query_is_no_pattern():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_vil2.data.files import build, cache, room
 from ernie_vil2.data.files.build import open_files
 from ernie_vil2.data.files.cache import Cache
 from ernie_vil2.data.files.remote import RemoteFiles
@@ -31,18 +32,17 @@ def urls(s3):
     return [s3.put(f"set/{number:02}.tar", content(number, SIZE)) for number in range(COUNT)]
 
 
-def on_disk(cache: Cache) -> int:
+def on_disk(shared: Cache) -> int:
     """Bytes of all files and of all drafts as they will be, while nothing makes room."""
-    with cache._locked():
+    with shared._room.locked():
         return SIZE * len(
-            {p.name for f in ("drafts", "files") for p in (cache.folder / f).iterdir()}
+            {p.name for f in ("drafts", "files") for p in (shared.folder / f).iterdir()}
         )
 
 
 def read_all(files: RemoteFiles, seed: int, results) -> None:
-    """Read each file once, in an order of this process's own, with some kept open."""
-    order = list(range(COUNT))
-    random.Random(seed).shuffle(order)
+    """Read files in an order of this process's own, with some kept open."""
+    order = random.Random(seed).sample(range(COUNT), 20)
     opened, wrong = [], 0
     for place, number in enumerate(order):
         files.ahead(order[place + 1 : place + 4])
@@ -59,8 +59,8 @@ def is_wrong(number: int, file) -> bool:
 
 def test_processes_share_a_small_cache_and_one_is_killed(urls, tmp_path):
     """Ten of fifty files fit: each read has the right bytes, and the disk never has more."""
-    cache = Cache(tmp_path, BOUND)
-    files = RemoteFiles(urls, cache)
+    shared = Cache(tmp_path, BOUND)
+    files = RemoteFiles(urls, shared)
     with files.open(3) as file:  # the parent's connections are not the children's
         assert file.read() == content(3, SIZE)
     results = FORK.Queue()
@@ -69,7 +69,7 @@ def test_processes_share_a_small_cache_and_one_is_killed(urls, tmp_path):
         worker.start()
     most = 0
     while any(worker.is_alive() for worker in workers):
-        most = max(most, on_disk(cache))
+        most = max(most, on_disk(shared))
         if most > BOUND // 2:
             workers[0].kill()
         time.sleep(0.002)
@@ -77,7 +77,7 @@ def test_processes_share_a_small_cache_and_one_is_killed(urls, tmp_path):
     assert [results.get(timeout=5) for _ in range(2)] == [0, 0]
     assert BOUND // 2 < most <= BOUND
     read_all(pickle.loads(pickle.dumps(files)), 9, results)
-    assert results.get(timeout=5) == 0 and on_disk(cache) <= BOUND
+    assert results.get(timeout=5) == 0 and on_disk(shared) <= BOUND
 
 
 def test_a_killed_process_leaves_nothing_that_is_believed(http, tmp_path):
@@ -116,9 +116,9 @@ def test_an_abandoned_draft_is_removed_and_a_damaged_file_fetched_anew(urls, tmp
 
 
 def test_a_changed_file_is_another(s3, tmp_path):
-    cache = Cache(tmp_path, BOUND)
+    shared = Cache(tmp_path, BOUND)
     for body in (b"one", b"two"):
-        files = RemoteFiles([s3.put("changing.tar", body)], cache)
+        files = RemoteFiles([s3.put("changing.tar", body)], shared)
         with files.open(0) as file:
             assert file.read() == Path(file.name).read_bytes() == body
 
@@ -132,6 +132,31 @@ def test_each_file_is_fetched_once_for_all_who_wait(http, tmp_path):
     for reader in readers:
         reader.join(20)
     assert [r.exitcode for r in readers] == [0] * 6 and http.asked["GET", "/a.tar"] == 1
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_a_file_that_another_ends_while_this_one_asks_for_it(urls, tmp_path, monkeypatch, succeeds):
+    """What was opened as its draft is no draft any more when it is locked."""
+    files = RemoteFiles(urls[:1], Cache(tmp_path, BOUND))
+    fetch, fetched = files._fetch, []
+
+    def locked_late(file) -> bool:
+        monkeypatch.setattr(cache, "lock", room.lock)
+        draft = Path(file.name)
+        draft.write_bytes(content(0, SIZE))
+        draft.rename(tmp_path / "files" / draft.name) if succeeds else draft.unlink()
+        return room.lock(file)
+
+    def fetch_locked(number, path, stopped) -> None:
+        fetch(number, path, stopped)
+        with open(path, "rb") as draft:
+            fetched.append(room.lock(draft))
+
+    monkeypatch.setattr(cache, "lock", locked_late)
+    monkeypatch.setattr(files, "_fetch", fetch_locked)
+    with files.open(0) as file:
+        assert file.read() == content(0, SIZE)
+    assert fetched == ([] if succeeds else [False])
 
 
 def test_what_is_in_use_makes_room_last(urls, tmp_path, logged):
@@ -220,6 +245,7 @@ def test_bounds_that_cannot_hold_are_told(urls, tmp_path):
 
 
 def test_the_environment_names_folder_and_bound(urls, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_options", build.StoreOptions())  # not those of an earlier run
     monkeypatch.setenv("ERNIE_VIL2_CACHE_DIR", str(tmp_path / "here"))
     monkeypatch.setenv("ERNIE_VIL2_CACHE_GB", "0.0001")
     files = open_files("s3://data/set/{00..06}.tar")

@@ -139,6 +139,9 @@ def test_batches_and_what_is_compressed(tmp_path):
     reader = build_reader("arrow", path=plain)
     assert [reader[n].image for n in range(40)] == columns["image"]
     assert pa.total_allocated_bytes() - before < 10_000  # it is in the map
+    near = reader.order(5, {"mode": "shards", "window": 2})(np.arange(40))
+    assert sorted(near) == list(range(40))
+    assert len({n // 7 for n in near[:12]}) == 2  # two record batches, of which one may have five
     reader = build_reader("arrow", path=[packed, plain], memory=1)
     for n in range(80):
         assert reader[n].image == columns["image"][n % 40]

@@ -38,7 +38,9 @@ def img2dataset(path, first: int, count: int) -> str:
 
 def test_img2dataset(tmp_path):
     paths = [img2dataset(tmp_path / f"{n:05d}.parquet", 5 * n, 5) for n in range(2)]
-    for path in (str(tmp_path), str(tmp_path / "*.parquet"), paths, tmp_path):
+    (tmp_path / "files.txt").write_text("# all\n0000*.parquet\n")
+    written = "*.parquet", "0000{0..1}.parquet", "", "files.txt"
+    for path in (*(str(tmp_path / name) for name in written), paths, tmp_path):
         reader = build_reader("parquet", path=path)
         assert len(reader) == 10
         for place in (7, 0, 3, 8, -10):
@@ -83,6 +85,8 @@ def test_columns_that_the_user_names(tmp_path):
     reader = build_reader("parquet", path=path, **names)
     assert reader[0].captions == ("first", "a", "b") and reader[1].captions == ("c",)
     assert (reader[0].tags, reader[1].tags, reader[1].id) == (("x",), (), "2.jpg")
+    assert reader[0].texts == {"alt": ("first",), "synthetic": ("a", "b")}
+    assert reader[1].texts == {"synthetic": ("c",)}
     assert reader.texts(0) == ("first", "a", "b", "x")
     without = build_reader("parquet", path=path, image="photo", caption="alt")
     assert without[0].id == f"{path}:1"  # each row is a picture of its own
@@ -176,7 +180,8 @@ def test_wrong_options_are_one_line(tmp_path):
         ({"path": double, "image": "image"}, 'has more than one column "image"'),
         ({"path": empty}, "holds no record"),
         ({"path": str(tmp_path / "torn.parquet")}, "torn.parquet is damaged or no Parquet file"),
-        ({"path": str(tmp_path / "nothing")}, "no file matches"),
+        ({"path": str(tmp_path / "nothing")}, "has no file that ends with .parquet"),
+        ({"path": "s3://bucket/a.parquet"}, "is in a store: files that end with .parquet are read"),
         ({"path": str(tmp_path / "no.parquet")}, "does not exist"),
     ]:
         with pytest.raises(UserError) as caught:
@@ -200,6 +205,19 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(parquet, "_PIECE_BYTES", 1 << 16)
 
 
+@pytest.fixture
+def loaded(monkeypatch) -> list:
+    """The row groups that are decoded from now on, in order."""
+    groups, load = [], parquet.ParquetFiles._load
+
+    def counted(self, piece, names):
+        groups.append(piece.group)
+        return load(self, piece, names)
+
+    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
+    return groups
+
+
 def pictures(count: int) -> list:
     return [np.random.default_rng(n).bytes(20_000) for n in range(count)]
 
@@ -218,18 +236,10 @@ def test_a_large_row_group_is_read_in_parts(tmp_path, small_pieces):
     assert pickle.loads(pickle.dumps(reader))[4] == reader[4]
 
 
-def test_so_much_is_kept_and_no_more(tmp_path, small_pieces, monkeypatch):
+def test_so_much_is_kept_and_no_more(tmp_path, small_pieces, loaded):
     images = pictures(200)
     path = write(tmp_path / "a.parquet", {"image": images, "text": ["x"] * 200}, rows_a_group=3)
     reader = build_reader("parquet", path=path, memory=1)
-    loaded = []
-    load = parquet.ParquetFiles._load
-
-    def counted(self, piece, names):
-        loaded.append(piece.group)
-        return load(self, piece, names)
-
-    monkeypatch.setattr(parquet.ParquetFiles, "_load", counted)
     before = pa.total_allocated_bytes()
     for n in range(200):
         assert reader[n].image == images[n]
@@ -256,3 +266,23 @@ def test_memory_of_one_huge_row_group_is_bounded(tmp_path, monkeypatch):
         assert reader[n].image == images[n]
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < 6 << 20
+
+
+def test_windows_of_row_groups_are_decoded_once(tmp_path, loaded, logged):
+    images = pictures(120)
+    path = write(tmp_path / "a.parquet", {"image": images, "text": ["x"] * 120}, rows_a_group=5)
+    reader = build_reader("parquet", path=path, memory=1)
+    order = reader.order(3, {"mode": "shards", "window": 4})
+    positions = order(np.arange(240))
+    for epoch in (positions[:120], positions[120:]):
+        assert sorted(epoch) == list(range(120))
+        loaded.clear()
+        for n in epoch:
+            assert reader[int(n)].image == images[n]
+        assert len(set(loaded)) == len(loaded) > 20  # some are kept from epoch to epoch
+    assert (positions[:120] != positions[120:]).any()
+    assert "memory" not in logged.text
+    for _ in range(2):
+        reader.order(3, {"mode": "shards", "window": 24})
+    assert logged.text.count("a window of 24 row groups takes about 3 MB") == 1
+    assert "set memory to 3, or a smaller window" in logged.text

@@ -310,3 +310,16 @@ def test_json_is_not_needed_as_bytes(tmp_path):
         tmp_path / "a.tar", ("a.jpg", b"x"), ("a.json", json.dumps({"caption": "é"}).encode())
     )
     assert build_reader("shards", path=path)[0].captions == ("é",)
+
+
+def test_an_extended_header_that_nothing_follows(tmp_path):
+    """A scan must not find it again and again."""
+    path = write_tar(tmp_path / "a.tar", *pair("a"), *pair("猫" * 60), *pair("c"))
+    long = header_at(path, "猫" * 60 + ".png")
+    with open(path, "rb") as file:
+        assert file.read()[long + 156 : long + 157] == b"x"
+    patch(path, long + 1024, b"\xff" * 512)  # the header behind the extended one
+    found = outcomes(build_reader("shards", path=path))
+    assert {key: found.pop(key) for key in ("a", "c")} == good("a", "c")
+    assert len(found) == 2 and DAMAGED in found.pop(f"byte {long}")
+    assert "no image" in found.pop("猫" * 60)

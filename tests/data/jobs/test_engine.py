@@ -1,5 +1,6 @@
 """A map over pieces: what is done stays done, and the files do not tell who wrote them, or when."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -84,6 +85,22 @@ def test_a_bug_names_the_piece_and_a_mistake_stays_one(tmp_path, processes):
         map_pieces(wrong, pieces(40, 10), tmp_path / "map", "squares", Engine(processes=processes))
     left = {path.name for path in (tmp_path / "map").iterdir() if not path.name.startswith(".")}
     assert "000002" not in left and "000000" in left
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.ENOSPC, UserError, "cannot be written .No space left"),
+        (errno.ECONNRESET, RuntimeError, "squares, records 0 to 4: ConnectionResetError"),
+    ],
+)
+def test_a_full_disk_and_a_source_that_fails_are_told_apart(tmp_path, number, kind, told):
+    def fails(piece, folder):
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(kind, match=told):
+        map_pieces(fails, pieces(5), tmp_path / "map", "squares", HERE)
+    assert os.listdir(tmp_path / "map") == []
 
 
 def test_drafts_of_the_dead_go(tmp_path):

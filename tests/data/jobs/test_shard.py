@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,8 +18,8 @@ from PIL import Image
 from ernie_vil2 import cli
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.tsv import TsvReader
-from ernie_vil2.data.jobs import shard
-from ernie_vil2.data.jobs.engine import Engine
+from ernie_vil2.data.jobs import job, shard
+from ernie_vil2.data.jobs.engine import HERE, Engine
 from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
@@ -117,7 +118,7 @@ def test_the_shards_hold_the_records_and_the_ledger_the_others(tmp_path, source,
         assert one["bytes"] == len(content) and one["records"] <= 20
     assert f"{len(stays)} of 71 records in {len(tars)} shards" in capsys.readouterr().out
     reader = build_reader(name="shards", path=f"{out}/*.tar")
-    back = [replace(reader[n], source=record.source) for n, record in enumerate(stays)]
+    back = [replace(reader[n], source=record.source, texts={}) for n, record in enumerate(stays)]
     assert back == stays and len(reader) == len(stays)
 
 
@@ -178,19 +179,21 @@ def run(source, out, processes, log):
 
 @pytest.mark.slow
 def test_the_same_bytes_after_kill_9_and_for_any_number_of_processes(tmp_path, source):
-    """Killed while it hashes and while it writes, with one process and with two in turn."""
+    """Killed, or stopped by Ctrl-C, as it hashes and as it writes, one process and two in turn."""
     log = tmp_path / "log"
     assert run(source, tmp_path / "whole", 1, log)[0] == 0
     expected = contents(tmp_path / "whole", ".work")
     assert len(expected) > 5
     per_run = log.stat().st_size
     log.unlink()
-    log.with_suffix(".kill").write_text("\n".join(map(str, range(40, 400, 45))))
+    signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGINT] * 3
+    plan = [f"{read} {int(number)}\n" for read, number in zip(range(40, 400, 45), signals)]
+    log.with_suffix(".kill").write_text("".join(plan))
     codes, maps = [], set()
     while codes[-1:] != [0] and len(codes) < 9:
         codes.append(run(source, tmp_path / "killed", 1 + len(codes) % 2, log)[0])
         maps |= {place.parent.name for place in (tmp_path / "killed" / ".work").glob("*/*/0*")}
-    assert codes[:-1] == [-9] * (len(codes) - 1) and len(codes) > 3 and codes[-1] == 0
+    assert codes == [*[-9, -9, 1, -9, -9, 1][: len(codes) - 1], 0] and len(codes) > 3
     assert maps == {"hash", "decide", "write"}
     assert contents(tmp_path / "killed", ".work") == expected
     # what was done was not done again: but for the pieces at work, and a look at who it is
@@ -218,6 +221,34 @@ def test_interrupted_between_two_shards_that_take_their_place(tmp_path, source, 
     assert contents(tmp_path / "out", ".work") == contents(tmp_path / "whole", ".work")
 
 
+def test_killed_while_a_restart_removes_what_was_done(tmp_path, source, monkeypatch):
+    """Pieces that have lost some of their files must not count as done."""
+    data, options, here = Source({"name": "tsv", "path": str(source)}), shard.Options(), HERE
+    shard.write_shards(data, tmp_path / "whole", options, here)
+    out = tmp_path / "out"
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard, "WriteShard", killed)
+    with pytest.raises(KeyboardInterrupt):
+        shard.write_shards(data, out, options, here)
+    monkeypatch.undo()
+
+    def half(folder, **_):
+        for path in sorted(folder.rglob("*.npy"))[::2]:
+            path.unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job.shutil, "rmtree", half)
+    with pytest.raises(KeyboardInterrupt):
+        shard.write_shards(data, out, options, here, restart=True)
+    monkeypatch.undo()
+    shard.write_shards(data, out, options, here)
+    assert contents(out, ".work") == contents(tmp_path / "whole", ".work")
+    assert sorted(os.listdir(out / ".work")) == ["job.json", "lock"]
+
+
 def test_another_job_is_refused_in_one_line(tmp_path, source):
     data, out = Source({"name": "tsv", "path": str(source)}), tmp_path / "out"
     here = Engine(processes=0)
@@ -237,6 +268,22 @@ def test_another_job_is_refused_in_one_line(tmp_path, source):
     assert len(list(out.glob("*.tar"))) == 2  # of three before
     with pytest.raises(UserError, match="files of another origin"):
         shard.write_shards(data, tmp_path, shard.Options(), here)
+
+
+def test_texts_by_key_and_several_captions_survive(tmp_path):
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    rows = [{"captions": ["one", "两"], "alt": "a picture", "synthetic": ["x", "y"], "tags": ["t"]}]
+    rows += [{"caption": "one", "id": 7, "width": 40}]
+    lines = [json.dumps({"image": "a.png", **row}) + "\n" for row in rows]
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    data = {"name": "folder", "root": str(tmp_path), "jsonl": str(tmp_path / "a.jsonl")}
+    shard.write_shards(Source(data), tmp_path / "out", shard.Options(), Engine(processes=0))
+    reader = build_reader(name="shards", path=f"{tmp_path}/out/*.tar")
+    before = build_reader(**data)
+    for n in (0, 1):
+        assert replace(reader[n], source=before[n].source, texts=before[n].texts) == before[n]
+    assert reader[0].texts_of("synthetic") == ("x", "y") and "synthetic" not in reader[1].texts
+    assert reader[0].texts_of("alt") == before[0].texts_of("alt") == ("a picture",)
 
 
 def test_a_set_of_which_nothing_is_left(tmp_path):

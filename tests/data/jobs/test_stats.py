@@ -13,7 +13,8 @@ from ernie_vil2.data.jobs import columns, stats
 from ernie_vil2.data.tokenize import Tokenizer
 from tests.support.browser import rendered
 from tests.support.files import contents
-from tests.support.pictures import encoded
+from tests.support.pictures import encoded, png_of
+from tests.support.shapes import write_run
 from tools.prepare_data import main
 
 TEXTS = [
@@ -131,3 +132,26 @@ def test_what_a_page_shows_is_escaped(tmp_path):
     page = (out / stats.PAGE).read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
     assert json.loads((out / stats.REPORT).read_text(encoding="utf-8"))["texts"]["tokens"] is None
+
+
+def test_tokens_are_counted_by_the_configuration_s_tokenizer(tmp_path):
+    out = tmp_path / "out"
+    command = ["stats", "-c", str(write_run(tmp_path)), "--eval", "--out", str(out)]
+    assert cli.run(main, [*command, "--processes", "0"]) == 0
+    report = json.loads((out / stats.REPORT).read_text(encoding="utf-8"))
+    assert report["texts"]["tokens"]["sum"] == 16 * 3  # "a red circle"
+    assert report["dataset"]["path"].endswith("test.tsv")
+
+
+def test_headers_of_hostile_pictures(tmp_path):
+    """A bomb, an empty file, half a header: each is one bad row."""
+    hostile = [png_of(50_000, 50_000, b""), b"x", encoded(Image.new("RGB", (9, 9)), "PNG")[:20]]
+    rows = [f"a\tb\t{base64.b64encode(image).decode()}\n" for image in hostile]
+    (tmp_path / "a.tsv").write_text("".join(rows), encoding="utf-8")
+    out = tmp_path / "out"
+    command = ["stats", "--dataset", "name=tsv", f"path={tmp_path / 'a.tsv'}", "--out", str(out)]
+    assert cli.run(main, [*command, "--processes", "0"]) == 0
+    report = json.loads((out / stats.REPORT).read_text(encoding="utf-8"))
+    assert report["records"] == 0 and report["bad"]["count"] == 3
+    assert all(reason.startswith("image: ") for reason in report["bad"]["reasons"])
+    assert report["pictures"]["width"] is None and (out / stats.PAGE).exists()

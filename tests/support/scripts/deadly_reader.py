@@ -1,7 +1,6 @@
 """A data set whose reading ends processes: the n-th read of all, counted in a file."""
 
 import os
-import signal
 from pathlib import Path
 
 from ernie_vil2.data.formats.tsv import TsvReader
@@ -10,8 +9,8 @@ from ernie_vil2.data.formats.tsv import TsvReader
 class DeadlyReader(TsvReader):
     """Rows of a TSV.
 
-    The file that the variable READ_LOG names gets a byte for each read. What stands beside it in
-    a file `.kill`, numbers of reads, is when the process that made this reader gets SIGKILL; its
+    The file that the variable READ_LOG names gets a byte for each read. Beside it a file `.kill`
+    has lines "READ SIGNAL": with that read the process that made this reader gets the signal; its
     workers do not.
     """
 
@@ -24,6 +23,8 @@ class DeadlyReader(TsvReader):
         with open(self._log, "ab", buffering=0) as file:
             file.write(b".")
             count = file.tell()
-        if plan.exists() and str(count) in plan.read_text().split():
-            os.kill(self._maker, signal.SIGKILL)
+        for line in plan.read_text().splitlines() if plan.exists() else ():
+            read, number = map(int, line.split())
+            if read == count:
+                os.kill(self._maker, number)
         return super()._get(position)

@@ -1,0 +1,1 @@
+"""A corpus of hostile samples, drawn from a seed: pictures, captions, rows of each format."""
