@@ -27,7 +27,7 @@ from tests.support.hostile.sets import write
 from tests.support.hostile.tars import tar_records
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::RuntimeWarning:PIL")
-FORMATS = ["tsv", "folder", "chinese_clip", "coco", "shards"]
+FORMATS = ["tsv", "folder", "chinese_clip", "coco", "shards", "parquet"]
 SECONDS = 5.0  # of a processor, for any one sample
 BATCH = 16
 

@@ -105,7 +105,7 @@ def measure(folder: str, size: int, batch: int, batches: int, pixels: int, worke
     from ernie_vil2.data.loader import TrainingLoader, TrainingViews
     from ernie_vil2.data.order import GlobalBatches
     from ernie_vil2.data.tokenize import Tokenizer
-    from ernie_vil2.data.transforms import TrainTransform
+    from ernie_vil2.data.train_transform import TrainTransform
     from ernie_vil2.data.views import ViewMaker
 
     sizes = [f"{key}={pixels}" for key in ("Transform.size", "Arch.Image.img_size")]

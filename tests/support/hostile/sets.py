@@ -256,10 +256,30 @@ def _write_tar(path: Path, parts: list[bytes]) -> None:
     path.write_bytes(b"".join(parts) + bytes(1024))
 
 
+def _parquet(folder: Path, tame: bool) -> HostileSet:
+    """Pictures and captions as columns, in texts of which half a character is no UTF-8."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / "train.parquet"
+    found, every = HostileSet({"name": "parquet", "path": str(path)}), samples([], tame)
+    texts = [sample.caption.encode("utf-8", "surrogatepass") for sample in every]
+    columns = {
+        "image": pa.array([sample.picture for sample in every], pa.binary()),
+        "caption": pa.array(texts, pa.binary()).view(pa.string()),
+        "id": [f"image{number}" for number in range(len(every))],
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=20)
+    for number, sample in enumerate(every):
+        found.note(sample, f"{path}:{number + 1}")
+    return found
+
+
 _WRITERS = {
     "tsv": _tsv,
     "folder": _folder,
     "chinese_clip": _chinese_clip,
     "coco": _coco,
     "shards": _shards,
+    "parquet": _parquet,
 }
