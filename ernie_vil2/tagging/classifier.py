@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.arrays import Array, Pixels
-from ernie_vil2.data.decode import decode_image
-from ernie_vil2.data.records import Record
+from ernie_vil2.data.arrays import Array
 from ernie_vil2.errors import UserError
 from ernie_vil2.tagging import preprocess
+from ernie_vil2.tagging.exported import ExportedTagger
 from ernie_vil2.tagging.labels import in_language, labels, stated_labels
-from ernie_vil2.tagging.network import ModelFiles, Network
-from ernie_vil2.tagging.pictures import each_picture
+from ernie_vil2.tagging.network import ModelFiles
 from ernie_vil2.tagging.tags import Choice, Found, Tags
 
 _THRESHOLD = 0.5
@@ -22,7 +20,7 @@ _THRESHOLD = 0.5
 _ATTRIBUTES = {"VehicleAttribute": "vehicle_attribute", "PersonAttribute": "person_attribute"}
 
 
-class Classifier:
+class Classifier(ExportedTagger):
     """A `Tagger`: each label whose score reaches its threshold.
 
     Args:
@@ -46,14 +44,13 @@ class Classifier:
         config: str | None = None,
         label_file: str | None = None,
     ):
-        self.files, self.choice = ModelFiles(folder, config), choice
-        self.device, self.threads = device, threads
-        where = str(self.files.path)
-        stated = _section(self.files.content, "PreProcess", where).get("transform_ops")
-        if not isinstance(stated, list) or not all(isinstance(s, dict) for s in stated):
+        files = ModelFiles(folder, config)
+        where = str(files.path)
+        listed = _section(files.content, "PreProcess", where).get("transform_ops")
+        if not isinstance(listed, list) or not all(isinstance(s, dict) for s in listed):
             raise UserError(f"{where} has no PreProcess.transform_ops: expected a list of steps")
-        self._stated = [(name, options or {}) for step in stated for name, options in step.items()]
-        reads, settings = _reads(self.files.content, where)
+        stated = [(name, options or {}) for step in listed for name, options in step.items()]
+        reads, settings = _reads(files.content, where)
         if reads in _ATTRIBUTES and not label_file:
             known = labels(_ATTRIBUTES[reads])
         else:
@@ -63,40 +60,16 @@ class Classifier:
             float(settings.get(label.setting or "threshold", _THRESHOLD)) for label in known
         ]
         self._groups = [label.group for label in known]
-        self.origin = f"classifier {self.files.origin}"
-        self._open()
-        self._network: Network | None = None
+        table = preprocess.CLASSIFICATION
+        super().__init__("classifier", files, stated, table, choice, device, threads)
 
-    def _open(self) -> None:
-        try:
-            self._steps = preprocess.steps(self._stated, preprocess.CLASSIFICATION)
-        except UserError as error:
-            raise UserError(f"{self.files.path}: {error}") from None
+    def _tags(self, pictures: Sequence[preprocess.Prepared]) -> list[Tags]:
+        return [self._chosen(scores) for scores in self.scores(pictures)]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_network": None, "_steps": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()
-
-    def tag(self, records: Sequence[Record]) -> list[Tags]:
-        return each_picture(records, decode_image, self._tags)
-
-    def _tags(self, images: Sequence[Pixels]) -> list[Tags]:
-        return [self._chosen(scores) for scores in self.scores(images)]
-
-    def scores(self, images: Sequence[Pixels]) -> Array:
+    def scores(self, pictures: Sequence[preprocess.Prepared]) -> Array:
         """float32 [B, labels]."""
-        pictures = [preprocess.Prepared.of(image) for image in images]
-        for picture in pictures:
-            for step in self._steps:
-                step(picture)
-        if self._network is None:
-            self._network = Network(self.files, self.device, self.threads)
-        (scores, *_) = self._network(
-            {"image": np.stack([picture.image for picture in pictures]).astype(np.float32)}
-        )
+        pixels = np.stack([picture.image for picture in pictures])
+        scores, *_ = self._run_on({"image": pixels.astype(np.float32)})
         if scores.shape[1:] != (len(self.labels),):
             raise UserError(
                 f"{self.files.program} gives {list(scores.shape[1:])} scores a picture, there are "

@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Pixels
-from ernie_vil2.data.decode import decode_image
-from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError
 from ernie_vil2.tagging import preprocess
+from ernie_vil2.tagging.exported import ExportedTagger
 from ernie_vil2.tagging.labels import in_language, stated_labels
-from ernie_vil2.tagging.network import ModelFiles, Network
-from ernie_vil2.tagging.pictures import each_picture
+from ernie_vil2.tagging.network import ModelFiles
 from ernie_vil2.tagging.tags import Choice, Found, Tags
 
 _COLUMNS = 6  # class, score, x0, y0, x1, y1
 
 
-class Detector:
+class Detector(ExportedTagger):
     """A `Tagger`: the categories of the boxes in a picture.
 
     Args:
@@ -47,39 +45,20 @@ class Detector:
         config: str | None = None,
         label_file: str | None = None,
     ):
-        self.files, self.choice = ModelFiles(folder, config), choice
-        self.device, self.threads = device, threads
-        content, where = self.files.content, self.files.path
-        known = stated_labels(content.get("label_list"), label_file, str(where))
+        files = ModelFiles(folder, config)
+        content, where = files.content, str(files.path)
+        known = stated_labels(content.get("label_list"), label_file, where)
         self.labels = in_language(known, language)
         self.threshold = float(content.get("draw_threshold", 0.5))
-        self.origin = f"detector {self.files.origin}"
-        self._stated = _stated(content, str(where))
-        self._open()  # so that an unknown step is told now
-        self._network: Network | None = None
+        stated = _stated(content, where)
+        table = preprocess.DETECTION
+        super().__init__("detector", files, stated, table, choice, device, threads)
 
-    def _open(self) -> None:
-        try:
-            self._steps = preprocess.steps(self._stated, preprocess.DETECTION)
-        except UserError as error:
-            raise UserError(f"{self.files.path}: {error}") from None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_network": None, "_steps": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._open()
-
-    def tag(self, records: Sequence[Record]) -> list[Tags]:
-        return each_picture(records, decode_image, self._tags)
-
-    def _tags(self, images: Sequence[Pixels]) -> list[Tags]:
-        found: list[Tags] = []
-        for image, boxes in zip(images, self.boxes(images)):
-            height, width = image.shape[:2]
-            found.append(self.choice(self._things(boxes, height, width), self.threshold))
-        return found
+    def _tags(self, pictures: Sequence[preprocess.Prepared]) -> list[Tags]:
+        return [
+            self.choice(self._things(boxes, *picture.size), self.threshold)
+            for picture, boxes in zip(pictures, self._boxes(pictures))
+        ]
 
     def _things(self, boxes: Array, height: int, width: int) -> list[Found]:
         """What boxes [N, 6] say of a picture."""
@@ -93,32 +72,31 @@ class Detector:
         ]
 
     def boxes(self, images: Sequence[Pixels]) -> list[Array]:
-        """float32 [N, 6] for each picture: class, score, x0, y0, x1, y1 in its own pixels.
+        """float32 [N, 6] for each picture: class, score, x0, y0, x1, y1 in its own pixels."""
+        return self._boxes([self.prepare(image) for image in images])
+
+    def _boxes(self, pictures: Sequence[preprocess.Prepared]) -> list[Array]:
+        """As `boxes`.
 
         Pictures of one size after the preprocessing run together. Others do not: padding to the
         largest would let a picture's boxes depend on its neighbours.
         """
-        pictures = [preprocess.Prepared.of(image) for image in images]
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, picture in enumerate(pictures):
-            for step in self._steps:
-                step(picture)
             groups.setdefault(picture.image.shape, []).append(number)
         boxes: dict[int, Array] = {}
         for numbers in groups.values():
             found = self._run([pictures[number] for number in numbers])
             boxes.update(zip(numbers, found))
-        return [boxes[number] for number in range(len(images))]
+        return [boxes[number] for number in range(len(pictures))]
 
     def _run(self, pictures: Sequence[preprocess.Prepared]) -> list[Array]:
-        if self._network is None:
-            self._network = Network(self.files, self.device, self.threads)
         feeds = {
             "image": np.stack([picture.image for picture in pictures]).astype(np.float32),
             "im_shape": np.array([picture.shape for picture in pictures], np.float32),
             "scale_factor": np.array([picture.scale for picture in pictures], np.float32),
         }
-        outputs = self._network(feeds)
+        outputs = self._run_on(feeds)
         if len(outputs) == 1 and len(pictures) > 1:  # it does not say whose the boxes are
             return [self._run([picture])[0] for picture in pictures]
         boxes = outputs[0]

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ernie_vil2.data.arrays import Array, Pixels
 from ernie_vil2.data.decode import check_pixels
+from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError, did_you_mean
 
 _INTERPOLATION = {
@@ -38,16 +39,18 @@ class Prepared:
         image: RGB, [H, W, 3], after `Permute` [3, H, W].
         shape: height and width after the last resize.
         scale: of height and width.
+        size: height and width of the picture itself.
     """
 
     image: Array
     shape: tuple[float, float] = (0.0, 0.0)
     scale: tuple[float, float] = (1.0, 1.0)
+    size: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(cls, image: Pixels) -> Prepared:
         height, width = image.shape[:2]
-        return cls(image, (height, width))
+        return cls(image, (height, width), size=(height, width))
 
     def resize(self, scale_y: float, scale_x: float, interpolation: int) -> None:
         """By factors, from which OpenCV finds the size, and not the other way round."""
@@ -62,7 +65,7 @@ class Prepared:
         self.shape, self.scale = (rows, columns), (scale_y, scale_x)
 
 
-Step = Callable[[Prepared], None]
+Step = Callable[[Prepared], None]  # raises ImageError for a picture that it cannot do
 
 
 # -- PaddleDetection -------------------------------------------------------------------------------
@@ -147,7 +150,7 @@ def _pad(size: int | Sequence[int], fill_value: Sequence[float] = (114.0, 114.0,
     def step(picture: Prepared) -> None:
         rows, columns = picture.image.shape[:2]
         if rows > height or columns > width:
-            raise UserError(f"Pad to {height} x {width} of a picture of {rows} x {columns}")
+            raise ImageError(f"Pad to {height} x {width} of a picture of {rows} x {columns}")
         canvas = np.empty([height, width, 3], np.float32)
         canvas[:] = fill_value
         canvas[:rows, :columns] = picture.image
@@ -204,7 +207,7 @@ def _crop_image(size: int | Sequence[int]) -> Step:
     def step(picture: Prepared) -> None:
         rows, columns = picture.image.shape[:2]
         if rows < height or columns < width:
-            raise UserError(f"CropImage {width} x {height} of a picture of {columns} x {rows}")
+            raise ImageError(f"CropImage {width} x {height} of a picture of {columns} x {rows}")
         top, left = (rows - height) // 2, (columns - width) // 2
         picture.image = picture.image[top : top + height, left : left + width]
 

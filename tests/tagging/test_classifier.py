@@ -111,3 +111,18 @@ def test_what_does_not_fit_is_one_line(tmp_path, net, post, said):
     folder = exported(tmp_path, Linear(np.eye(3)[:, :2] * 9, [3.0, 3.0], **net), post)
     with pytest.raises(UserError, match=said):
         Classifier(folder, Choice()).tag([record([250, 250, 250])])
+
+
+def test_a_picture_that_cannot_be_prepared_keeps_its_place(tmp_path):
+    """A line of pixels, whose shorter side brought to 256 would take gigabytes."""
+    post = {"X": {"label_list": ["a", "b"], "threshold": 0.1}}
+    folder = exported(tmp_path, Linear(np.zeros([3, 2]), [3.0, -3.0]), post)
+    path = tmp_path / "inference.yml"
+    content = yaml.safe_load(path.read_text())
+    short = {"ResizeImage": {"resize_short": 256}}
+    content["PreProcess"]["transform_ops"].insert(0, short)
+    path.write_text(yaml.safe_dump(content))
+    line = np.zeros([1, 20_000, 3], np.uint8)
+    long = Record("b", cv2.imencode(".png", line)[1].tobytes(), ("b",), (), "test:b")
+    first, second = Classifier(folder, Choice()).tag([long, record([9, 9, 9])])
+    assert "pixels" in first.bad and second.names == ("a",)

@@ -29,6 +29,7 @@ def test_a_machine_killed_half_way(tmp_path):
         "PYTHONPATH": str(ROOT),
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all of Ray listens on 127.0.0.1
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",  # where other tests keep the cores
     }
     script = ROOT / "tests" / "support" / "scripts" / "ray_job.py"
     command = [sys.executable, str(script), str(source), str(tmp_path / "ray"), str(log)]
