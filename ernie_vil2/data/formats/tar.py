@@ -127,7 +127,7 @@ def next_header(read: Read, start: int, end: int = sys.maxsize) -> int | None:
     None where there is none; the headers of the oldest tars cannot be told from content.
     """
     assert start % BLOCK == 0, start
-    while window := read(start, min(_WINDOW, end - start)):
+    while start < end and (window := read(start, min(_WINDOW, end - start))):
         at = window.find(_MAGIC, _MAGIC_AT)
         while at >= 0:
             begin = at - _MAGIC_AT

@@ -149,3 +149,15 @@ def test_a_lie_about_the_size_has_a_right_checksum(tmp_path):
     lie(path, "a.jpg", 77)
     with open(path, "rb") as file:
         assert walk(file.read())[0].size == 77
+
+
+def test_no_header_is_looked_for_behind_the_end(tmp_path):
+    path = write_tar(tmp_path / "a.tar", ("a.jpg", bytes(600)), ("b.jpg", b"y"))
+    with open(path, "rb") as file:
+        data = file.read()
+
+    def read(offset: int, count: int) -> bytes:
+        assert count > 0
+        return data[offset : offset + count]
+
+    assert tar.next_header(read, 512, header_at(path, "b.jpg")) is None
