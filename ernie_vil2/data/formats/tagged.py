@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from array import array
 from collections.abc import Sequence
@@ -90,10 +91,9 @@ class TagsFile:
         return tuple(found)
 
     def _rows(self, wanted: int) -> Numbers:
-        arrays = self._arrays()
-        start = np.searchsorted(arrays["keys"], wanted, "left")
-        end = np.searchsorted(arrays["keys"], wanted, "right")
-        return arrays["rows"][start:end]
+        keys, numbers = map(self._arrays().column, ("keys", "rows"))
+        start = bisect.bisect_left(keys, wanted)
+        return numbers[start : bisect.bisect_right(keys, wanted, start)]
 
     def _arrays(self) -> Arrays:
         """ "keys" int64 [N], sorted, and the "rows" that they are of; files' rows one after
