@@ -59,8 +59,9 @@ def test_order_and_bad_rows_are_those_of_the_set(data):
     for shuffle in (True, False):
         theirs = plain.order(3, shuffle)(positions.copy())
         assert (reader.order(3, shuffle)(positions.copy()) == theirs).all()
-    with pytest.raises(BadRecord, match="1 columns"):
+    with pytest.raises(BadRecord, match="1 columns") as last:
         reader[len(reader) - 1]
+    assert reader.find(last.value.source) == len(reader) - 1
 
 
 def test_a_mixture_stays_one(data):
