@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from array import array
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import numpy as np
 
 from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows, spans
-from ernie_vil2.data.formats.index import Arrays, Write, cached
+from ernie_vil2.data.formats.index import Arrays, cached
+from ernie_vil2.data.formats.mapped import Write
 from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.keys import key
@@ -89,10 +91,9 @@ class TagsFile:
         return tuple(found)
 
     def _rows(self, wanted: int) -> Numbers:
-        arrays = self._arrays()
-        start = np.searchsorted(arrays["keys"], wanted, "left")
-        end = np.searchsorted(arrays["keys"], wanted, "right")
-        return arrays["rows"][start:end]
+        keys, rows_of_keys = map(self._arrays().column, ("keys", "rows"))
+        start, end = bisect.bisect_left(keys, wanted), bisect.bisect_right(keys, wanted)
+        return rows_of_keys[start:end]
 
     def _arrays(self) -> Arrays:
         """ "keys" int64 [N], sorted, and the "rows" that they are of; files' rows one after
