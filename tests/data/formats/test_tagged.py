@@ -73,7 +73,8 @@ def test_a_mixture_stays_one(data):
     shared = write_tags(data / "shared.jsonl", rows)
     mixture = build_reader("mixture", sources={"web": source, "b": own})
     assert isinstance(mixture, MixtureReader)
-    assert [record.tags for record in mixture][16:18] == [(), ("own",)]
+    of_b = {record.id: record.tags for record in mixture if record.data_set == "b"}
+    assert of_b == {f"b/{i}": ("own",) if i == ids[1] else () for i in ids}
     both = build_reader("mixture", tags_file=shared, sources={"web": source, "b": source})
     assert isinstance(both, MixtureReader) and isinstance(both.evaluation(), MixtureReader)
     assert {record.id for record in both if record.tags} == {f"web/{ids[0]}"}
