@@ -76,7 +76,6 @@ def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None
     Raises:
         UserError: gpu, where there is none; a GPU or a connection that does not work.
     """
-    global _started
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if device == "gpu" and not has_gpu:
         raise UserError(
@@ -88,14 +87,19 @@ def init(device: str = "auto", strategy: fleet.DistributedStrategy | None = None
             # A Paddle built for GPUs would take NCCL, and put every process back onto its GPU.
             os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
         paddle.set_device("cpu")
-        _copy_when_transposing()
     else:
         index = dist.ParallelEnv().device_id
         probe.check_gpu(index)
         paddle.set_device(f"gpu:{index}")
         probe.compute()
-    if _started:
-        return
+    if not _started:
+        _start_fleet(strategy)
+    if paddle.get_device() == "cpu":
+        _copy_when_transposing()  # afterwards, as fleet prints what flags are not the default
+
+
+def _start_fleet(strategy: fleet.DistributedStrategy | None) -> None:
+    global _started
     collective._new_process_group_impl = _new_process_group
     with warnings.catch_warnings():  # of groups that data parallelism does not use
         warnings.filterwarnings("ignore", message="Current global rank .* is not in group")

@@ -57,6 +57,9 @@ class TaggedReader(Reader):
     def prefetch(self, positions: Numbers) -> None:
         self._reader.prefetch(positions)
 
+    def find(self, source: str) -> int | None:
+        return self._reader.find(source)
+
     def evaluation(self) -> Reader:
         return TaggedReader(self._reader.evaluation(), self._tags, self._prefix)
 

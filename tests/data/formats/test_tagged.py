@@ -59,8 +59,9 @@ def test_order_and_bad_rows_are_those_of_the_set(data):
     for shuffle in (True, False):
         theirs = plain.order(3, shuffle)(positions.copy())
         assert (reader.order(3, shuffle)(positions.copy()) == theirs).all()
-    with pytest.raises(BadRecord, match="1 columns"):
+    with pytest.raises(BadRecord, match="1 columns") as last:
         reader[len(reader) - 1]
+    assert reader.find(last.value.source) == len(reader) - 1
 
 
 def test_a_mixture_stays_one(data):
@@ -72,7 +73,8 @@ def test_a_mixture_stays_one(data):
     shared = write_tags(data / "shared.jsonl", rows)
     mixture = build_reader("mixture", sources={"web": source, "b": own})
     assert isinstance(mixture, MixtureReader)
-    assert [record.tags for record in mixture][16:18] == [(), ("own",)]
+    of_b = {record.id: record.tags for record in mixture if record.data_set == "b"}
+    assert of_b == {f"b/{i}": ("own",) if i == ids[1] else () for i in ids}
     both = build_reader("mixture", tags_file=shared, sources={"web": source, "b": source})
     assert isinstance(both, MixtureReader) and isinstance(both.evaluation(), MixtureReader)
     assert {record.id for record in both if record.tags} == {f"web/{ids[0]}"}
