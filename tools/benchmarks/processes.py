@@ -264,7 +264,7 @@ class Embeddings:
         """
         from ernie_vil2 import distributed
 
-        embeds, scale, ids, _ = self.inputs
+        embeds, scale, ids, *_ = self.inputs
         own = {
             "embeds": np.stack([embeds[view].numpy() for view in view_names()], 1),
             "to_embeds": np.stack([self.gradients[view] for view in view_names()], 1),
