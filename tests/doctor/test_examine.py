@@ -121,6 +121,7 @@ def check_broken(found: dict, expected: dict) -> None:
         assert code == 1
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     found = examine(
         tmp_path,

@@ -25,6 +25,7 @@ ONLY_ON_GPUS = {
     "environment: capability",
     "environment: CUDA libraries",
     "environment: NVLink",
+    "kernels: fused layers against float64",
     "precision: O1 float16: a first step",
     "precision: O2 float16: a first step",
     "precision: O1 float16: loss after 20 steps",
