@@ -26,10 +26,16 @@ EXTRAS = {
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `-c FILE` and `-o Section.key=value ...`, several after one -o and -o again."""
+    """A parser with `-c FILE` and `add_override`'s `-o`."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML configuration")
-    result.add_argument(
+    add_override(result)
+    return result
+
+
+def add_override(parser: argparse.ArgumentParser) -> None:
+    """Add `-o Section.key=value ...`, several after one -o and -o again."""
+    parser.add_argument(
         "-o",
         "--override",
         action="extend",
@@ -38,7 +44,6 @@ def parser(description: str) -> argparse.ArgumentParser:
         metavar="SECTION.KEY=VALUE",
         help="override keys of the configuration, e.g. -o Global.seed=1 Loss.pairs.0.weight=0.5",
     )
-    return result
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

@@ -88,15 +88,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="the data set itself, such as name=tsv path=train.tsv",
     )
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="override keys of the configuration",
-    )
+    cli.add_override(parser)
     parser.add_argument(
         "--eval",
         action="store_true",

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,8 +17,9 @@ from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.formats.mixture import MixtureReader
 from ernie_vil2.data.ledger import Ledger
 from ernie_vil2.data.loader import TrainingLoader, TrainingViews
+from ernie_vil2.data.mixture_order import MixtureOrder
 from ernie_vil2.data.order import GlobalBatches
-from ernie_vil2.data.orders import Shuffle
+from ernie_vil2.data.orders import Order, Shuffle
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.train_transform import TrainTransform
@@ -56,12 +58,9 @@ class Stream:
         transform, loader = TrainTransform(**config.Transform), config.DataLoader.Train
         read_stores(config.DataLoader.store)
         reader = build_reader(**loader.dataset)
-        own = None
-        if isinstance(reader, MixtureReader):
-            own = reader.views
-            log.info("of any records read: %s", reader.order(config.Global.seed, loader.shuffle))
+        own = reader.views if isinstance(reader, MixtureReader) else None
         views = ViewMaker(**config.Views, transform=transform, tokenizer=tokenizer, own=own)
-        return cls(
+        stream = cls(
             TrainingViews(reader, views, ledger, config.Global.seed),
             plan,
             config.Global.seed,
@@ -71,6 +70,9 @@ class Stream:
             distributed.rank(),
             distributed.world_size(),
         )
+        if stream.mixture is not None:
+            log.info("of any records read: %s", stream.records_order)
+        return stream
 
     @property
     def records(self) -> int:
@@ -97,10 +99,15 @@ class Stream:
     def steps_per_epoch(self) -> float:
         return self.order().batches_per_epoch / self.plan.merge
 
+    @cached_property
+    def records_order(self) -> Order:
+        """In which the records are read; made once, as each batch asks for it."""
+        return self.dataset.reader.order(self.seed, self.shuffle)
+
     def order(self, first: int = 0, last: int = 0) -> GlobalBatches:
         """Which records make the batches `first` to `last` - 1."""
         return GlobalBatches(
-            self.dataset.reader.order(self.seed, self.shuffle),
+            self.records_order,
             self.plan.rows,
             self.rank,
             self.world_size,
@@ -112,9 +119,9 @@ class Stream:
 
     def source_epochs(self, batch: int) -> dict[str, float]:
         """ "<source>/epoch" -> how often a mixture's source was read before `batch`."""
-        if self.mixture is None:
+        order = self.records_order
+        if not isinstance(order, MixtureOrder):
             return {}
-        order = self.mixture.order(self.seed, self.shuffle)
         epochs = order.epochs(batch * self.global_batch)
         return {f"{name}/epoch": epoch for name, epoch in epochs.items()}
 
