@@ -83,12 +83,11 @@ class MixtureReader(Reader):
 
     def order(self, seed: int, shuffle: Shuffle) -> MixtureOrder:
         """As a reader's; sources without shards are read in the order of all their records."""
-        local = isinstance(shuffle, Mapping) and any(r.in_shards for r in self._readers)
+        in_shards = [reader.shard_lengths is not None for reader in self._readers]
+        others = True if isinstance(shuffle, Mapping) and any(in_shards) else shuffle
         orders = {
-            name: reader.order(
-                source_seed(seed, name), True if local and not reader.in_shards else shuffle
-            )
-            for name, reader in zip(self.names, self._readers)
+            name: reader.order(source_seed(seed, name), shuffle if shards else others)
+            for name, reader, shards in zip(self.names, self._readers, in_shards)
         }
         lengths = [len(reader) for reader in self._readers]
         return MixtureOrder(orders, lengths, self._weights, self._on_end)

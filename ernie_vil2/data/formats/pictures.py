@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ernie_vil2.data.arrays import Numbers
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.columns import ColumnFiles
 from ernie_vil2.data.formats.reader import Reader
-from ernie_vil2.data.orders import Order, ShardOrder, Shuffle
 from ernie_vil2.data.packages import needed
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError, did_you_mean
@@ -169,11 +169,10 @@ class ColumnReader(Reader):
     def __len__(self) -> int:
         return len(self._files)
 
-    def order(self, seed: int, shuffle: Shuffle) -> Order:
-        """With mode shards, what is decoded together counts as a shard."""
-        if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards":
-            return ShardOrder(self._files.lengths, shuffle["window"], seed)
-        return super().order(seed, shuffle)
+    @property
+    def shard_lengths(self) -> Numbers:
+        """Of what is decoded together."""
+        return self._files.lengths
 
     def find(self, source: str) -> int | None:
         return self._files.find(source)

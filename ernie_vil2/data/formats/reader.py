@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping
 
 from ernie_vil2.data.arrays import Numbers
-from ernie_vil2.data.orders import EpochOrder, Order, Shuffle
+from ernie_vil2.data.orders import EpochOrder, Order, ShardOrder, Shuffle
 from ernie_vil2.data.records import Record
 from ernie_vil2.errors import UserError
 
@@ -23,11 +23,9 @@ class Reader:
     Attributes:
         least_captions: of a record: 1 in training; 0 in an evaluation, for which an image without
             a text is a record too.
-        in_shards: whether `order` knows the mode of shards.
     """
 
     least_captions = 1
-    in_shards = False
 
     def evaluation(self) -> Reader:
         """The same set as an evaluation reads it: an image without a text is a record too, and so
@@ -39,17 +37,25 @@ class Reader:
     def __len__(self) -> int:
         raise NotImplementedError
 
+    @property
+    def shard_lengths(self) -> Numbers | None:
+        """How many records stand together, int64 [shards], for an order that reads few shards at a
+        time; None: the set has no shards."""
+        return None
+
     def order(self, seed: int, shuffle: Shuffle) -> Order:
         """In which training reads the records.
 
         Raises:
             UserError: the reader knows no such order.
         """
-        if isinstance(shuffle, Mapping) and shuffle["mode"] != "global":
-            raise UserError(
-                f"DataLoader.Train.shuffle has mode {shuffle['mode']}, for which the data set has "
-                "no shards: set it to true, or read the set as name: shards"
-            )
+        if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards":
+            if self.shard_lengths is None:
+                raise UserError(
+                    "DataLoader.Train.shuffle has mode shards, for which the data set has no "
+                    "shards: set it to true, or read the set as name: shards"
+                )
+            return ShardOrder(self.shard_lengths, shuffle["window"], seed)
         return EpochOrder(len(self), seed, shuffle is not False)
 
     def prefetch(self, positions: Numbers) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shard_record import ShardRecord
 from ernie_vil2.data.formats.shard_scan import IMAGES
-from ernie_vil2.data.orders import Order, ShardOrder, Shuffle
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
 
@@ -47,8 +45,6 @@ class ShardsReader(Reader):
         id_key: of the JSON: a string or an integer; "__key__": the key is the id. A record without
             it has its place as id, "path.tar:key".
     """
-
-    in_shards = True
 
     def __init__(
         self,
@@ -90,10 +86,9 @@ class ShardsReader(Reader):
     def __len__(self) -> int:
         return int(self._index.ends[-1])
 
-    def order(self, seed: int, shuffle: Shuffle) -> Order:
-        if isinstance(shuffle, Mapping) and shuffle["mode"] == "shards":
-            return ShardOrder(np.diff(self._index.ends, prepend=0), shuffle["window"], seed)
-        return super().order(seed, shuffle)
+    @property
+    def shard_lengths(self) -> Numbers:
+        return np.diff(self._index.ends, prepend=0)
 
     def prefetch(self, positions: Numbers) -> None:
         shards = np.searchsorted(self._index.ends, positions, side="right")

@@ -41,7 +41,6 @@ class TaggedReader(Reader):
 
     def __init__(self, reader: Reader, tags: TagsFile, prefix: str = ""):
         self._reader, self._tags, self._prefix = reader, tags, prefix
-        self.in_shards = reader.in_shards
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -50,6 +49,10 @@ class TaggedReader(Reader):
         record = self._reader[position]
         tags = self._tags.of(self._prefix + record.id) if record.id else ()
         return dataclasses.replace(record, tags=tags)
+
+    @property
+    def shard_lengths(self) -> Numbers | None:
+        return self._reader.shard_lengths
 
     def order(self, seed: int, shuffle: Shuffle) -> Order:
         return self._reader.order(seed, shuffle)

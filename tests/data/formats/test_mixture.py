@@ -109,6 +109,16 @@ def test_shards_are_read_near_one_another_and_other_sources_as_they_can(tmp_path
     assert asked == {"a": [8, 0], "b": [20, 0]}
 
 
+def test_row_groups_beside_shards_are_read_near_one_another(tmp_path):
+    images = [png(i) for i in range(9)]
+    groups = {"name": "parquet", **packed.parquet(tmp_path, images)}  # three of three rows
+    shards = {"name": "shards", **packed.shards(tmp_path, images)}
+    reader = build_reader("mixture", sources={"a": groups, "b": shards})
+    numbers = reader.order(3, {"mode": "shards", "window": 1})(np.arange(18))
+    assert sorted(numbers) == list(range(18))
+    assert (np.diff(numbers[numbers < 9] // 3) != 0).sum() == 2  # one after the other
+
+
 # -- What is refused -------------------------------------------------------------------------------
 
 
