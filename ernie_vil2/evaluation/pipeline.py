@@ -54,9 +54,11 @@ def evaluate(
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json
     from ernie_vil2.models.precision import auto_cast, check_precision
+    from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     out = Path(out or Path(config.Global.output_dir) / "eval")
-    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad)
+    preprocessing = choose_preprocessing(weights, config)
+    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad, preprocessing)
     # on a GPU as fast as in training; on a CPU there is nothing to gain
     amp = config.AMP if distributed.on_gpu() else {**config.AMP, "level": "O0"}
     check_precision(amp)

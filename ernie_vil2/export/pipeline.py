@@ -88,19 +88,22 @@ def export_model(
     from ernie_vil2.evaluation.trained import load_trained
     from ernie_vil2.export.programs import export
     from ernie_vil2.serving.predictor import Predictor
+    from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     model, tokenizer = load_trained(weights, config)
+    name, mean, std = choose_preprocessing(weights, config)
     with place.draft(target) as folder:
         artefact = export(
             model,
             tokenizer,
             folder,
-            config.Transform.mean,
-            config.Transform.std,
+            mean,
+            std,
             options.prompts,
             options.preprocess,
             config.Transform.size,
             source=Path(weights).name,
+            preprocessing=name,
         )
         difference = Predictor(artefact, verify=False).verify()
         say(f"fp32: largest difference from the model {max(difference.values()):.1e}")
