@@ -20,7 +20,8 @@ from ernie_vil2.data.transforms import eval_planes
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows
-from ernie_vil2.evaluation.embed import Embeddings, embed_records, pairs_of_parts
+from ernie_vil2.evaluation.embed import embed_records, pairs_of_parts
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.examples import ImageQuery, TextQuery, draw_examples
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
 from ernie_vil2.preprocessing import Preprocessing, preprocessing_of

@@ -13,7 +13,7 @@ import numpy as np
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.checks import Positives
-from ernie_vil2.evaluation.embed import Embeddings
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.report import write_text
 from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
 
