@@ -25,7 +25,7 @@ def evaluate(
     """Evaluate a model on the set of `DataLoader.Eval`; write `report.json` and `page.html`.
 
     Args:
-        weights: as `ernie_vil2.load` takes them.
+        weights: as `load_embedder` takes them.
         config: with a `DataLoader.Eval`.
         out: the folder to write into; None: `eval` in `Global.output_dir`.
         examples: queries of each kind on the page.
@@ -43,10 +43,10 @@ def evaluate(
     runtime.prepare()  # before Paddle
 
     from ernie_vil2 import distributed
-    from ernie_vil2.evaluation.trained import load_trained
+    from ernie_vil2.evaluation.trained import load_embedder
 
     distributed.init(config.Global.device)
-    model, tokenizer = load_trained(weights, config)
+    model, tokenizer = load_embedder(weights, config)
 
     # after the towers' packages: where those are missing the user is told so, not of jinja2
     from ernie_vil2.evaluation.evaluator import Evaluator

@@ -115,15 +115,16 @@ def export(
         image, shape, dtype = PixelProgram(model, mean, std), [None, size, size, 3], "uint8"
     else:
         image, shape, dtype = ImageProgram(model), [None, 3, size, size], "float32"
-    _save(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
+    save_program(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
     text = InputSpec([None, None], "int64", "input_ids")
-    _save(TextProgram(model), folder / "fp32" / "text", text)
+    save_program(TextProgram(model), folder / "fp32" / "text", text)
     make_golden(model, artefact).save(folder / GOLDEN)
     artefact.save()
     return artefact
 
 
-def _save(program: nn.Layer, stem: Path, spec: InputSpec) -> None:
+def save_program(program: nn.Layer, stem: Path, spec: InputSpec) -> None:
+    """Write `stem`.pdmodel, of Paddle 3 .json, and .pdiparams."""
     program.eval()
     paddle.jit.save(program, str(stem), input_spec=[spec])
     stem.with_suffix(".pdiparams.info").unlink(missing_ok=True)  # only for training on

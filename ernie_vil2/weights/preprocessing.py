@@ -12,6 +12,7 @@ from ernie_vil2.config.load import Config
 from ernie_vil2.config.schema import SCHEMA
 from ernie_vil2.errors import UserError
 from ernie_vil2.preprocessing import Preprocessing, preprocessing_of
+from ernie_vil2.weights.paddlenlp_programs import has_programs
 from ernie_vil2.weights.sources import resolve
 
 log = logging.getLogger("ernie_vil2")
@@ -25,6 +26,8 @@ def own_preprocessing(weights: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: a configuration that cannot be read, or of another version that has more names.
     """
+    if has_programs(weights):
+        return {}
     path = resolve(weights) / "config.yaml"
     if not path.is_file():
         return {}
