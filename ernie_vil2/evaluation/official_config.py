@@ -106,7 +106,7 @@ def _read_flat(path: Path) -> dict[str, Any]:
             expected = "a string" if _KEYS[key] is str else "a whole number"
             raise wrong(str(path), key, value, expected)
     optional = {"input_dtype", "device", *(key for key in _KEYS if key.endswith("_token"))}
-    for key in _KEYS.keys() - optional - content.keys():
+    for key in sorted(_KEYS.keys() - optional - content.keys()):
         raise UserError(f"{path}: {key} is missing, which run_infer.py needs")
     return content
 
@@ -128,7 +128,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         raise UserError(f"{path} is no JSON: {str(error)[:100]}") from None
     if not isinstance(content, dict) or type(content.get("hidden_size")) is not int:
         raise UserError(f"{path} has no hidden_size: expected the text tower's ernie_config.json")
-    for key in content.keys() - {*_TEXT_SIZES, *_NOT_USED}:
+    for key in sorted(content.keys() - {*_TEXT_SIZES, *_NOT_USED}):
         raise UserError(f"{path}: {key} says something of the text tower that ours does not have")
     return content
 

@@ -67,7 +67,8 @@ def peers():
 
     Keys: a photograph's file name -> its bytes; `name/file` -> uint8 [48, 48, 3]; `name/row` ->
     float32 [3, 48], the seventh row of cat.jpg, normalised. Their code made them (PaddleNLP's
-    EvalImgDataset, cn_clip 31863c7, CLIP d05afc4, the same as open_clip 89fb801; Pillow 11.3).
+    EvalImgDataset, cn_clip 31863c7, CLIP d05afc4, the same as open_clip 89fb801; Pillow 11.3), of
+    parts of scikit-image's chelsea (CC0) and astronaut (NASA, in the public domain).
     """
     return np.load(Path(__file__).with_name("peer_pixels.npz"))
 
