@@ -70,8 +70,10 @@ def main(argv: list | None = None) -> int:
     if args.official:
         from ernie_vil2.evaluation.official_config import read_official
 
-        config, own, dump = read_official(args.official, args.config or "base", args.override)
-        weights, out = weights or own, out or dump.parent
+        config, weights, dump = read_official(
+            args.official, args.config or "base", args.override, args.weights
+        )
+        out = out or dump.parent
         outputs = Outputs(args.predictions, args.features, args.dump or dump, args.score)
     else:
         config = load_config(args.config, args.override)

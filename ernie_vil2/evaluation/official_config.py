@@ -52,7 +52,10 @@ class OfficialRun(NamedTuple):
 
 
 def read_official(
-    path: str | os.PathLike, base: str | os.PathLike = "base", overrides: Sequence[str] = ()
+    path: str | os.PathLike,
+    base: str | os.PathLike = "base",
+    overrides: Sequence[str] = (),
+    weights: str | os.PathLike | None = None,
 ) -> OfficialRun:
     """Read an official YAML; everything that it does not say is `base`'s.
 
@@ -63,6 +66,7 @@ def read_official(
     Args:
         base: a configuration of ours.
         overrides: as in `load_config`; they come last.
+        weights: others than the YAML names.
 
     Raises:
         UserError: a key that is unknown or missing, a file that is missing, special tokens with
@@ -70,7 +74,8 @@ def read_official(
     """
     path = Path(path)
     flat = _read_flat(path)
-    files = {key: _find(path, key, flat[key]) for key in _TEXTS}
+    wanted = [key for key in _TEXTS if key != "init_from_params" or weights is None]
+    files = {key: _find(path, key, flat[key]) for key in wanted}
     text = _read_json(files["text_model_config"])
     values: dict[str, Any] = {
         **{f"Arch.Text.{key}": text[key] for key in _TEXT_SIZES if key in text},
@@ -86,7 +91,8 @@ def read_official(
     stated = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     config = load_config(base, [*stated, *overrides])
     _check_special_tokens(path, flat, config)
-    return OfficialRun(config, files["init_from_params"], Path(flat["output_file"]))
+    chosen = files["init_from_params"] if weights is None else Path(weights)
+    return OfficialRun(config, chosen, Path(flat["output_file"]))
 
 
 def _read_flat(path: Path) -> dict[str, Any]:

@@ -103,6 +103,9 @@ def test_what_it_says_and_what_the_command_line_says_above_it(repository, monkey
     assert read_official(flat, base, ["Metric.protocol=strict"]).config.Metric.protocol == "strict"
     flat.write_text(FLAT.replace('"gpu"', '"cpu"'))
     assert read_official(flat, base).config.Global.device == "cpu"
+    flat.write_text(FLAT.replace("./params.pdparams", "./params/your_model_weights_path"))
+    assert str(read_official(flat, base, weights="other").weights) == "other"
+    flat.write_text(FLAT)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert read_official(flat, base).weights == tmp_path / "params.pdparams"

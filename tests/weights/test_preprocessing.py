@@ -1,14 +1,15 @@
 """A model is evaluated with what it was trained with: the choice travels with its weights."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
 
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.config.load import load_config
-from ernie_vil2.data.transforms import eval_transform
+from ernie_vil2.data.transforms import eval_pixels, eval_transform
 from ernie_vil2.errors import UserError
-from ernie_vil2.export.pipeline import export_model
 from ernie_vil2.preprocessing import PREPROCESSINGS, preprocessing_of
 from ernie_vil2.weights.conversion import convert
 from ernie_vil2.weights.ours import save_checkpoint
@@ -59,28 +60,30 @@ def test_a_name_that_this_version_lacks_is_one_line(folder, tmp_path):
         own_preprocessing(tmp_path)
 
 
-def test_it_travels_through_a_conversion_and_an_export_to_the_servers(folder, tmp_path):
+def test_it_travels_through_a_conversion(folder, tmp_path):
+    """And through an export: tests/export/test_pipeline.py."""
     convert(str(folder / "ours"), "ernie_vil2", str(tmp_path / "again"))
     assert preprocessing_of(own_preprocessing(tmp_path / "again")) == CLIP
-    config = load_config(folder / "run.yaml")
-    target = export_model(tmp_path / "again", config, tmp_path / "exported", say=lambda line: None)
-    artefact = Artefact.open(target)
-    assert (artefact.preprocessing, artefact.mean) == ("clip", list(CLIP.mean))
-    image = np.random.default_rng(0).integers(0, 256, (50, 41, 3), np.uint8)
-    found = artefact.transform()(image)
-    np.testing.assert_array_equal(found, eval_transform(32, name="clip")(image))
-    assert not np.array_equal(found, eval_transform(32, CLIP.mean, CLIP.std)(image))
 
-    def state(name) -> None:
+
+def test_servers_prepare_pictures_as_the_export_says(tiny_artefact, tmp_path):
+    target = shutil.copytree(tiny_artefact, tmp_path / "model")
+
+    def state(**image) -> None:
         content = yaml.safe_load((target / "inference.yml").read_text(encoding="utf-8"))
         content["image"].pop("preprocessing", None)
-        if name:
-            content["image"]["preprocessing"] = name
+        content["image"].update(image)
         (target / "inference.yml").write_text(yaml.safe_dump(content, allow_unicode=True))
         reseal(target)
 
-    state(None)  # as exports before had it
+    image = np.random.default_rng(0).integers(0, 256, (50, 41, 3), np.uint8)
+    for preprocess, make in ((False, eval_transform), (True, eval_pixels)):
+        state(preprocessing="paddlenlp", preprocess=preprocess)
+        found = Artefact.open(target).transform()(image)
+        np.testing.assert_array_equal(found, make(16, name="paddlenlp")(image))
+        assert not np.array_equal(found, make(16)(image))
+    state()  # as exports before had it
     assert Artefact.open(target).preprocessing == "official"
-    state("squash")
+    state(preprocessing="squash")
     with pytest.raises(UserError, match="preprocessing 'squash': expected one of official"):
         Artefact.open(target)
