@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from ernie_vil2 import cli
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.transforms import eval_pixels, eval_transform
@@ -16,6 +17,7 @@ from ernie_vil2.weights.ours import save_checkpoint
 from ernie_vil2.weights.preprocessing import choose_preprocessing, own_preprocessing
 from tests.support.sealing import reseal
 from tests.support.shapes import write_run
+from tools import eval as eval_tool
 
 CLIP, OFFICIAL = PREPROCESSINGS["clip"], PREPROCESSINGS["official"]
 
@@ -87,3 +89,18 @@ def test_servers_prepare_pictures_as_the_export_says(tiny_artefact, tmp_path):
     state(preprocessing="squash")
     with pytest.raises(UserError, match="preprocessing 'squash': expected one of official"):
         Artefact.open(target)
+
+
+def test_an_evaluation_goes_by_it(folder, tmp_path):
+    """The command embeds what the weights ask for, as it does when the configuration asks."""
+
+    def features(weights, *overrides) -> str:
+        argv = ["-c", folder / "run.yaml", "-w", folder / weights, "--out", tmp_path / "eval"]
+        argv = [*map(str, argv), "--examples", "0", "--features", str(tmp_path / "a")]
+        assert cli.run(eval_tool.main, [*argv, "-o", "Metric.bootstrap=0", *overrides]) == 0
+        return (tmp_path / "a_imgs.img_feat.jsonl").read_text()
+
+    by_weights = features("ours")
+    assert by_weights == features("plain", "Transform.eval=clip")
+    assert by_weights == features("ours", "Transform.eval=clip")
+    assert by_weights != features("plain") == features("ours", "Transform.eval=official")
