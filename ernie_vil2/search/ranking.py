@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
+from ernie_vil2.data.close_hashes import hamming
 from ernie_vil2.search.collection import Collection, Filter
-from ernie_vil2.search.near_duplicates import BITS, COSINE, hamming
+from ernie_vil2.search.near_duplicates import BITS, COSINE
 from ernie_vil2.search.reading import vectors_of
 from ernie_vil2.search.relevance import LIKELY
 
