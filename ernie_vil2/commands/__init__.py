@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "export a model for Paddle Inference, Paddle Serving and ONNX",
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
+    "index": "index folders of pictures, to search them",
     "embed": "embed a whole set of pictures or texts with an exported model",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
     "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
