@@ -12,10 +12,10 @@ from typing import NamedTuple
 from ernie_vil2.data.formats import rows, spans
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.jobs.source import Source
-from ernie_vil2.data.records import Record
+from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from ernie_vil2.search.patterns import Patterns
+from ernie_vil2.search.walk import File, Unread, walk
 
 
 def given(path: str) -> Source:
@@ -49,15 +49,21 @@ class TextLines(Reader):
 
 
 class _Entry(NamedTuple):
-    """A file of a folder. name: its path there, with "/"."""
+    """A file of a folder.
+
+    Attributes:
+        name: its path there, with "/".
+        reason: why it can't be read, as far as that is known; empty: not at all.
+    """
 
     name: str
-    size: int
-    mtime_ns: int
+    reason: str = ""
+    size: int = 0
+    mtime_ns: int = 0
 
 
 class PictureFolder(Reader):
-    """The pictures in a folder and in those below, by name; what is hidden is left out.
+    """The pictures in a folder and in those below, as `search/walk.py` finds them for an index.
 
     A record's id is its path in the folder, its source the whole path.
 
@@ -69,26 +75,26 @@ class PictureFolder(Reader):
 
     def __init__(self, root: str, listing: str | None = None):
         self.root = rows.folder(root)
-        self._entries: list[_Entry] = []
         self._listing = spans.lines(listing) if listing else None
-        if listing is None:
-            self._entries = sorted(_walk(self.root))
-        rows.refuse_empty(self, f"{root} (pictures are {', '.join(SUFFIXES)})")
+        self._entries = [] if listing else list(_entries(self.root))
+        rows.refuse_empty(self, root)
 
     def __len__(self) -> int:
         return len(self._entries if self._listing is None else self._listing)
 
-    def _name(self, position: int) -> str:
+    def _entry(self, position: int) -> _Entry:
         if self._listing is None:
-            return self._entries[position].name
-        return str(json.loads(self._listing.read(position)))
+            return self._entries[position]
+        return _Entry(*json.loads(self._listing.read(position)))
 
     def _get(self, position: int) -> Record:
-        name = self._name(position)
-        source = f"{self.root}/{name}"
+        entry = self._entry(position)
+        source = f"{self.root}/{entry.name}"
+        if entry.reason:
+            raise BadRecord(source, entry.reason)
         # a link may lead out of the folder: it is the user's own
         folder, file = os.path.split(os.path.realpath(source))
-        return Record(name, rows.read_image(folder, file, source), (), (), source)
+        return Record(entry.name, rows.read_image(folder, file, source), (), (), source)
 
     def digest(self) -> str:
         """SHA-256 over names, sizes and times of all pictures."""
@@ -97,16 +103,13 @@ class PictureFolder(Reader):
     def write_listing(self, path: Path) -> None:
         """Write the names down, for `listing`."""
         with open(path, "w", encoding="ascii") as file:
-            file.writelines(json.dumps(entry.name) + "\n" for entry in self._entries)
+            file.writelines(json.dumps(entry) + "\n" for entry in self._entries)
 
 
-def _walk(root: str) -> Iterator[_Entry]:
-    for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and name.lower().endswith(SUFFIXES):
-                # of a link that leads nowhere, its own: reading will say so
-                state = os.stat(path) if os.path.exists(path) else os.lstat(path)
-                within = os.path.relpath(path, root).replace(os.sep, "/")
-                yield _Entry(within, state.st_size, state.st_mtime_ns)
+def _entries(root: str) -> Iterator[_Entry]:
+    for found in walk(root, Patterns()):
+        if isinstance(found, File):
+            name = os.path.relpath(found.path, root)
+            yield _Entry(name, "", found.size, found.mtime_ns)
+        elif isinstance(found, Unread):
+            yield _Entry(os.path.relpath(found.path, root), found.reason)
