@@ -18,6 +18,8 @@ from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.search.identity import model_identity
 from ernie_vil2.serving.predictor import Predictor
 from tests.embedding.conftest import CUT
+from tests.support.packed import WRITERS
+from tests.support.shapes import COLORS, SHAPES, draw
 from tools.embed import main
 
 
@@ -88,6 +90,19 @@ def test_captions_have_rows_of_their_own(embed, tiny_artefact, set_of_shapes, as
     alone = embed("texts", *as_data_set, "--texts", "--dtype", "float32", *CUT)
     assert not [name for name in alone if name.startswith("img_emb")]
     assert [r["caption"] for r in table(alone) if r["caption"] != "a"] == [r[2] for r in expected]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_any_data_set(embed, tiny_artefact, tmp_path, name):
+    """The process has read some records before another thread of it reads all."""
+    rng = np.random.default_rng(0)
+    images = [draw(color, shape, rng) for color in COLORS for shape in SHAPES]
+    options = [f"{key}={value}" for key, value in WRITERS[name](tmp_path, images).items()]
+    source = ["--dataset", f"name={name}", *options]
+    files = embed("out", *source, "--dtype", "float32", *CUT, "--processes", "0")
+    assert [row["caption"] for row in table(files)] == [f"text {n}" for n in range(16)]
+    expected = Predictor(tiny_artefact).encode_image(images)
+    assert np.abs(arrays(files, "img_emb/") - expected).max() < 1e-6
 
 
 def test_what_lacks_one_side_is_left_out(embed, set_of_shapes, tmp_path, as_data_set):
