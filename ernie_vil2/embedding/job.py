@@ -125,6 +125,9 @@ def _do(
     written = job.map("shards", write, pieces(ends[-1], options.shard_rows), engine)
     about = [durable.read_json(place / ABOUT) for place in written]
     files = [_named(job.out, place, number, len(written)) for number, place in enumerate(written)]
+    for name in (*VECTORS.values(), LINES):  # which a restart with other options has left empty
+        with contextlib.suppress(OSError):
+            (job.out / name).rmdir()
     join_files(job.out / BAD, [part / BAD for part in parts])
     manifest: dict[str, Any] = {
         **{name: value for name, value in job.what.items() if name != "files"},

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class WriteShard:
         table = pa.concat_tables(tables).combine_chunks()
         parquet.write_table(table, folder / f"{TABLE}.parquet")
         cosines = {tower: self._vectors(tower, piece, table, folder) for tower in self.towers}
-        files = sorted(path for path in folder.iterdir())
+        files = sorted(folder.iterdir())
         about = {
             "rows": len(piece),
             "least_cosine": cosines,
@@ -100,21 +100,27 @@ class WriteShard:
 
     def _vectors(self, tower: str, piece: range, table: Any, folder: Path) -> float:
         """Write a tower's vectors; gives the least cosine of a vector and what is written of it."""
-        path, least, written = folder / f"{VECTORS[tower]}.npy", 1.0, 0
-        for part, rows in self._slices(piece):
-            vectors = np.load(part / path.name, mmap_mode="r")[rows.start : rows.stop]
-            stored = reduced(vectors, self.dtype, self.scales.get(tower))
-            if not written:  # on the disk, for a shard may be larger than memory
-                shape = (len(piece), stored.shape[1])
-                array = np.lib.format.open_memmap(path, "w+", self.dtype, shape)
-            array[written : written + len(rows)] = stored
-            least = min(least, least_cosine(vectors, stored))
-            written += len(rows)
+        path, least = folder / f"{VECTORS[tower]}.npy", 1.0
+        with open(path, "wb") as file:  # part by part, for a shard may be larger than memory
+            for part, rows in self._slices(piece):
+                vectors = np.load(part / path.name, mmap_mode="r")[rows.start : rows.stop]
+                stored = reduced(vectors, self.dtype, self.scales.get(tower))
+                if not file.tell():
+                    _write_header(file, stored.dtype, (len(piece), stored.shape[1]))
+                file.write(stored.tobytes())
+                least = min(least, least_cosine(vectors, stored))
         if self.jsonl:
             columns = ["key", "caption"] if tower == "text" else ["key"]
+            array = np.load(path, mmap_mode="r")
             _write_lines(path.with_suffix(".jsonl"), table.select(columns), array)
         # rounded down: its last digits are the processor's
         return math.floor(least * 1e6) / 1e6
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, int]) -> None:
+    """What stands before the numbers in a `.npy`."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _write_lines(path: Path, table: Any, array: Array) -> None:

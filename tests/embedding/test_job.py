@@ -153,6 +153,9 @@ def test_dtypes(embed, as_data_set, dtype):
             )
             assert (np.array(line["embedding"], dtype) == vector).all()
         assert len(lines) == len(stored) == 31
+        saved = io.BytesIO()
+        np.save(saved, stored[:13])
+        assert saved.getvalue() == files[f"{name}/{name}_0.npy"]
 
 
 def test_faiss_finds_what_numpy_finds(embed, as_data_set):
@@ -163,6 +166,15 @@ def test_faiss_finds_what_numpy_finds(embed, as_data_set):
     found, _ = index.search(texts, 5)
     cosines = texts.astype(np.float64) @ images.astype(np.float64).T
     assert np.abs(found - -np.sort(-cosines, axis=1)[:, :5]).max() < 1e-5
+
+
+def test_nothing_that_can_be_read(embed, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text(" \n\0\n")
+    files = embed("out", tmp_path / "texts.txt", "--texts", "--dtype", "int8")
+    assert sorted(files) == ["bad_records.jsonl", "manifest.json"]
+    assert files["bad_records.jsonl"].count(b"\n") == 2
+    said = capsys.readouterr().out
+    assert "0 rows (text) of 2 records in 0 shard(s)" in said and "2 left out: see" in said
 
 
 def test_names_of_many_shards_sort(embed, tmp_path):
