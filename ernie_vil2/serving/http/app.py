@@ -5,19 +5,16 @@ does not take the answer from the others. Such an answer is 200 if any item is g
 """
 
 from contextlib import asynccontextmanager
-from typing import Any, Union
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import ernie_vil2
 from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.endpoints import Endpoints
-from ernie_vil2.serving.http.inputs import FORM, JSON
 from ernie_vil2.serving.http.metrics import Measured
+from ernie_vil2.serving.http.routing import Responses, body_of, keyed_router
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.web.errors import ApiError
 from ernie_vil2.serving.web.limits import KeyFirst
@@ -26,9 +23,6 @@ DESCRIPTION = """Embeddings of texts and images in one space, their similarity, 
 classification. Every error has one form: `{"error": {"code", "message", "index"}}`. Images are
 sent as base64 in JSON, or as files of a multipart form with the same field names, a list's field
 repeated. The server fetches no path and no URL."""
-
-
-_Responses = dict[Union[int, str], dict[str, Any]]  # of a route, beside the good one
 
 
 def create_app(service: Service) -> FastAPI:
@@ -76,7 +70,7 @@ def create_app(service: Service) -> FastAPI:
 
 def _operation_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["operation"])
-    not_well: _Responses = {503: {"model": schemas.ErrorResponse}}
+    not_well: Responses = {503: {"model": schemas.ErrorResponse}}
 
     @router.get("/healthz", response_model=schemas.Status, responses=not_well)
     async def healthz():
@@ -107,24 +101,12 @@ def _model_routes(service: Service) -> APIRouter:
     requests = schemas.Requests(service.limits.items)
     endpoints = Endpoints(service.embedder, service.artefact)
 
-    async def authorised(request: Request) -> None:
-        service.keys.check(request)
-
-    statuses = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
-    dependencies = [Depends(authorised)]
-    if service.keys:
-        dependencies.append(Depends(HTTPBearer(auto_error=False)))
-    router = APIRouter(
-        prefix="/v1",
-        tags=["model"],
-        dependencies=dependencies,
-        responses={status: {"model": schemas.ErrorResponse} for status in statuses},
-    )
+    router = keyed_router(service, "model", "/v1")
 
     @router.post(
         "/embed/text",
         response_model=schemas.EmbedResponse,
-        openapi_extra=_body(requests.Texts),
+        openapi_extra=body_of(requests.Texts),
     )
     async def embed_text(request: Request):
         """Embeddings of texts; beyond the model's length a text is cut."""
@@ -133,7 +115,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/embed/image",
         response_model=schemas.EmbedResponse,
-        openapi_extra=_body(requests.Images),
+        openapi_extra=body_of(requests.Images),
     )
     async def embed_image(request: Request):
         """Embeddings of images: JPEG, PNG, GIF, BMP, PPM, WebP or TIFF."""
@@ -144,7 +126,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/similarity",
         response_model=schemas.SimilarityResponse,
-        openapi_extra=_body(requests.Similarity),
+        openapi_extra=body_of(requests.Similarity),
     )
     async def similarity(request: Request):
         """Each text with each image."""
@@ -155,7 +137,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/classify",
         response_model=schemas.ClassifyResponse,
-        openapi_extra=_body(requests.Classify),
+        openapi_extra=body_of(requests.Classify),
     )
     async def classify(request: Request):
         """Which of some labels fits an image best: zero-shot classification.
@@ -165,19 +147,3 @@ def _model_routes(service: Service) -> APIRouter:
         return await service.answer(request, requests.Classify, endpoints.count, endpoints.classify)
 
     return router
-
-
-def _body(model: type[BaseModel]) -> dict:
-    """What OpenAPI says of a request's body.
-
-    FastAPI is not told of it: `Service.answer` reads it within limits, and parses it off the event
-    loop.
-    """
-    schema = model.model_json_schema()
-    content = {JSON: {"schema": schema}}
-    if "images" in schema["properties"]:
-        form = model.model_json_schema()
-        form["properties"]["images"]["items"] = {"type": "string", "format": "binary"}
-        del form["properties"]["images"]["examples"]
-        content[FORM] = {"schema": form}
-    return {"requestBody": {"required": True, "content": content}}
