@@ -4,15 +4,22 @@ A request's form is judged as a whole (4xx); the content of a list's item by its
 does not take the answer from the others. Such an answer is 200 if any item is good, else 422.
 """
 
+from __future__ import annotations
+
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 import ernie_vil2
 from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.endpoints import Endpoints
+from ernie_vil2.serving.http.find.finder import Finder
+from ernie_vil2.serving.http.find.routes import find_routes
+from ernie_vil2.serving.http.find.static import no_page_routes, page_routes
+from ernie_vil2.serving.http.inputs import refusal
 from ernie_vil2.serving.http.metrics import Measured
 from ernie_vil2.serving.http.routing import Responses, body_of, keyed_router
 from ernie_vil2.serving.http.service import Service
@@ -25,14 +32,21 @@ sent as base64 in JSON, or as files of a multipart form with the same field name
 repeated. The server fetches no path and no URL."""
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application; its start loads the model, its end closes the batcher."""
+def create_app(service: Service, finder: Finder | None = None) -> FastAPI:
+    """The application; its start loads the model, its end closes the batcher.
+
+    Args:
+        service: the model.
+        finder: of a collection of pictures, to search in them; None: the model alone.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
         service.batcher.start()
         yield
         service.embedder.close(timeout=1.0)
+        if finder is not None:
+            finder.close()
 
     app = FastAPI(
         title="ERNIE-ViL 2.0",
@@ -48,10 +62,19 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service))
     app.include_router(docs.docs_routes(app.title))
+    if finder is None:
+        app.include_router(no_page_routes())
+    else:
+        app.include_router(find_routes(service, finder))
+        app.include_router(page_routes())
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
         return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
+        return refusal(error.errors(), skip=1).response()  # "path" or "query"
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
