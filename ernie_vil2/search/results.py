@@ -51,6 +51,7 @@ class Found:
         query: as it was understood, in one line.
         hits: from `offset` on, at most as many as were asked for.
         offset: how many better ones were passed over.
+        next: the offset of the page that follows; None: this was the last one.
         total: how many hits one can scroll to, at most `searcher.MOST`; with folding an upper bound
             until one is there, since later near-duplicates are only then looked at.
         line: how many of them are above the line: all from that place on are "probably not" what
@@ -60,6 +61,7 @@ class Found:
     query: str
     hits: tuple[FoundPicture, ...]
     offset: int
+    next: int | None
     total: int
     line: int | None
 
