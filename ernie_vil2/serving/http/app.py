@@ -43,6 +43,8 @@ def create_app(service: Service, finder: Finder | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI):
         service.batcher.start()
+        if finder is not None:
+            finder.start(lambda: service.ready)
         yield
         service.embedder.close(timeout=1.0)
         if finder is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -27,6 +29,7 @@ from ernie_vil2.serving.http.inputs import JSON
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.web.errors import ApiError
 
+log = logging.getLogger("ernie_vil2")
 _Result = TypeVar("_Result")
 _THREADS = {"search": 2, "files": 4}
 _WAITING = {"search": 64, "files": 512}  # at a time; beyond: 429
@@ -55,8 +58,24 @@ class Finder:
         self._thumbnails = Thumbnails(service.limits)
         self._pools = {name: ThreadPoolExecutor(n, name) for name, n in _THREADS.items()}
         self._waiting = dict.fromkeys(_THREADS, 0)
+        self._closing = threading.Event()
+
+    def start(self, ready: Callable[[], bool]) -> None:
+        """Once the model is at work, learn what the first search would wait for."""
+
+        def learn() -> None:
+            while not ready():
+                if self._closing.wait(0.1):
+                    return
+            try:
+                self._gallery.use(Opened.learn)
+            except Exception as error:  # a search will say it to whom it concerns
+                log.warning("%s: %s", self._gallery.uri, error)
+
+        threading.Thread(target=learn, name="learn", daemon=True).start()
 
     def close(self) -> None:
+        self._closing.set()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._gallery.close()
@@ -84,21 +103,18 @@ class Finder:
         return {**found.to_json(), "images": names}, ()
 
     async def similar(self, id: str, body: PageRequest) -> dict[str, Any]:
-        found = await self._found(id, body)
+        found = await self._found(Query.like(id), body)
         return {**found.to_json(), "images": []}
 
     async def similar_response(self, id: str, body: PageRequest) -> Response:
         return _json(await self.similar(id, body))
 
-    async def _found(self, query: Query | str, body: PageRequest) -> Found:
-        """A page of hits; query: or the id of a picture."""
+    async def _found(self, query: Query, body: PageRequest) -> Found:
+        """A page of hits."""
         where = Filter(body.folder or None, body.after, body.before, tuple(body.tags))
-        page = (body.k, body.offset, where, body.minimum, body.fold)
 
         def work(opened: Opened) -> Found:
-            if isinstance(query, str):
-                return opened.searcher.similar(query, *page)
-            return opened.searcher.search(query, *page)
+            return opened.search(query, body.k, body.offset, where, body.minimum, body.fold)
 
         try:
             return await self._in_pool("search", self._gallery.use, work)
@@ -132,31 +148,54 @@ class Finder:
         return _json(short(await self._in_pool("files", self._gallery.picture, id)))
 
     async def thumb(self, request: Request, id: str) -> Response:
-        picture = await self._in_pool("files", self._gallery.picture, id)
-        headers = {**_FILE_HEADERS, "ETag": f'"{picture.sha256[:32]}-{SIDE}"'}
-        if await self._is_known(request, picture, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
+        return await self._file(request, id, f"-{SIDE}", self._thumb)
+
+    async def image(self, request: Request, id: str) -> Response:
+        return await self._file(request, id, "", self._image)
+
+    async def _file(
+        self,
+        request: Request,
+        id: str,
+        suffix: str,
+        make: Callable[[Picture, dict[str, str]], Awaitable[Response]],
+    ) -> Response:
+        """A picture's file as `make` gives it, or 304 where the client has it.
+
+        Args:
+            suffix: of its tag, which tells what is made of a file from the file.
+        """
+        for fresh in (False, True):
+            picture = await self._in_pool("files", self._gallery.picture, id, fresh)
+            headers = {**_FILE_HEADERS, "ETag": f'"{picture.sha256[:32]}{suffix}"'}
+            if await self._is_known(request, picture, headers["ETag"]):
+                return Response(status_code=304, headers=headers)
+            try:
+                return await make(picture, headers)
+            except ApiError as error:
+                # it may be that the index knows of the change, and we did not ask
+                if fresh or error.status != 404:
+                    raise
+        raise AssertionError
+
+    async def _thumb(self, picture: Picture, headers: dict[str, str]) -> Response:
         jpeg = await self._in_pool("files", self._thumbnails.of, picture)
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
-    async def image(self, request: Request, id: str) -> Response:
-        picture = await self._in_pool("files", self._gallery.picture, id)
-        headers = {**_FILE_HEADERS, "ETag": f'"{picture.sha256[:32]}"'}
-        if await self._is_known(request, picture, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
+    async def _image(self, picture: Picture, headers: dict[str, str]) -> Response:
         name = quote(picture.path.rpartition("/")[2], safe="")
         headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}"
         self._hold(picture.size)
-        release = True
+        held = True
         try:
             data = await self._in_pool("files", read_original, picture)
             response = Response(data, media_type=type_of(data), headers=headers)
             # it counts as long as its bytes are there, however slow the client reads
             weakref.finalize(response, self._release, picture.size)
-            release = False
+            held = False
             return response
         finally:
-            if release:
+            if held:
                 self._release(picture.size)
 
     async def _is_known(self, request: Request, picture: Picture, tag: str) -> bool:

@@ -100,6 +100,7 @@ class SearchResponse(BaseModel):
     images: list[str] = Field(description="how each image may be called in the next requests")
     hits: list[HitInfo]
     offset: int
+    next: Optional[int] = Field(description="offset of the next page; null: this is the last one")
     total: int = Field(
         description=f"hits that one can go on to, at most {MOST}; with folding an upper bound "
         "until one is there"

@@ -43,6 +43,17 @@ export class Hits {
     return this.at(place);
   }
 
+  /** The first place, of those that are here, whose hit is less relevant; they fall from hit to hit. */
+  firstBelow(least) {
+    if (!least) return this.total;
+    const numbers = [...this.pages.keys()].sort((one, two) => one - two);
+    for (const number of numbers) {
+      const place = this.pages.get(number).findIndex((hit) => hit.relevance != null && hit.relevance < least);
+      if (place >= 0) return number * PAGE + place;
+    }
+    return this.total;
+  }
+
   /** Fetch what is missing of a range that is looked at, and nothing else any longer. */
   want(first, end) {
     this.wanted.clear();

@@ -20,7 +20,8 @@ const grid = new Grid(by("results"), (place, how) => open(place, how));
 const viewer = new Viewer((id) => query.like(id), (step) => open(grid.focused + step));
 let running = null; // AbortController of the search on its way
 let collection = { count: 0, name: "", indexing: null };
-let hidden = null; // of the slider's relevance: how many hits are at least as relevant
+let hidden = null; // at most so many hits are as relevant as the slider asks, by the server
+let counting = null; // AbortController of the question how many these are
 
 // -- Searching -----------------------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ async function search({ remember = true } = {}) {
     hidden = null;
     grid.show(hits);
     draw();
-    await limit();
+    limit();
   } catch (error) {
     if (error.name !== "AbortError") {
       grid.clear();
@@ -60,40 +61,32 @@ async function search({ remember = true } = {}) {
 /** Find out how many hits the slider leaves: what is here is hidden at once, then the rest. */
 async function limit() {
   const hits = grid.hits;
-  const least = Number(by("relevance").value) / 100;
+  const least = leastRelevance();
   by("relevance-value").textContent = `${by("relevance").value} %`;
-  if (!hits) return;
-  if (!least) {
-    hidden = null;
-    draw();
-    return;
-  }
-  const known = await firstBelow(hits, least);
-  if (grid.hits !== hits || Number(by("relevance").value) / 100 !== least) return;
-  hidden = known;
+  hidden = null;
   draw();
+  if (!hits || !least || hits.firstBelow(least) < hits.total) return;
+  counting?.abort();
+  const stop = new AbortController();
+  counting = stop;
+  try {
+    const { total } = await query.fetch({ ...filters.fields, minimum: least, k: 1 }, stop.signal);
+    if (grid.hits !== hits) return;
+    hidden = total;
+    draw();
+  } catch (error) {
+    if (error.name !== "AbortError") fail(error);
+  }
 }
 
-/** The place of the first hit below a relevance; they fall from hit to hit. */
-async function firstBelow(hits, least) {
-  const passes = (hit) => hit.relevance == null || hit.relevance >= least;
-  let low = 0;
-  let high = hits.total;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const hit = hits.at(middle) ?? (await hits.one(middle));
-    if (hit && passes(hit)) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
+const leastRelevance = () => Number(by("relevance").value) / 100;
 
 // -- What is said --------------------------------------------------------------------------------
 
 function draw() {
   const hits = grid.hits;
   const total = hits?.total ?? 0;
-  const shown = Math.min(total, hidden ?? total);
+  const shown = Math.min(total, hidden ?? total, hits?.firstBelow(leastRelevance()) ?? 0);
   grid.limit(shown);
   by("relevance-field").hidden = !hits || hits.at(0)?.relevance == null;
   by("start").hidden = !query.empty;
@@ -185,7 +178,7 @@ by("words").addEventListener("input", () => {
   query.draw();
   by("start").hidden = !query.empty;
 });
-by("relevance").addEventListener("input", () => limit().catch(fail));
+by("relevance").addEventListener("input", limit);
 by("language").addEventListener("click", () => {
   switchLanguage();
   drawAll();
