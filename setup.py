@@ -108,6 +108,8 @@ setup(
         "serve": HTTP,  # the HTTP server beside one of the above
         "data": ["fsspec", "s3fs", "pyarrow<19", "lmdb>=1.4"],
         "ray": ["ray>=2.30"],
+        "search": ["lancedb>=0.27", "pyarrow>=16,<19"],
+        "milvus": ["pymilvus>=2.3.8,<2.4", "marshmallow<4"],  # of environs, which says no bound
         "onnx": ["onnx", "onnxruntime", "paddle2onnx>=1.3,<2"],
     },
 )

@@ -22,6 +22,8 @@ EXTRAS = {
     **dict.fromkeys(["pydantic", "starlette", "uvicorn"], "serve"),
     **dict.fromkeys(["onnx", "onnxruntime", "paddle2onnx"], "onnx"),
     "ray": "ray",
+    "lancedb": "search",
+    "pymilvus": "milvus",
 }
 
 

@@ -43,7 +43,7 @@ class Term:
         amount = "" if abs(self.weight) == 1 else f"{abs(self.weight):.12g}:"
         if self.text is not None:
             return amount + _quoted_if_needed(self.text, amount)
-        return f"{amount}{f'id:{self.id}' if self.id else self.name or 'picture'}"
+        return amount + (self.name or (f"id:{self.id}" if self.id else "picture"))
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Query:
         return cls((Term(image=image, name=name, weight=weight),))
 
     @classmethod
-    def like(cls, id: str) -> Query:
-        """A picture of the collection."""
-        return cls((Term(id=id),))
+    def like(cls, id: str, name: str = "") -> Query:
+        """A picture of the collection; messages call it by its id, or by another name."""
+        return cls((Term(id=id, name=name),))
 
     def __add__(self, other: Query) -> Query:
         return Query(self.terms + other.terms)

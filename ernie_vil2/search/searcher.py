@@ -162,7 +162,8 @@ class Searcher:
                 return self._collection.vectors([term.id])[0]
             except KeyError:
                 raise UnknownPicture(
-                    f"no picture with the id {term.id} in {self._collection.uri}"
+                    f"{term.name or term.id} is no picture of {self._collection.uri}; "
+                    "a picture that is in no collection is a query by itself"
                 ) from None
         assert term.image is not None
         try:
