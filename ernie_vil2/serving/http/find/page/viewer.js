@@ -134,7 +134,7 @@ function facts(hit) {
     rows.push(["relevance-is", t("relevance-means", { percent: percent(hit.relevance) })]);
   }
   rows.push(["size", `${hit.width} × ${hit.height}`]);
-  rows.push(["taken", hit.taken.replace("T", " ").replace(/(\.\d+)?Z$/, " UTC")]);
+  rows.push(["taken", hit.taken.replace("T", " ").replace(/(\.\d+)?Z$/, "")]);
   if (hit.tags.length) rows.push(["tags-are", make("bdi", {}, readable(hit.tags.join(", ")))]);
   return rows.flatMap(([key, value]) => [make("dt", {}, t(key)), make("dd", {}, value)]);
 }
