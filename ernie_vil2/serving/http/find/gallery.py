@@ -107,12 +107,13 @@ class Gallery:
         with self._borrowed() as opened:
             try:
                 return work(opened)
-            except (UserError, ApiError):
-                if _place(self.uri) == opened.place:
-                    raise
             except Exception:
-                if _place(self.uri) == opened.place:
+                place = _place(self.uri)
+                if place == opened.place:
                     raise
+                if place is None:
+                    message = f"{self.uri}: the collection is gone"
+                    raise ApiError(503, "no_collection", message) from None
         with self._borrowed() as opened:
             return work(opened)
 
