@@ -115,7 +115,7 @@ class Ranking:
         shares = self._asked.shares(cosines)
         relevance = [None] * len(ids) if shares is None else shares.tolist()
         for hit in map(Settled, ids, cosines.tolist(), relevance):
-            if self._asked.minimum is not None and (hit.relevance or 0) < self._asked.minimum:
+            if hit.relevance is not None and hit.relevance < (self._asked.minimum or 0):
                 self._complete = True
                 break
             if hit.id not in self._seen:

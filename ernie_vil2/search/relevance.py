@@ -10,6 +10,7 @@ their own distribution, of "the query is a random one".
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ _SAMPLE = 1024  # pictures whose mean is taken
 _ALL_AT_ONCE = 300  # pictures a query: in fewer, reading all is faster than searching
 _BATCH = 1000
 _UNKNOWN: Floats = np.empty([0], np.float32)
-_LABELS = Path(ernie_vil2.__file__).parent / "data" / "labels"
+LABELS = Path(ernie_vil2.__file__).parent / "data" / "labels"
 NOTE = "background"  # its name in a collection's notes
 
 # Of a query: of each term whether it is a picture, and its weight, where 1 is the largest.
@@ -147,7 +148,7 @@ class Background:
     @functools.cached_property
     def _words(self) -> Floats:
         """Of random words, float32 [_WORDS, D]."""
-        return self._encoder.encode_text(random_words(_WORDS))
+        return self._encoder.encode_text(random_words())
 
     def _sample(self) -> tuple[list[str], Floats]:
         """Random pictures of the collection and their vectors; of more, the mean."""
@@ -185,18 +186,21 @@ _NAMED = {"text": TEXT, "picture": PICTURE}
 
 
 def form_of(query: Query) -> Form:
-    """What random queries are made like it."""
+    """What random queries are made like it; weights in quarters, so that there are few forms."""
     largest = max(abs(term.weight) for term in query.terms)
+    terms = ((term.text is None, term.weight / largest) for term in query.terms)
     return tuple(
-        sorted((term.text is None, round(term.weight / largest, 2)) for term in query.terms)
+        sorted(
+            (is_picture, math.copysign(max(1, round(abs(w) * 4)) / 4, w)) for is_picture, w in terms
+        )
     )
 
 
 @functools.cache
-def random_words(count: int) -> tuple[str, ...]:
+def random_words(count: int = _WORDS) -> tuple[str, ...]:
     """Words of the categories in `data/labels/`, Chinese and English, always the same."""
     words: set[str] = set()
-    for file in sorted(_LABELS.glob("*.tsv")):
+    for file in sorted(LABELS.glob("*.tsv")):
         for line in file.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
                 words.update(line.split("\t")[2:4])
