@@ -15,6 +15,7 @@ from ernie_vil2.search.collection import Picture, picture_id
 from ernie_vil2.search.identity import model_identity
 from ernie_vil2.search.open import open_collection
 from ernie_vil2.serving.http.find.files import SIDE, type_of
+from ernie_vil2.serving.web.limits import Limits
 from tests.support.http_requests import error_of
 from tests.support.pictures import encoded, noise
 
@@ -83,9 +84,8 @@ def ids(folder, tiny_artefact):
 
 @pytest.fixture(scope="module")
 def files(make_client, folder, ids):
-    return make_client(
-        limits=LIMITS.__class__(pixels=10**6, buffered_bytes=1 << 20), db=folder / "db"
-    )
+    limits = Limits(pixels=10**6, buffered_bytes=1 << 20)
+    return make_client(limits=limits, db=folder / "db")
 
 
 def test_a_thumbnail_is_small_upright_and_says_nothing_else(files, ids):
