@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from ernie_vil2.errors import UserError
@@ -36,16 +36,19 @@ def parser(description: str, required: bool = True) -> argparse.ArgumentParser:
     return result
 
 
-def add_override(parser: argparse.ArgumentParser) -> None:
-    """Add `-o Section.key=value ...`, several after one -o and -o again."""
+OVERRIDE = ("-o", "--override")
+
+
+def add_override(parser: argparse.ArgumentParser, names: Sequence[str] = OVERRIDE) -> None:
+    """Add `-o Section.key=value ...`, several after one -o and -o again; or by other names."""
     parser.add_argument(
-        "-o",
-        "--override",
+        *names,
         action="extend",
         nargs="+",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="override keys of the configuration, e.g. -o Global.seed=1 Loss.pairs.0.weight=0.5",
+        help=f"override keys of the configuration, e.g. {names[0]} Global.seed=1 "
+        "Loss.pairs.0.weight=0.5",
     )
 
 

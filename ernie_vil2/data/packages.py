@@ -1,4 +1,4 @@
-"""Packages that only some formats of data need."""
+"""Packages that only some formats of data and stores need."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from ernie_vil2.errors import UserError
 
 
-def needed(module: str, what: str) -> Any:
+def needed(module: str, what: str, extra: str = "data") -> Any:
     """The module `module` of an optional package, which `what` cannot do without.
+
+    Args:
+        extra: of this package, with which it is installed.
 
     Raises:
         UserError: it is not installed; says how to get it.
@@ -21,5 +24,5 @@ def needed(module: str, what: str) -> Any:
         missing = isinstance(error, ModuleNotFoundError)
         reason = "" if missing else f" ({' '.join(str(error).split())})"
         raise UserError(
-            f'{what} needs the package {package}{reason}: pip install "ernie_vil2[data]"'
+            f'{what} needs the package {package}{reason}: pip install "ernie_vil2[{extra}]"'
         ) from error

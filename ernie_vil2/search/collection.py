@@ -85,8 +85,12 @@ class Collection(Protocol):
     """
 
     uri: str
-    dim: int
-    notes: Mapping[str, Any]
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def notes(self) -> Mapping[str, Any]: ...
 
     def add(self, pictures: Sequence[Picture], vectors: Floats) -> None:
         """Keep pictures with their vectors, float32 [N, dim], L2-normalised, in place of those that
@@ -135,21 +139,3 @@ class Collection(Protocol):
 def picture_id(path: str) -> str:
     """The id of the picture at an absolute path."""
     return hashlib.sha256(path.encode()).hexdigest()[:20]
-
-
-def open_collection(
-    uri: str, model: Mapping[str, Any] | None = None, *, dim: int | None = None, write: bool = False
-) -> Collection:
-    """The collection that `uri` names; with `write` it is made where it is missing.
-
-    Args:
-        uri: a folder, or `http://host:19530/name` of a Milvus server.
-        model: which model the vectors are of (`model_identity`); None: any.
-        dim: numbers of a vector, to make a collection with.
-        write: to change it; takes its lock.
-
-    Raises:
-        UserError: none is there, it is of another model, another process writes to it, the store's
-            package is not installed, or the server does not answer.
-    """
-    raise NotImplementedError(uri)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from ernie_vil2.data.formats import rows, spans
+from ernie_vil2.data.formats.pictures import TextRows
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.errors import UserError
+
+_LEAST = 3  # columns: text, image id, base64; then perhaps tags
+_LOOKED_AT = 100  # rows that say how many columns a file's records have
 
 
 class TsvReader(Reader):
@@ -65,7 +71,8 @@ class TsvReader(Reader):
         if self._first_and_last:
             return self._two_columns(source, line)
         columns = line.split(b"\t")
-        if len(columns) not in ((4 + len(self._keys),) if self._keys else (3, 4)):
+        whole = _LEAST + 1 + len(self._keys)
+        if len(columns) not in ((whole,) if self._keys else (_LEAST, whole)):
             more = ", ".join(["tags", *self._keys]) if self._keys else "maybe tags"
             raise BadRecord(
                 source, f"{len(columns)} columns, expected text, image id, base64 and {more}"
@@ -97,7 +104,24 @@ class TsvReader(Reader):
             ),
         )
 
-    def texts(self, position: int) -> tuple[str, str]:
-        """What a record says, its image not read: the caption, and the tags as they stand there."""
-        _, caption, _, _, tags, _ = self._columns(position)
-        return caption, tags
+    def texts(self, position: int) -> tuple[str, ...]:
+        """What a record says, its image not read: the caption, the tags as they stand there, and
+        the texts of further columns."""
+        source, caption, _, _, tags, texts = self._columns(position)
+        return (caption, tags, *(rows.decode(text, source) for text in texts))
+
+
+def tsv_texts(path: str) -> TextRows:
+    """How many rows a file has, and what each says, also in columns behind the tags.
+
+    How many columns a record has, most of the first rows say: a tab within a text of another row
+    does not make a text of its base64.
+    """
+    file = spans.lines(path)
+    found: Counter[int] = Counter()
+    for row in range(min(len(file), _LOOKED_AT)):
+        with contextlib.suppress(BadRecord):
+            found[rows.line(file, row)[1].count(b"\t") + 1] += 1
+    further = max(0, max(found, key=found.__getitem__, default=0) - _LEAST - 1)
+    reader = TsvReader(path, texts=[f"column {number}" for number in range(further)])
+    return len(reader), reader.texts
