@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -39,15 +38,22 @@ class Model:
     batch_size: int = 32
 
     def predictor(self) -> Predictor:
-        return _predictor(self, os.getpid())
+        process = os.getpid()
+        if (self, process) not in _opened:
+            from ernie_vil2.serving.predictor import Predictor
+
+            # One at a time. Those that the parent of a fork has opened stay: to destroy them in the
+            # child, Paddle 3 waits for threads that only the parent has.
+            for other in [key for key in _opened if key[1] == process]:
+                del _opened[other]
+            _opened[self, process] = Predictor(
+                self.folder, self.precision, self.device, self.threads, self.batch_size
+            )
+        return _opened[self, process]
 
 
-@functools.lru_cache(maxsize=1)
-def _predictor(model: Model, process: int) -> Predictor:
-    """Kept from piece to piece, of which Ray sends each with a `Model` of its own."""
-    from ernie_vil2.serving.predictor import Predictor
-
-    return Predictor(model.folder, model.precision, model.device, model.threads, model.batch_size)
+# by model and process; from piece to piece, of which Ray sends each with a `Model` of its own
+_opened: dict[tuple[Model, int], Predictor] = {}
 
 
 class Row(NamedTuple):
