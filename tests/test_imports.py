@@ -30,7 +30,7 @@ FLOORS = [
     {"search"},
     {"serving", "training"},
     {"embedding", "export", "tagging"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "studies"},
     {"commands"},
     {"__main__"},
 ]

@@ -23,6 +23,8 @@ COMMANDS = {
     "export": "export a model for Paddle Inference, Paddle Serving and ONNX",
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
+    "study": "train and compare the variants of a study",
+    "plot": "draw the curves of runs",
     "index": "index folders of pictures, to search them",
     "search": "find pictures in a collection, in words or by a picture",
     "embed": "embed a whole set of pictures or texts with an exported model",

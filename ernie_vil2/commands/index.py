@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rebuild and args.watch:
         raise UserError("--rebuild ends when all is made anew: run it first, and --watch after it")
     runtime.prepare()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is bad is listed
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.search import folders
 

@@ -38,6 +38,7 @@ _TEST = "the test set is DataLoader.Eval.dataset"
 _DEVICE = "the device is Global.device (auto, cpu or gpu)"
 _TOWERS = "the towers are Arch.Image.name and Arch.Text.name"
 _SAMPLER = "a loader's settings stand under DataLoader.Train itself: " + _BATCH
+_CURVES = "programs that show curves are listed in Global.log_to"
 _FREEZE = "towers that do not learn are listed in Optimizer.freeze"
 
 HINTS = {
@@ -64,6 +65,7 @@ HINTS = {
     **dict.fromkeys(("grad_checkpointing", "gradient_checkpointing"), _RECOMPUTE),
     **dict.fromkeys(("workers", "num_workers", "dataloader_num_workers"), _WORKERS),
     **dict.fromkeys(("image_size", "image_shape", "img_size", "resolution"), _SIZE),
+    **dict.fromkeys(("report_to", "use_visualdl", "use_vdl", "wandb", "tensorboard"), _CURVES),
     **dict.fromkeys(("save_dir", "logs", "output"), _OUTPUT),
     **dict.fromkeys(("context_length", "max_length", "max_seq_length", "max_seq_len"), _LENGTH),
     **dict.fromkeys(("train_data", "train_file"), _TRAIN),

@@ -80,6 +80,7 @@ SCHEMA = section(
         save_interval=integer(NOT_NEGATIVE, 1000),
         keep_checkpoints=integer(POSITIVE, 3),
         keep_every=integer(NOT_NEGATIVE, 0),
+        log_to=listof(choice("visualdl", "tensorboard", "wandb"), SET, ["visualdl"]),
         histogram_interval=integer(NOT_NEGATIVE, 0),
         sample_views=integer(NOT_NEGATIVE, 4, most=10_000),
         pretrained=nullable(string(None)),

@@ -1,10 +1,15 @@
-"""A `Filter` in the stores' languages.
+"""A `Filter` in the languages of the stores.
 
 Folders are a range of paths and not LIKE, whose wildcards (% and _) are letters in real paths.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from ernie_vil2.data.arrays import Array
 from ernie_vil2.search.collection import Filter
 
 
@@ -22,6 +27,26 @@ def sql(where: Filter) -> str | None:
         parts.append(f"taken < {_seconds(where.before)}")
     parts += [f"array_has(tags, {sql_string(tag)})" for tag in where.tags]
     return " AND ".join(parts) or None
+
+
+def mask(table: Any, where: Filter) -> Array:
+    """bool [N]: which rows of a pyarrow.Table pass."""
+    import pyarrow.compute as pc
+
+    passing = np.ones(len(table), bool)
+    path, taken, tags = (table.column(name) for name in ("path", "taken", "tags"))
+    if where.folder is not None:
+        passing &= pc.starts_with(path, path_range(where.folder)[0]).to_numpy()
+    if where.after is not None:
+        passing &= taken.to_numpy() >= where.after
+    if where.before is not None:
+        passing &= taken.to_numpy() < where.before
+    for tag in where.tags:
+        having = np.zeros(len(table), bool)
+        equal = pc.equal(pc.list_flatten(tags), tag).to_numpy()
+        having[pc.list_parent_indices(tags).to_numpy()[equal]] = True
+        passing &= having
+    return passing
 
 
 def sql_string(text: str) -> str:

@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
+from ernie_vil2.data.close_hashes import hamming
 from ernie_vil2.search.collection import Collection, Filter
-from ernie_vil2.search.near_duplicates import BITS, COSINE, hamming
+from ernie_vil2.search.near_duplicates import BITS, COSINE
 from ernie_vil2.search.reading import vectors_of
 from ernie_vil2.search.relevance import LIKELY
 
 MOST = 100_000  # hits that one can scroll to
 _FIRST = 1000  # hits that are asked for at first,
 _MORE = 10  # and how many times as many the next time
+FOLDED = 2000  # hits among which near-duplicates are folded: a jump to place 50,000 must not wait
 _STEP = 256  # hits folded at a time, and how far ahead of what is shown
 _BLOCK = 1 << 21  # pairs of hashes compared at once
 
@@ -50,7 +52,7 @@ class Asked:
         where: which pictures.
         without: ids that are no hits.
         minimum: the least relevance of a hit.
-        fold: near-duplicates into the best of them.
+        fold: near-duplicates into the best of them, among the first FOLDED hits.
         shares: from cosines, [K], to relevance, [K]; None where none is known.
     """
 
@@ -115,7 +117,7 @@ class Ranking:
         shares = self._asked.shares(cosines)
         relevance = [None] * len(ids) if shares is None else shares.tolist()
         for hit in map(Settled, ids, cosines.tolist(), relevance):
-            if self._asked.minimum is not None and (hit.relevance or 0) < self._asked.minimum:
+            if hit.relevance is not None and hit.relevance < (self._asked.minimum or 0):
                 self._complete = True
                 break
             if hit.id not in self._seen:
@@ -123,8 +125,9 @@ class Ranking:
                 self._hits.append(hit)
 
     def _settle(self, hits: Sequence[Settled]) -> None:
+        late = self._place >= FOLDED
         self._place += len(hits)
-        if not self._asked.fold:
+        if late or not self._asked.fold:
             self.settled += hits
             return
         found = self._collection.get([hit.id for hit in hits])
