@@ -27,10 +27,11 @@ EXTRAS = {
 }
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `-c FILE` and `add_override`'s `-o`."""
+def parser(description: str, required: bool = True) -> argparse.ArgumentParser:
+    """A parser with `-c FILE`, `required` or not, and `add_override`'s `-o`."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML configuration")
+    add = result.add_argument
+    add("-c", "--config", required=required, metavar="FILE", help="YAML configuration")
     add_override(result)
     return result
 
@@ -51,12 +52,12 @@ def add_override(parser: argparse.ArgumentParser, names: Sequence[str] = OVERRID
     )
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add `-w`, the weights of a trained model."""
     parser.add_argument(
         "-w",
         "--weights",
-        required=True,
+        required=required,
         help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, official .pdparams, or a "
         "name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded)",
     )

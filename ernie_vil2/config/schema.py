@@ -44,6 +44,7 @@ from ernie_vil2.limits import (
     WIDE,
     between,
 )
+from ernie_vil2.preprocessing import PREPROCESSINGS
 from ernie_vil2.views import (
     DEFAULT_IMAGE_VIEWS,
     DEFAULT_PAIRS,
@@ -164,8 +165,10 @@ SCHEMA = section(
             prob=number(TRANSFORM_NUMBERS["blur.prob"], 0.5),
         ),
         crop_scale=nullable(_transform_list("crop_scale", None)),
-        mean=_transform_list("mean", [0.485, 0.456, 0.406]),
-        std=_transform_list("std", [0.229, 0.224, 0.225]),
+        eval=nullable(choice(*PREPROCESSINGS, default=None)),
+        # null in a file; read, they are those of `eval`
+        mean=nullable(_transform_list("mean", None)),
+        std=nullable(_transform_list("std", None)),
         scaled_decode=boolean(False),
     ),
     Loss=section(
