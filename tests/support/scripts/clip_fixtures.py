@@ -144,6 +144,45 @@ def save(name: str, model: nn.Module, folder: Path) -> None:
         (folder / name / "open_clip_config.json").write_text(json.dumps(config))
 
 
+TEXTS = (
+    "一只戴着帽子的猫在海边看日落",
+    "杰尼龟 皮卡丘, 可爱的 Pokémon!",
+    "A man's T-shirt (XL), 100% cotton - $9.99",
+    "２０２６年ＡＢＣ，。！？“引号”《书名》",
+    "café NAÏVE Ångström İstanbul ς Σ ß",
+    "emoji 😀😃 inside a😀b and 👩‍👩‍👧 family ☂️ flag 🇨🇳",
+    "[MASK] [CLS] [UNK] ##ing the [SEP]",
+    "tabs\tand\nnew\u3000lines\u00a0\u200bzero\ufeffwidth",
+    "ひらがな カタカナ 한국어 ไทย العربية हिन्दी",
+    "𠀀𪚥 豈 更 \U0002f800 x² ½ ① ㎏ №",
+    "`~^|+=<>$ a`b c~d e^f g|h i+j",
+    "control\x00\x07chars\x1f and \ufffd replaced",
+    "http://www.example.com/a-b_c?d=1&e=2#f",
+    "",
+    "   ",
+    "很长的文字" * 30,
+    "w" * 100,
+)
+
+
+def tokens() -> dict:
+    """Texts and the ids that cn_clip gives them, under a vocabulary of the tokens in them.
+
+    It keeps unassigned and private characters, which Hugging Face's tokenizer and ours drop, and
+    looks at words of up to 200 characters instead of 100: these alone are left out.
+    """
+    from cn_clip import clip
+    from cn_clip.clip.bert_tokenizer import FullTokenizer
+
+    whole = FullTokenizer()
+    used = {token for text in TEXTS for token in whole.tokenize(text)}
+    vocab = ["[PAD]", *sorted(used | {"[UNK]", "[CLS]", "[SEP]", "[MASK]"})]
+    file = Path(sys.argv[1]) / "tokens.txt"
+    file.write_text("\n".join(vocab), encoding="utf-8")
+    clip._tokenizer.__init__(str(file))
+    return {"vocab": vocab, "texts": TEXTS, "ids": clip.tokenize(list(TEXTS)).tolist()}
+
+
 def main() -> None:
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
@@ -158,6 +197,7 @@ def main() -> None:
         beside = (out / name).glob("*config.json")
         theirs[name]["beside"] = {path.name: json.loads(path.read_text()) for path in beside}
     np.savez_compressed(out / "theirs.npz", **numbers)
+    theirs["tokens"] = tokens()
     (out / "theirs.json").write_text(json.dumps(theirs, separators=(",", ":")) + "\n")
 
 

@@ -13,6 +13,7 @@ from tests.support.clip_numbers import weights
 
 HERE = Path(__file__).parent
 THEIRS = json.loads((HERE / "theirs.json").read_text())  # of scripts/clip_fixtures.py
+TOKENS = THEIRS.pop("tokens")
 NUMBERS = np.load(HERE / "theirs.npz")
 TEXT = {
     "name": "own",
