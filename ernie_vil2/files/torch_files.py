@@ -245,4 +245,5 @@ class _Tensor:
     def array(self, fetch: Callable[[_Storage], bytes]) -> np.ndarray:
         numbers = np.frombuffer(fetch(self._storage), self._storage.dtype)[self._offset :]
         steps = [step * numbers.itemsize for step in self._stride]
-        return np.lib.stride_tricks.as_strided(numbers, self._size, steps, writeable=False)
+        view = np.lib.stride_tricks.as_strided(numbers, self._size, steps, writeable=False)
+        return np.asarray(view, order="C")

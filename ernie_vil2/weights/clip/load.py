@@ -59,6 +59,8 @@ def load_clip(
         UserError: no such weights, damaged ones, or such as no model of ours can have.
     """
     source = sources.read(kind, Path(path))
+    if source.is_chinese and config is not None:
+        raise UserError(f"{path} tells the sizes of both towers itself: leave -c out")
     state = names.to_ours(source.state)
     foreign = [name for name in state if name.startswith(("visual.", "vision_model."))]
     if foreign:
@@ -72,6 +74,8 @@ def load_clip(
         raise UserError(f"{path} cannot be read as {kind}: {error}") from None
     paddle.seed(_SEED)
     model = build_model(sections)
+    trained = "PaddleNLP's weights" if sections["Text"].get("pretrained") else "new weights"
+    model.arch["Text"]["pretrained"] = False  # they are in the model now
     prefixes = _new(source, state)
     fresh = {
         name: tensor.numpy()
@@ -81,7 +85,6 @@ def load_clip(
     if source.left:
         log.info("%s: %d tensors of its text tower are left", path, len(source.left))
     if not source.is_chinese:
-        trained = "PaddleNLP's weights" if sections["Text"].get("pretrained") else "new weights"
         log.warning("%s has no text tower of ours: Arch.Text gets %s", path, trained)
     fill(model, Path(path), {**fresh, **state}, partial)
     model.eval()

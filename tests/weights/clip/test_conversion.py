@@ -7,6 +7,8 @@ import numpy as np
 import paddle
 import pytest
 import yaml
+from paddlenlp.transformers import BertConfig, BertModel, RobertaModel
+from paddlenlp.transformers.roberta.configuration import PRETRAINED_INIT_CONFIGURATION as RELEASED
 
 import ernie_vil2
 from ernie_vil2 import cli
@@ -16,7 +18,7 @@ from ernie_vil2.files.safetensors import read_safetensors, write_safetensors
 from ernie_vil2.files.torch_files import read_torch
 from tests.support.clip_numbers import inputs, weights
 from tests.support.told import error_line
-from tests.weights.clip.conftest import NUMBERS, THEIRS, write
+from tests.weights.clip.conftest import NUMBERS, TEXT, THEIRS, write
 
 
 def convert(*argv, code=0):
@@ -94,6 +96,24 @@ def test_the_configuration_travels(tmp_path, text_config):
     assert stated == {"size": 32, "eval": "clip", "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
+def test_a_text_tower_of_paddlenlps_beside_an_image_tower(tmp_path, text_config, monkeypatch):
+    # The download alone is replaced: a model of the released kind stands for what it would bring.
+    sizes = {**{key: TEXT[key] for key in TEXT if key != "name"}, "intermediate_size": 96}
+    released = {"hfl/rbt3": {**RELEASED["hfl/rbt3"], **sizes}}
+    bert = BertModel(BertConfig(**released["hfl/rbt3"]))
+    monkeypatch.setattr(RobertaModel, "from_pretrained", lambda name: bert)
+    arch = yaml.safe_load(text_config.read_text())["Arch"]
+    text = {**sizes, "name": "hfl/rbt3", "pretrained": True}
+    text_config.write_text(yaml.safe_dump({"Arch": {**arch, "Text": text}}))
+    source = write("openai-vit", tmp_path / "theirs")
+    argv = ["--from", "openai", source, "--to", "ernie_vil2", "--out", tmp_path / "ours"]
+    convert(*argv, "-c", text_config)
+    model = ernie_vil2.load(tmp_path / "ours")
+    assert model.arch["Text"]["pretrained"] is False
+    for name, tensor in model.text_tower.bert.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), bert.state_dict()[name].numpy(), name)
+
+
 def test_other_names_of_the_same_weights(tmp_path, text_config):
     """Flash attention's in Chinese-CLIP, and those of transformers 5 without their prefix."""
     state = weights(THEIRS["chinese_clip-vit"]["shapes"])
@@ -154,11 +174,9 @@ BLOCK = "visual.transformer.resblocks.1."
 )
 def test_weights_that_do_not_fit(tmp_path, text_config, capsys, case, changes, said):
     source, out = write(case, tmp_path / "theirs", **changes), tmp_path / "ours"
-    convert(
-        *["--from", case.split("-")[0], source, "-c", text_config],
-        *["--to", "ernie_vil2", "--out", out],
-        code=2,
-    )
+    alone = ["-c", text_config] if case.startswith("openai") else []
+    argv = ["--from", case.split("-")[0], source, *alone]
+    convert(*argv, "--to", "ernie_vil2", "--out", out, code=2)
     assert re.search(said, error_line(capsys.readouterr().err))
     assert not out.exists()
 
@@ -182,6 +200,10 @@ def test_mistakes_are_named(tmp_path, text_config, capsys):
     ):
         convert("--from", *words, "--to", "ernie_vil2", "--out", tmp_path / "out", code=2)
         assert said in error_line(capsys.readouterr().err), words
+    chinese = write("chinese_clip-vit", tmp_path / "chinese")
+    argv = ["--from", "chinese_clip", chinese, "-c", text_config, "--to", "ernie_vil2"]
+    convert(*argv, "--out", tmp_path / "out", code=2)
+    assert "tells the sizes of both towers itself" in error_line(capsys.readouterr().err)
     argv = ["--from", "openai", vit, "-c", text_config, "--to", "chinese_clip"]
     convert(*argv, "--out", tmp_path / "new.pt", code=2)
     said = "--to chinese_clip has no place for a text tower that is no BERT"
