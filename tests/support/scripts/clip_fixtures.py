@@ -168,8 +168,8 @@ TEXTS = (
 def tokens() -> dict:
     """Texts and the ids that cn_clip gives them, under a vocabulary of the tokens in them.
 
-    It keeps unassigned and private characters, which Hugging Face's tokenizer and ours drop, and
-    looks at words of up to 200 characters instead of 100: these alone are left out.
+    It keeps unassigned and private characters, which ours drops, and looks at words of up to 200
+    characters instead of 100: these alone are left out.
     """
     from cn_clip import clip
     from cn_clip.clip.bert_tokenizer import FullTokenizer
