@@ -79,13 +79,23 @@ def read_config(path: Path) -> tuple[dict, dict]:
     Raises:
         UserError: no JSON object, or a value that the model cannot have.
     """
+    content = json_object(path)
+    return section(path, content, "text", _TEXT), section(path, content, "vision", _VISION)
+
+
+def json_object(path: Path) -> dict:
+    """What a config.json holds.
+
+    Raises:
+        UserError: it cannot be read, or holds no object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: expected PaddleNLP's config.json")
-    return section(path, content, "text", _TEXT), section(path, content, "vision", _VISION)
+        raise UserError(f"{path} holds no JSON object: expected a model's config")
+    return content
 
 
 def section(path: Path, content: dict, tower: str, table: dict) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.files.pdparams import to_float32
 from ernie_vil2.files.safetensors import read_safetensors
 from ernie_vil2.files.torch_files import read_torch
-from ernie_vil2.weights.paddlenlp_config import number, one_of, section, share, whole
+from ernie_vil2.weights.paddlenlp_config import json_object, number, one_of, section, share, whole
 
 # In a folder, the best first.
 _FILES = {
@@ -119,18 +118,8 @@ def _as_weight(array: np.ndarray) -> np.ndarray:
 # -- What stands beside the weights ----------------------------------------------------------------
 
 
-def _json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object")
-    return content
-
-
 def _read_huggingface(source: Source, path: Path) -> None:
-    content = _json(path)
+    content = json_object(path)
     if content.get("model_type") in ("clip_vision_model", "chinese_clip_vision_model"):
         content = {"vision_config": content}
     for tower, table, target in (("vision", _VISION, "image"), ("text", _TEXT, "text")):
@@ -140,11 +129,11 @@ def _read_huggingface(source: Source, path: Path) -> None:
             setattr(source, target, {ours: found[key] for key, (_, _, ours) in table.items()})
     beside = path.with_name("preprocessor_config.json")
     if beside.is_file():
-        _read_normalisation(source, beside, _json(beside), "image_mean", "image_std")
+        _read_normalisation(source, beside, json_object(beside), "image_mean", "image_std")
 
 
 def _read_open_clip(source: Source, path: Path) -> None:
-    content = _json(path)
+    content = json_object(path)
     model = content.get("model_cfg", content)
     vision = model.get("vision_cfg", {}) if isinstance(model, dict) else {}
     if not isinstance(vision, dict):
