@@ -69,11 +69,11 @@ def convert(
     from ernie_vil2.weights.official import save_official
     from ernie_vil2.weights.ours import save_checkpoint
     from ernie_vil2.weights.paddlenlp import save_paddlenlp
-    from ernie_vil2.weights.preprocessing import own_preprocessing
+    from ernie_vil2.weights.preprocessing import own_preprocessing, own_tokenizer
     from ernie_vil2.weights.vocabulary import own_vocabulary
 
     if kind is None:
-        model, tokenizer = load(source, config, partial), None
+        model, tokenizer = load(source, config, partial), own_tokenizer(source)
         vocab_file = vocab or own_vocabulary(source).get("vocab_file")
         transform = own_preprocessing(source)
     else:

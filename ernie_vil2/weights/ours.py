@@ -42,6 +42,8 @@ def save_checkpoint(
         write_safetensors(draft / OURS, model.state_dict())
         content: dict[str, Any] = {} if tokenizer is None else {"_BASE_": "base.yaml"}
         content["Arch"] = check_arch({"Arch": model.arch})
+        if tokenizer is not None:
+            transform = {"size": model.image_tower.img_size, **(transform or {})}
         if tokenizer:
             own = {} if vocab_file is None else {"vocab_file": str(Path(folder) / "vocab.txt")}
             content["Tokenizer"] = Config({**tokenizer, **own})

@@ -27,7 +27,7 @@ class Converted(NamedTuple):
     """A model, and how its inputs are to be prepared.
 
     Attributes:
-        transform: of the section `Transform`: `eval` and size, mean and std where they are others.
+        transform: of the section `Transform`: `eval`, and mean and std where they are others.
         tokenizer: of the section `Tokenizer`; empty where the text tower is new.
         vocab_file: of the vocabulary that lies beside the weights.
     """
@@ -89,7 +89,7 @@ def load_clip(
     fill(model, Path(path), {**fresh, **state}, partial)
     model.eval()
     named = "chinese_clip" if source.is_chinese else "clip"
-    transform = {"size": model.image_tower.img_size, "eval": named, **source.transform}
+    transform = {"eval": named, **source.transform}
     if not source.is_chinese:
         return Converted(model, transform, {}, None)
     max_len = min(CONTEXT_LENGTH, model.text_tower.max_len)

@@ -76,16 +76,25 @@ def test_the_configuration_travels(tmp_path, text_config):
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("\n".join(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"]))
     source, out = write("chinese_clip-vit", tmp_path / "theirs"), tmp_path / "ours"
-    argv = ["--from", "chinese_clip", source, "--to", "ernie_vil2", "--out", out]
-    convert(*argv, "--vocab", vocabulary)
+    argv = ["--from", "chinese_clip", source, "--to", "ernie_vil2", "--out"]
+    convert(*argv, out, "--vocab", vocabulary)
     config = load_config(out / "config.yaml")
     assert config.Arch.to_dict() == ernie_vil2.load(out).arch
     assert config.Tokenizer.max_len == 20  # 52, where the text tower has as many
     assert config.Tokenizer.vocab_file == str(out / "vocab.txt")
     assert (config.Transform.eval, config.Transform.size) == ("chinese_clip", 32)
     assert config.Transform.mean[0] == 0.48145466
-    convert(*argv, "--force")  # no vocabulary: the one that PaddleNLP has
-    assert load_config(out / "config.yaml").Tokenizer.vocab_file == "bert-base-chinese"
+    convert("--from", out, "--to", "ernie_vil2", "--out", tmp_path / "copy")
+    copy = load_config(tmp_path / "copy" / "config.yaml")
+    assert copy.Tokenizer.vocab_file == str(tmp_path / "copy" / "vocab.txt")
+    for section in ("Arch", "Transform"):
+        assert copy[section] == config[section]
+    assert copy.Tokenizer.max_len == 20
+    convert(*argv, tmp_path / "without")  # no vocabulary: the one that PaddleNLP has
+    convert("--from", tmp_path / "without", *argv[3:], tmp_path / "again")
+    for name in ("without", "again"):
+        config = load_config(tmp_path / name / "config.yaml")
+        assert config.Tokenizer.vocab_file == "bert-base-chinese"
 
     source = write("huggingface-clip", tmp_path / "clip")
     normal = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
