@@ -19,6 +19,13 @@ from ernie_vil2.weights.paddlenlp_config import mlp_ratio
 # width -> heads: of Chinese-CLIP's and open_clip's ViT-H/14, open_clip's g/14 and bigG/14
 _HEADS = {1280: 16, 1408: 16, 1664: 16}
 _HEAD_WIDTH = 64
+# width, patch, image -> PaddleClas's name; any other ViT has one of them too, with its own sizes
+_NAMES = {
+    (768, 16, 224): "CLIP_vit_base_patch16_224",
+    (768, 32, 224): "CLIP_vit_base_patch32_224",
+    (1024, 14, 224): "CLIP_vit_large_patch14_224",
+    (1024, 14, 336): "CLIP_vit_large_patch14_336",
+}
 EPSILON, TEXT_EPSILON = 1e-5, 1e-12  # of LayerNorm: PyTorch's own, and BERT's
 _VIT, _BERT = "image_tower.backbone.", "text_tower.bert."
 
@@ -38,13 +45,13 @@ def image_arch(state: State, given: Mapping) -> dict:
     if f"{_VIT}attnpool.c_proj.weight" in state:
         return _resnet(state)
     patches, positions = _array(state, f"{_VIT}patch_embed.proj.weight"), _array(state, POSITIONS)
-    width = _array(state, CLASS_TOKEN).shape[-1]
-    side = math.isqrt(positions.shape[-2] - 1)
+    width, patch = _array(state, CLASS_TOKEN).shape[-1], patches.shape[-1]
+    size = math.isqrt(positions.shape[-2] - 1) * patch
     hidden = _array(state, f"{_VIT}blocks.0.mlp.fc1.weight").shape[1]
     return {
-        "name": "CLIP_vit_base_patch16_224",
-        "img_size": side * patches.shape[-1],
-        "patch_size": patches.shape[-1],
+        "name": _NAMES.get((width, patch, size), "CLIP_vit_base_patch16_224"),
+        "img_size": size,
+        "patch_size": patch,
         "embed_dim": width,
         "depth": _depth(state, f"{_VIT}blocks."),
         "num_heads": _heads(width),

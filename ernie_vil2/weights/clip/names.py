@@ -75,8 +75,8 @@ _HUGGINGFACE = (
 _LINEAR = re.compile(r"((attn|attnpool)\.\w+|mlp\.fc\d|linear\d)\.weight")
 _PROJECTION = re.compile(r"(image|text)_projection\.weight")
 _STATISTICS = (("running_mean", "_mean"), ("running_var", "_variance"))  # of batch normalisation
-# buffers that follow from the sizes
-_DERIVED = re.compile(r".*(position_ids|num_batches_tracked|attn_mask)|bert\.pooler\..*")
+# buffers that follow from the sizes, and a pooler that nobody asks
+_UNUSED = re.compile(r".*(position_ids|num_batches_tracked|attn_mask|\.pooler\.dense\.\w+)")
 
 
 def is_resnet(names) -> bool:
@@ -90,7 +90,7 @@ def to_ours(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Args:
         state: float32, by their names, the towers' and what joins them.
     """
-    state = {name: array for name, array in state.items() if not _DERIVED.fullmatch(name)}
+    state = {name: array for name, array in state.items() if not _UNUSED.fullmatch(name)}
     huggingface = any(name.startswith(("vision_model.", "text_model.")) for name in state)
     if not huggingface:
         state = _without_flash_attention(state)

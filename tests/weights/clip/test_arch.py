@@ -41,6 +41,7 @@ def test_vision_transformers(name):
     arch = image_arch(state, {})
     found = [arch[key] for key in ("embed_dim", "depth", "patch_size", "img_size", "num_heads")]
     assert found == list(VITS[name])
+    assert arch["name"].endswith(f"_patch{patch}_{size}") or name == "ViT-H-14"
     assert (arch["mlp_ratio"], arch["hidden_act"], arch["epsilon"]) == (4, "quick_gelu", 1e-5)
 
 
