@@ -5,6 +5,9 @@ a picture of theirs in the collection from those without is how far the best hit
 cosine less the mean over the collection, a product with the collection's mean vector. A hit's
 relevance is the share of random queries whose best hit stands out less: 1 minus the p-value, by
 their own distribution, of "the query is a random one".
+
+Between pictures a cosine of 1 is in reach, whatever the mean is: there what stands out is measured
+in parts of the way from the mean to 1, so that nothing stands out more than the picture itself.
 """
 
 from __future__ import annotations
@@ -30,11 +33,12 @@ FEWEST = 20  # pictures that random queries can be compared in
 CHANGED = 0.2  # share of a collection that may come or go before they ask again
 _WORDS, _PICTURES, _MIXED = 256, 128, 64  # random queries: texts, pictures, combinations
 _SAMPLE = 1024  # pictures whose mean is taken
-_ALL_AT_ONCE = 300  # pictures a query: in fewer, reading all is faster than searching
+_ALL_AT_ONCE = 1000  # pictures a query: in fewer, reading all is faster than searching
 _BATCH = 1000
 _UNKNOWN: Floats = np.empty([0], np.float32)
 LABELS = Path(ernie_vil2.__file__).parent / "data" / "labels"
 NOTE = "background"  # its name in a collection's notes
+_FORMULA = 1  # of `_standing_out`: another one makes notes of this one void
 
 # Of a query: of each term whether it is a picture, and its weight, where 1 is the largest.
 Form = tuple[tuple[bool, float], ...]
@@ -85,7 +89,7 @@ class Background:
                 for old in [x for x in self._outstanding if x not in (TEXT, PICTURE)][:-16]:
                     del self._outstanding[old]
             best, mean = self._outstanding[form], self._mean
-        return np.searchsorted(best, cosines - vector @ mean) / len(best)
+        return np.searchsorted(best, _standing_out(form, cosines, vector @ mean)) / len(best)
 
     def kept(self) -> dict[str, Any] | None:
         """For the collection's note NOTE; None where it is there already, or nothing is known."""
@@ -96,11 +100,13 @@ class Background:
                 if form in self._outstanding
             }
             noted = self._collection.notes.get(NOTE) or {}
-            if not known or (noted.get("count") == self._count and known.keys() <= noted.keys()):
+            is_there = noted.get("formula") == _FORMULA and noted["count"] == self._count
+            if not known or (is_there and known.keys() <= noted.keys()):
                 return None
             mean = np.round(self._mean.astype(float), 7).tolist()
             model = self._collection.notes.get("model")
-            return {"count": self._count, "model": model, "mean": mean, **known}
+            about = {"formula": _FORMULA, "count": self._count, "model": model}
+            return {**about, "mean": mean, **known}
 
     def learn(self) -> None:
         """Ask random texts and pictures now."""
@@ -117,8 +123,9 @@ class Background:
             return
         self._count, self._mean, self._samples, self._outstanding = count, _UNKNOWN, None, {}
         notes = self._collection.notes
-        noted: dict[str, Any] = notes.get(NOTE) or {"count": -1}
-        if _alike(count, noted["count"]) and noted["model"] == notes.get("model"):
+        noted: dict[str, Any] = notes.get(NOTE) or {}
+        made_so = noted.get("formula") == _FORMULA and noted.get("model") == notes.get("model")
+        if made_so and _alike(count, noted["count"]):
             self._count = noted["count"]
             self._mean = np.array(noted["mean"], np.float32)
             self._outstanding = {
@@ -143,7 +150,7 @@ class Background:
                 places = [place % _WORDS for place in draw.sample(range(size), size)]
             queries += weight * (vectors if is_picture else self._words)[places]
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
-        return np.sort(self._best(queries, own) - queries @ self._mean)
+        return np.sort(_standing_out(form, self._best(queries, own), queries @ self._mean))
 
     @functools.cached_property
     def _words(self) -> Floats:
@@ -194,6 +201,12 @@ def form_of(query: Query) -> Form:
             (is_picture, math.copysign(max(1, round(abs(w) * 4)) / 4, w)) for is_picture, w in terms
         )
     )
+
+
+def _standing_out(form: Form, cosines: Floats, means: Floats) -> Floats:
+    if all(is_picture for is_picture, _ in form):
+        return (cosines - means) / np.maximum(1 - means, 1e-6)
+    return cosines - means
 
 
 @functools.cache

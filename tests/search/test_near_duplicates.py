@@ -4,13 +4,11 @@ import time
 
 import numpy as np
 import sklearn.datasets
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from ernie_vil2.data.decode import decode_image
 from ernie_vil2.data.jobs.hashes import difference_hash
-from ernie_vil2.search.near_duplicates import BITS, COSINE, close_pairs, groups, hamming
+from ernie_vil2.search.near_duplicates import BITS, COSINE, groups
 from tests.support.collections import unit
 from tests.support.paths import ROOT
 
@@ -65,25 +63,6 @@ def test_copies_of_photographs_are_near_and_others_are_not():
         assert np.mean(near) >= 0.95, name
     apart = [bits(one, other) for i, one in enumerate(own) for other in own[:i]]
     assert min(apart) > BITS + 3
-
-
-@given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=30), st.data())
-def test_all_close_pairs_are_found(hashes, data):
-    for place in range(len(hashes)):  # most of them near to one another
-        if place and data.draw(st.booleans()):
-            flips = data.draw(st.sets(st.integers(0, 63), max_size=BITS + 2))
-            mask = sum(1 << flip for flip in flips)
-            flipped = (hashes[place - 1] & (2**64 - 1)) ^ mask
-            hashes[place] = flipped - 2**64 if flipped >= 2**63 else flipped
-    array = np.array(hashes, np.int64)
-    exact = [
-        [i, j]
-        for i in range(len(hashes))
-        for j in range(i + 1, len(hashes))
-        if bits(hashes[i], hashes[j]) <= BITS
-    ]
-    assert close_pairs(array).tolist() == exact
-    assert hamming(array[:, None], array).tolist() == [[bits(a, b) for b in hashes] for a in hashes]
 
 
 def joined(hashes, vectors):

@@ -74,7 +74,7 @@ def test_similar_is_without_itself(demo, searcher):
     found = searcher.similar(one.id, 50, fold=False)
     rest = [x for x in zip(demo.pictures, demo.vectors) if x[0] != one]
     judge(found.hits, *zip(*rest), demo.vectors[3], 50, EVERYTHING)
-    with pytest.raises(UnknownPicture, match="0{20} is no picture of"):
+    with pytest.raises(UnknownPicture, match=r"0{20} is no picture of"):
         searcher.similar("0" * 20)
 
 
@@ -82,7 +82,7 @@ def test_a_picture_that_cannot_be_read_is_named(collection, tiny_artefact):
     from ernie_vil2.serving.predictor import Predictor
 
     model = Predictor(tiny_artefact, threads=1)
-    with pytest.raises(ImageError, match="^cat.jpg: not an image"):
+    with pytest.raises(ImageError, match=r"^cat\.jpg: not an image"):
         Searcher(collection, model).vector(Query.of_picture(b"no image at all", "cat.jpg"))
 
 
