@@ -5,6 +5,7 @@ Folders are a range of paths and not LIKE, whose wildcards (% and _) are letters
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,20 @@ def sql(where: Filter) -> str | None:
         parts.append(f"taken < {_seconds(where.before)}")
     parts += [f"array_has(tags, {sql_string(tag)})" for tag in where.tags]
     return " AND ".join(parts) or None
+
+
+def milvus(where: Filter) -> str:
+    """An expression of Milvus; "": all pass."""
+    parts = []
+    if where.folder is not None:
+        low, high = map(_quoted, path_range(where.folder))
+        parts.append(f"path >= {low} and path < {high}")
+    if where.after is not None:
+        parts.append(f"taken >= {_seconds(where.after)}")
+    if where.before is not None:
+        parts.append(f"taken < {_seconds(where.before)}")
+    parts += [f"array_contains(tags, {_quoted(tag)})" for tag in where.tags]
+    return " and ".join(parts)
 
 
 def mask(table: Any, where: Filter) -> Array:
@@ -57,6 +72,10 @@ def path_range(folder: str) -> tuple[str, str]:
     """Two strings between which, by their bytes, all paths below a folder lie, and no others."""
     stem = folder.rstrip("/")
     return f"{stem}/", f"{stem}{chr(ord('/') + 1)}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _seconds(time: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import read_json, replace_text, sealed, sync
 from ernie_vil2.files.lock import Lock, Shared
+from ernie_vil2.search.models import check_format
 
 DATA = "pictures.lance"  # LanceDB's own
 _NOTES = "collection.json"
@@ -92,11 +93,7 @@ class Folder:
             raise UserError(
                 f"{path} is damaged ({error}): make the collection anew with --rebuild"
             ) from error
-        if content.get("format") != _FORMAT:
-            raise UserError(
-                f"{self.path} is a collection of format {content.get('format')}, and this version "
-                f"reads {_FORMAT}: make it anew with --rebuild"
-            )
+        check_format(str(self.path), content.get("format"), _FORMAT)
         del content["checksum"]
         return content
 

@@ -4,7 +4,7 @@ LanceDB writes new files for every change and then, in one step, a manifest that
 see a change whole or not at all, and a killed writer leaves files that nothing names. It does not
 wait for the disk; `add` and `delete` here do.
 
-Up to EXACT_UP_TO pictures a search goes through all of them in memory (`memory.py`); beyond, it
+Up to 200,000 pictures a search goes through all of them in memory (`memory.py`); beyond, it
 goes through an index (`ivf.py`), of which all cells are read under a filter and for long lists.
 """
 
@@ -20,13 +20,11 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
-from ernie_vil2.search import filters, ivf, rows
-from ernie_vil2.search.collection import EVERYTHING, Filter, Hit, Picture
+from ernie_vil2.search import filters, ivf, recall, rows
+from ernie_vil2.search.collection import COLUMNS, EVERYTHING, Filter, Hit, Picture
 from ernie_vil2.search.memory import Memory
 from ernie_vil2.search.table import Table
 
-EXACT_UP_TO = 200_000
-_LONG = 1000  # hits from which on all cells of the index are read
 _BATCH = 1000  # ids of one question, rows of one batch
 
 
@@ -70,7 +68,7 @@ class LanceCollection:
         if memory is not None:
             positions, cosines = memory.nearest(query, k, where)
             return list(map(Hit, memory.pictures(positions), cosines.tolist()))
-        found = self._nearest(query, k, where, rows.COLUMNS)
+        found = self._nearest(query, k, where, COLUMNS)
         return list(map(Hit, rows.to_pictures(found), _cosines(found).tolist()))
 
     def ranking(
@@ -89,13 +87,13 @@ class LanceCollection:
     def pictures(self, where: Filter = EVERYTHING) -> Iterator[Picture]:
         hold = self._table.folder.reading()
         batches = self._table.read(
-            lambda table: _rows(table, filters.sql(where), rows.COLUMNS).to_batches(_BATCH)
+            lambda table: _rows(table, filters.sql(where), COLUMNS).to_batches(_BATCH)
         )
         return _stream(batches, hold)
 
     def get(self, ids: Sequence[str]) -> list[Picture | None]:
         found: dict[str, Picture] = {}
-        for table in self._of(ids, rows.COLUMNS):
+        for table in self._of(ids, COLUMNS):
             found.update((x.id, x) for x in rows.to_pictures(table))
         return [found.get(id) for id in ids]
 
@@ -112,9 +110,9 @@ class LanceCollection:
         self._table.optimize()
         count = self.count()
         result: dict[str, Any] = {"index": None, "recall": 1.0, "rows": count}
-        if count > EXACT_UP_TO:
+        if count > recall.EXACT_UP_TO:
             earlier = self.notes.get("index", {})
-            result = self._table.change(lambda table: ivf.renew(table, self.dim, earlier))
+            result = self._table.change(lambda table: ivf.renew(table, earlier))
         self.note(index=result)
         return result
 
@@ -127,7 +125,7 @@ class LanceCollection:
     def _exact(self) -> Memory | None:
         """The rows as they are now, in memory; None where they are too many."""
         with self._mutex, self._table.pinned() as (version, table):
-            if table.count_rows() > EXACT_UP_TO:
+            if table.count_rows() > recall.EXACT_UP_TO:
                 self._memory = None
                 return None
             if self._memory is None or self._memory[0][0] != version[0]:  # or another collection
@@ -142,9 +140,7 @@ class LanceCollection:
         More are asked for until the last is farther away than the k-th: of those as far as the
         k-th, ids decide which are given.
         """
-        cells = self.notes.get("index", {}).get("cells", ivf.ALL)
-        if where or k > _LONG:
-            cells = ivf.ALL
+        cells = recall.cells_of(self.notes, bool(where) or k > recall.LONG, ivf.ALL)
         condition, k = filters.sql(where), max(k, 0)
         ask = k + 1
         while True:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
 from ernie_vil2.search import filters, rows
-from ernie_vil2.search.collection import Filter, Picture
+from ernie_vil2.search.collection import COLUMNS, Filter, Picture
 
 _ROW = "_rowid"
 _BATCH = 8192  # rows read at a time
@@ -33,7 +33,7 @@ class Memory:
 
     def __init__(self, dim: int):
         self._buffer: Floats = np.empty([0, dim], "float32")  # longer than there are rows
-        self._columns: Any = rows.schema(dim).remove(len(rows.COLUMNS)).empty_table()
+        self._columns: Any = rows.schema(dim).remove(len(COLUMNS)).empty_table()
         self._places: Numbers = np.empty(0, "int64")  # their _rowid, ascending
         self._alive: Array = np.empty(0, bool)
         self._copies: Numbers = np.empty(0, "int64")  # rows whose vectors others have too,
@@ -108,7 +108,7 @@ class Memory:
         tables, places, count = [self._columns], [self._places], len(self)
         for batch in batches:
             self._buffer[count : count + len(batch)] = rows.to_vectors(batch)
-            tables.append(pa.Table.from_batches([batch]).select(rows.COLUMNS))
+            tables.append(pa.Table.from_batches([batch]).select(COLUMNS))
             places.append(_places(batch))
             count += len(batch)
         self._columns = pa.concat_tables(tables)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
-from ernie_vil2.search.collection import Picture
+from ernie_vil2.search.collection import COLUMNS, Picture
 
-COLUMNS = [field.name for field in fields(Picture)]
 VECTOR = "vector"
 _STRINGS = ("id", "path", "sha256")
 

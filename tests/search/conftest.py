@@ -1,9 +1,17 @@
-"""An index of a small folder, with a real model."""
+"""An index of a small folder with a real model; the stores, each as the address of a collection."""
+
+from __future__ import annotations
+
+import itertools
 
 import pytest
 
 from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.search import recall
 from tests.support.indexes import Index
+from tests.support.milvus_server import Server
+
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +30,30 @@ def index(tmp_path, tiny_artefact, tiny_tower) -> Index:
 def folder(tmp_path):
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder"
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory) -> Server:
+    """A Milvus server that is ready."""
+    server = Server(tmp_path_factory.mktemp("milvus"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(params=["lance", "lance, indexed", pytest.param("milvus", marks=pytest.mark.slow)])
+def store(request) -> str:
+    """What keeps the collections of a test."""
+    return request.param
+
+
+@pytest.fixture
+def uri(store, request, tmp_path, monkeypatch) -> str:
+    """The address of a collection that is not there."""
+    if store == "milvus":
+        return request.getfixturevalue("milvus").uri(f"test_{next(_numbers)}")
+    if store == "lance, indexed":
+        monkeypatch.setattr(recall, "EXACT_UP_TO", 30)
+    return str(tmp_path / "它's 100%_.db")
