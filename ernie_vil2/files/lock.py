@@ -45,3 +45,35 @@ class Lock:
 
 def _key(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
+
+
+class Shared:
+    """A lock on a file that is there, which many may have at once; freed with the object.
+
+    `alone` says whether nobody has it. Where the file system knows no locks, nobody ever has.
+    """
+
+    def __init__(self, path: Path):
+        self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def release(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    __del__ = release
+
+    @staticmethod
+    def alone(path: Path) -> bool:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+        finally:
+            os.close(file)
+        return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, Protocol
 
 from ernie_vil2.data.arrays import Floats
@@ -39,6 +39,9 @@ class Picture:
     height: int
     dhash: int
     tags: tuple[str, ...] = ()
+
+
+COLUMNS = [field.name for field in fields(Picture)]  # "tags" is the last
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ class Collection(Protocol):
     """Pictures with one vector each, found by cosine.
 
     What `add` and `delete` have returned from survives kill -9 and power loss. One process writes
-    at a time (a second one is refused in one line); others read meanwhile and see each `add` whole
-    or not at all.
+    at a time (a second one is refused in one line); others read meanwhile and follow it: LanceDB's
+    see each `add` whole and at once, Milvus's each picture whole and after some seconds. Threads
+    may share a collection, forked children may not.
 
     Attributes:
         uri: what the user named it by.
@@ -113,7 +117,8 @@ class Collection(Protocol):
         """How many pass."""
 
     def pictures(self, where: Filter = EVERYTHING) -> Iterator[Picture]:
-        """All that pass, as they were when this began, in no order, in bounded memory."""
+        """All that pass, in no order, in bounded memory: as they were when this began in LanceDB;
+        in Milvus what is changed meanwhile may be missing or new."""
 
     def get(self, ids: Sequence[str]) -> list[Picture | None]:
         """By id, in the ids' order; None where there is no such picture."""
@@ -129,7 +134,8 @@ class Collection(Protocol):
 
         Returns:
             "index": None for an exact scan, else its kind; "recall": recall@10 against exact,
-            measured on this collection; other figures of the store's own.
+            measured on this collection; "rows": how many pictures; others of the store's own. They
+            are in the notes too, under "index".
         """
 
     def close(self) -> None:

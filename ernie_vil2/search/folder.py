@@ -12,12 +12,13 @@ from typing import Any
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import read_json, replace_text, sealed, sync
-from ernie_vil2.files.lock import Lock
+from ernie_vil2.files.lock import Lock, Shared
+from ernie_vil2.search.models import check_format
 
-TABLE = "pictures"
+DATA = "pictures.lance"  # LanceDB's own
 _NOTES = "collection.json"
-_LOCK = ".lock"
-_DATA = f"{TABLE}.lance"
+_LOCK = ".lock"  # of who writes
+_READERS = ".readers"  # of who goes through all pictures
 _FORMAT = 1
 
 
@@ -64,15 +65,26 @@ class Folder:
 
     def note(self, values: Mapping[str, Any]) -> None:
         """Set notes; None removes one."""
-        assert self._lock is not None, "opened to read"
+        self.check_writable()
         notes = {**self.notes, **values}
         notes = {name: value for name, value in notes.items() if value is not None}
         _write(self.path, {**self._content, "notes": notes})
         self.refresh()
 
+    def check_writable(self) -> None:
+        assert self._lock is not None, "opened to read, or closed"
+
+    def reading(self) -> Shared:
+        """As long as it is held, the files of old versions are kept."""
+        return Shared(self.path / _READERS)
+
+    def nobody_reads(self) -> bool:
+        return Shared.alone(self.path / _READERS)
+
     def close(self) -> None:
         if self._lock is not None:
             self._lock.release()
+            self._lock = None
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -81,11 +93,7 @@ class Folder:
             raise UserError(
                 f"{path} is damaged ({error}): make the collection anew with --rebuild"
             ) from error
-        if content.get("format") != _FORMAT:
-            raise UserError(
-                f"{self.path} is a collection of format {content.get('format')}, and this version "
-                f"reads {_FORMAT}: make it anew with --rebuild"
-            )
+        check_format(str(self.path), content.get("format"), _FORMAT)
         del content["checksum"]
         return content
 
@@ -106,7 +114,7 @@ def lock_folder(path: Path, dim: int | None) -> tuple[Lock, bool]:
     """
     there = (path / _NOTES).exists()
     if not there and path.exists():
-        ours = {_LOCK, _DATA, f".{_NOTES}"}
+        ours = {_LOCK, _READERS, DATA, f".{_NOTES}"}
         if not path.is_dir() or {x.name for x in path.iterdir()} - ours:
             raise UserError(_refusal(path))
     if not there and dim is None:
@@ -120,12 +128,13 @@ def lock_folder(path: Path, dim: int | None) -> tuple[Lock, bool]:
         ) from error
     there = (path / _NOTES).exists()
     if not there:
-        shutil.rmtree(path / _DATA, ignore_errors=True)
+        shutil.rmtree(path / DATA, ignore_errors=True)
     return lock, there
 
 
 def finish(path: Path, lock: Lock, model: Mapping[str, Any] | None, dim: int) -> Folder:
     """Say that the collection whose table was made is one."""
+    (path / _READERS).touch()
     notes = {} if model is None else {"model": dict(model)}
     made = secrets.token_hex(8)
     _write(path, {"format": _FORMAT, "made": made, "dim": dim, "notes": notes})

@@ -3,29 +3,29 @@
 LanceDB writes new files for every change and then, in one step, a manifest that names them: readers
 see a change whole or not at all, and a killed writer leaves files that nothing names. It does not
 wait for the disk; `add` and `delete` here do.
+
+Up to 200,000 pictures a search goes through all of them in memory (`memory.py`); beyond, it
+goes through an index (`ivf.py`), of which all cells are read under a filter and for long lists.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
-from ernie_vil2.data.packages import needed
-from ernie_vil2.errors import UserError
-from ernie_vil2.files.durable import sync
-from ernie_vil2.files.lock import Lock
-from ernie_vil2.search import filters, folder, rows
-from ernie_vil2.search.collection import EVERYTHING, Filter, Hit, Picture
-from ernie_vil2.search.models import check_dim, check_model
+from ernie_vil2.search import filters, ivf, recall, rows
+from ernie_vil2.search.collection import COLUMNS, EVERYTHING, Filter, Hit, Picture
+from ernie_vil2.search.memory import Memory
+from ernie_vil2.search.table import Table
 
 _BATCH = 1000  # ids of one question, rows of one batch
-_DISTANCE = "_distance"  # 1 - cosine
 
 
 class LanceCollection:
@@ -33,152 +33,151 @@ class LanceCollection:
 
     def __init__(
         self,
-        uri: str,
+        uri: str | os.PathLike[str],
         model: Mapping[str, Any] | None = None,
         *,
         dim: int | None = None,
         write: bool = False,
     ):
-        self.uri, self._model = os.fspath(uri), model
-        self._synced: set[str] = set()
-        path = Path(self.uri)
-        lock: Lock | None = None
-        lancedb = needed("lancedb", f"a collection in a folder ({self.uri})", "search")
-        try:
-            if write:
-                lock, there = folder.lock_folder(path, dim)
-                database = lancedb.connect(path, read_consistency_interval=timedelta(0))
-                if there:
-                    self._folder = folder.Folder(path, lock)
-                else:
-                    assert dim is not None
-                    database.create_table(folder.TABLE, schema=rows.schema(dim))
-                    self._sync(path)
-                    self._folder = folder.finish(path, lock, model, dim)
-            else:
-                self._folder = folder.open_folder(path)
-            check_model(self.uri, self.notes.get("model"), model)
-            check_dim(self.uri, self.dim, dim)
-            self._table = self._open()
-            if write:  # what a killed writer left is not on the disk yet, and is built upon
-                self._sync(path)
-        except BaseException:
-            if lock is not None:
-                lock.release()
-            raise
+        self.uri = os.fspath(uri)
+        self._table = Table(Path(self.uri), model, dim, write)
+        self._memory: tuple[Any, Memory] | None = None  # of which version
+        self._mutex = threading.Lock()
 
     @property
     def dim(self) -> int:
-        return self._folder.dim
+        return self._table.folder.dim
 
     @property
     def notes(self) -> Mapping[str, Any]:
-        return self._folder.notes
+        return self._table.folder.notes
 
     def add(self, pictures: Sequence[Picture], vectors: Floats) -> None:
         assert vectors.shape == (len(pictures), self.dim), vectors.shape
         if len(pictures):
-            merge = self._table.merge_insert("id").when_matched_update_all()
-            merge.when_not_matched_insert_all().execute(rows.to_table(pictures, vectors))
-            self._sync(self._folder.path)
+            self._table.merge(rows.to_table(pictures, vectors))
+            if self._table.untidy():
+                self.optimize()
 
     def delete(self, ids: Sequence[str]) -> None:
         for some in _batches(ids):
             self._table.delete(_of(some))
-        self._sync(self._folder.path)
 
     def search(self, query: Floats, k: int, where: Filter = EVERYTHING) -> list[Hit]:
-        found = self._nearest(query, k, where, rows.COLUMNS)
+        memory = self._exact()
+        if memory is not None:
+            positions, cosines = memory.nearest(query, k, where)
+            return list(map(Hit, memory.pictures(positions), cosines.tolist()))
+        found = self._nearest(query, k, where, COLUMNS)
         return list(map(Hit, rows.to_pictures(found), _cosines(found).tolist()))
 
     def ranking(
         self, query: Floats, k: int, where: Filter = EVERYTHING
     ) -> tuple[list[str], Floats]:
+        memory = self._exact()
+        if memory is not None:
+            positions, cosines = memory.nearest(query, k, where)
+            return memory.ids(positions), cosines
         found = self._nearest(query, k, where, ["id"])
         return found.column("id").to_pylist(), _cosines(found)
 
     def count(self, where: Filter = EVERYTHING) -> int:
-        return self._table.count_rows(filters.sql(where))
+        return self._table.read(lambda table: table.count_rows(filters.sql(where)))
 
     def pictures(self, where: Filter = EVERYTHING) -> Iterator[Picture]:
-        batches = self._rows(filters.sql(where), rows.COLUMNS).to_batches(_BATCH)
-        return (picture for batch in batches for picture in rows.to_pictures(batch))
+        hold = self._table.folder.reading()
+        batches = self._table.read(
+            lambda table: _rows(table, filters.sql(where), COLUMNS).to_batches(_BATCH)
+        )
+        return _stream(batches, hold)
 
     def get(self, ids: Sequence[str]) -> list[Picture | None]:
         found: dict[str, Picture] = {}
-        for some in _batches(ids):
-            table = self._rows(_of(some), rows.COLUMNS).to_arrow()
+        for table in self._of(ids, COLUMNS):
             found.update((x.id, x) for x in rows.to_pictures(table))
         return [found.get(id) for id in ids]
 
     def vectors(self, ids: Sequence[str]) -> Floats:
         found: dict[str, Floats] = {}
-        for some in _batches(ids):
-            table = self._rows(_of(some), ["id", rows.VECTOR]).to_arrow()
+        for table in self._of(ids, ["id", rows.VECTOR]):
             found.update(zip(table.column("id").to_pylist(), rows.to_vectors(table)))
         return np.array([found[id] for id in ids], "float32").reshape(len(ids), self.dim)
 
     def note(self, **values: Any) -> None:
-        self._folder.note(values)
+        self._table.folder.note(values)
 
     def optimize(self) -> Mapping[str, Any]:
-        self._table.optimize(cleanup_older_than=timedelta(minutes=1), delete_unverified=True)
-        self._sync(self._folder.path)
-        return {"index": None, "recall": 1.0}
+        self._table.optimize()
+        count = self.count()
+        result: dict[str, Any] = {"index": None, "recall": 1.0, "rows": count}
+        if count > recall.EXACT_UP_TO:
+            earlier = self.notes.get("index", {})
+            result = self._table.change(lambda table: ivf.renew(table, earlier))
+        self.note(index=result)
+        return result
 
     def close(self) -> None:
-        self._folder.close()
+        self._memory = None
+        self._table.close()
 
-    # -- LanceDB -----------------------------------------------------------------------------------
+    # -- How it is searched ------------------------------------------------------------------------
 
-    def _open(self) -> Any:
-        import lancedb
-
-        path = self._folder.path
-        try:
-            database = lancedb.connect(path, read_consistency_interval=timedelta(0))
-            return database.open_table(folder.TABLE)
-        except Exception as error:
-            raise UserError(
-                f"{path} is damaged ({_first_line(error)}): make the collection anew with --rebuild"
-            ) from error
-
-    def _rows(self, where: str | None, columns: Sequence[str]) -> Any:
-        query = self._table.search().select(list(columns))
-        return query if where is None else query.where(where)
+    def _exact(self) -> Memory | None:
+        """The rows as they are now, in memory; None where they are too many."""
+        with self._mutex, self._table.pinned() as (version, table):
+            if table.count_rows() > recall.EXACT_UP_TO:
+                self._memory = None
+                return None
+            if self._memory is None or self._memory[0][0] != version[0]:  # or another collection
+                self._memory = (version, Memory(self.dim).follow(table))
+            elif self._memory[0] != version:
+                self._memory = (version, self._memory[1].follow(table))
+            return self._memory[1]
 
     def _nearest(self, query: Floats, k: int, where: Filter, columns: Sequence[str]) -> Any:
-        """pyarrow.Table of the k nearest, in order.
+        """pyarrow.Table of the k nearest, in order, by LanceDB.
 
         More are asked for until the last is farther away than the k-th: of those as far as the
         k-th, ids decide which are given.
         """
-        assert query.shape == (self.dim,), query.shape
-        condition, ask = filters.sql(where), max(k, 0) + 1
+        cells = recall.cells_of(self.notes, bool(where) or k > recall.LONG, ivf.ALL)
+        condition, k = filters.sql(where), max(k, 0)
+        ask = k + 1
         while True:
-            search = self._table.search(np.asarray(query, "float32")).distance_type("dot")
-            if condition is not None:
-                search = search.where(condition, prefilter=True)
-            found = search.limit(ask).select([*columns, _DISTANCE]).to_arrow()
-            if len(found) < ask or k < 1:
-                break
-            distances = found.column(_DISTANCE)
-            if distances[k - 1] != distances[ask - 1]:
-                break
-            ask *= 2
-        return found.sort_by([(_DISTANCE, "ascending"), ("id", "ascending")]).slice(0, max(k, 0))
 
-    def _sync(self, path: Path) -> None:
-        """Return when what LanceDB wrote is on the disk; it never changes a file."""
-        found = set()
-        for root, _, names in os.walk(path / f"{folder.TABLE}.lance"):
-            paths = {os.path.join(root, name) for name in names}
-            found |= paths
-            for new in paths - self._synced:
-                sync(Path(new))
-            if not paths <= self._synced:
-                sync(Path(root))
-        self._synced = found
+            def ask_for(table: Any, count: int = ask) -> Any:
+                search = table.search(np.asarray(query, "float32")).distance_type("dot")
+                search = search.nprobes(cells).limit(count).select([*columns, ivf.DISTANCE])
+                return (search.where(condition, prefilter=True) if condition else search).to_arrow()
+
+            found = self._table.read(ask_for)
+            distances = found.column(ivf.DISTANCE)
+            if len(found) < ask or not k or distances[k - 1] != distances[ask - 1]:
+                order = [(ivf.DISTANCE, "ascending"), ("id", "ascending")]
+                return found.sort_by(order).slice(0, k)
+            ask *= 2
+
+    def _of(self, ids: Sequence[str], columns: Sequence[str]) -> Iterator[Any]:
+        for some in _batches(ids):
+            yield self._table.read(partial(_table_of, _of(some), columns))
+
+
+def _stream(batches: Any, hold: Any) -> Iterator[Picture]:
+    """The pictures of batches, whose files are kept as long as `hold` is."""
+    try:
+        for batch in batches:
+            yield from rows.to_pictures(batch)
+    finally:
+        hold.release()
+
+
+def _rows(table: Any, condition: str | None, columns: Sequence[str]) -> Any:
+    query = table.search().select(list(columns))
+    return query if condition is None else query.where(condition)
+
+
+def _table_of(condition: str, columns: Sequence[str], table: Any) -> Any:
+    return _rows(table, condition, columns).to_arrow()
 
 
 def _of(ids: Sequence[str]) -> str:
@@ -190,8 +189,4 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _cosines(found: Any) -> Floats:
-    return 1 - found.column(_DISTANCE).to_numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+    return 1 - found.column(ivf.DISTANCE).to_numpy()

@@ -19,8 +19,7 @@ def check_model(uri: str, stored: Any, given: Mapping[str, Any] | None) -> None:
     differ = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
     raise UserError(
         f"{uri} holds the vectors of another model ({_name(stored, differ)}) than this one "
-        f"({_name(given, differ)}): name the model that it was made with, or make it anew with "
-        "--rebuild"
+        f"({_name(given, differ)}): name the model that it was made with, or {anew(uri)}"
     )
 
 
@@ -29,8 +28,23 @@ def check_dim(uri: str, stored: int, given: int | None) -> None:
     if given is not None and given != stored:
         raise UserError(
             f"{uri} holds vectors of {stored} numbers, and this model gives {given}: name the "
-            "model that it was made with, or make it anew with --rebuild"
+            f"model that it was made with, or {anew(uri)}"
         )
+
+
+def check_format(uri: str, stored: Any, read: int) -> None:
+    """Raise UserError unless a collection's format is the one that is read."""
+    if stored != read:
+        raise UserError(
+            f"{uri} is a collection of format {stored}, and this version reads {read}: {anew(uri)}"
+        )
+
+
+def anew(uri: str) -> str:
+    """The remedy for a collection that is of no use."""
+    if "://" in uri:
+        return "index into a collection of another name"
+    return "make it anew with --rebuild"
 
 
 def _name(model: Mapping[str, Any], keys: list[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ernie_vil2.errors import UserError
 from ernie_vil2.search.collection import Collection
 
 
@@ -25,6 +26,12 @@ def open_collection(
         UserError: none is there, it is of another model, another process writes to it, the store's
             package is not installed, or the server does not answer.
     """
+    if uri.startswith(("http://", "https://")):
+        from ernie_vil2.search.milvus import MilvusCollection
+
+        return MilvusCollection(uri, model, dim=dim, write=write)
+    if "://" in uri:
+        raise UserError(f"{uri}: expected a folder, or http://host:19530/name of a Milvus server")
     from ernie_vil2.search.lance import LanceCollection
 
     return LanceCollection(uri, model, dim=dim, write=write)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
-from ernie_vil2.search.collection import Picture
+from ernie_vil2.search.collection import COLUMNS, Picture
 
-COLUMNS = [field.name for field in fields(Picture)]
 VECTOR = "vector"
 _STRINGS = ("id", "path", "sha256")
 
@@ -44,7 +42,9 @@ def to_pictures(table: Any) -> list[Picture]:
 
 
 def to_vectors(table: Any) -> Floats:
-    """float32 [N, dim]."""
-    column = table.column(VECTOR).combine_chunks()
+    """float32 [N, dim] of a pyarrow.Table, or a batch."""
+    column = table.column(VECTOR)
+    if hasattr(column, "combine_chunks"):
+        column = column.combine_chunks()
     flat = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(table), column.type.list_size)
+    return flat.reshape(len(column), column.type.list_size)
