@@ -91,6 +91,9 @@ def _share(text: str) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    # no option begins so: a text that does is not taken for one
+    argv = [f" {x}" if re.match(r"-([^\x00-\x7f]|[1-9])", x) else x for x in argv]
     args = arguments().parse_intermixed_args(argv)
     _check(args)
     runtime.prepare()

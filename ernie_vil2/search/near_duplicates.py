@@ -16,25 +16,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats, Numbers
+from ernie_vil2.data.close_hashes import close_pairs
 
 BITS = 6  # in which the hashes differ at most
 COSINE = 0.97  # of the vectors, at least
-# Hashes that differ in at most 7 bits have one of 4 bands that differs in at most one. A band has
-# every fourth bit: the plain edge of many pictures would make a band of neighbours the same.
-_BANDS, _BAND_BITS = 4, 16
-_MASKS = [0, *(1 << bit for bit in range(_BAND_BITS))]
-_BLOCK = 1 << 20  # pairs looked at at once
 _COMPARED = 2000  # pairs, or pictures of one hash, whose vectors are in memory at once
-_ONES = np.array([bin(word).count("1") for word in range(1 << 16)], np.uint8)
-assert BITS < 2 * _BANDS
 
 VectorsOf = Callable[[Numbers], Floats]  # of pictures by their places: float32 [N, D]
-
-
-def hamming(one: Numbers, other: Numbers) -> Numbers:
-    """Bits in which int64 hashes differ; shapes are broadcast."""
-    differing = np.bitwise_xor(one, other)
-    return _ONES[differing[..., None].view(np.uint16)].sum(-1, dtype=np.int64)
 
 
 def groups(hashes: Numbers, vectors_of: VectorsOf) -> list[Numbers]:
@@ -50,7 +38,7 @@ def groups(hashes: Numbers, vectors_of: VectorsOf) -> list[Numbers]:
     """
     parent = np.arange(len(hashes))
     leaders = _join_equal(hashes, vectors_of, parent)
-    pairs = leaders[close_pairs(hashes[leaders])]
+    pairs = leaders[close_pairs(hashes[leaders], BITS)]
     for start in range(0, len(pairs), _COMPARED):
         some = pairs[start : start + _COMPARED]
         places, back = np.unique(some, return_inverse=True)
@@ -97,52 +85,3 @@ def _root(parent: Numbers, place: int) -> int:
         parent[place] = parent[parent[place]]
         place = parent[place]
     return int(place)
-
-
-def close_pairs(hashes: Numbers, bits: int = BITS) -> Numbers:
-    """All pairs i < j of hashes, int64 [N], that differ in at most `bits` bits, of at most 7.
-
-    Takes time with the pairs that agree in a band but for a bit, a small share of all.
-
-    Returns:
-        int64 [P, 2], sorted.
-    """
-    found = [np.empty([0, 2], np.int64)]
-    for keys in _bands(hashes):
-        order = np.argsort(keys, kind="stable")
-        starts = np.searchsorted(keys[order], np.arange((1 << _BAND_BITS) + 1))
-        for mask in _MASKS:
-            for one, other in _matches(order, starts, keys ^ mask):
-                close = hamming(hashes[one], hashes[other]) <= bits
-                found.append(np.stack([one[close], other[close]], 1))
-    return np.unique(np.concatenate(found), axis=0)
-
-
-def _bands(hashes: Numbers) -> Iterator[Numbers]:
-    """Of each hash every fourth bit, from each of the first four on: 0 to 65535."""
-    for band in range(_BANDS):
-        keys = np.zeros(len(hashes), np.int64)
-        for bit in range(_BAND_BITS):
-            keys |= ((hashes >> (band + _BANDS * bit)) & 1) << bit
-        yield keys
-
-
-def _matches(order: Numbers, starts: Numbers, wanted: Numbers) -> Iterator[tuple[Numbers, Numbers]]:
-    """Each i with all j > i whose key is wanted[i], in blocks.
-
-    Args:
-        order: places, sorted by their keys.
-        starts: key -> where it begins in `order`.
-    """
-    low, count = starts[wanted], starts[wanted + 1] - starts[wanted]
-    ends = np.cumsum(count)
-    start = 0
-    while start < len(count):
-        before = ends[start] - count[start]
-        stop = max(start + 1, int(np.searchsorted(ends, before + _BLOCK, "right")))
-        one = np.repeat(np.arange(start, stop), count[start:stop])
-        skipped = np.repeat(ends[start:stop] - count[start:stop], count[start:stop])
-        other = order[low[one] + np.arange(before, before + len(one)) - skipped]
-        later = other > one
-        yield one[later], other[later]
-        start = stop

@@ -153,9 +153,9 @@ def _term(found: re.Match, sign: int, picture: Callable[[str], bytes | None] | N
 def _quoted_if_needed(text: str, amount: str) -> str:
     """A text so that `parse_query` reads it back, behind its weight."""
     try:
-        (term,) = parse_query(amount + text).terms
-        plain = term.text == text
-    except ValueError:  # several terms, or none
+        _, term, _ = parse_query(f"x + {amount}{text} + x").terms
+        plain = term.text == text and not text.startswith('"')  # else a later one may end it
+    except ValueError:  # more terms, or none
         plain = False
     return text if plain else '"{}"'.format(text.replace('"', '""'))
 

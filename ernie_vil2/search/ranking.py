@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
+from ernie_vil2.data.close_hashes import hamming
 from ernie_vil2.search.collection import Collection, Filter
-from ernie_vil2.search.near_duplicates import BITS, COSINE, hamming
+from ernie_vil2.search.near_duplicates import BITS, COSINE
 from ernie_vil2.search.reading import vectors_of
 from ernie_vil2.search.relevance import LIKELY
 
@@ -115,7 +116,7 @@ class Ranking:
         shares = self._asked.shares(cosines)
         relevance = [None] * len(ids) if shares is None else shares.tolist()
         for hit in map(Settled, ids, cosines.tolist(), relevance):
-            if self._asked.minimum is not None and (hit.relevance or 0) < self._asked.minimum:
+            if hit.relevance is not None and hit.relevance < (self._asked.minimum or 0):
                 self._complete = True
                 break
             if hit.id not in self._seen:

@@ -5,11 +5,15 @@ a picture of theirs in the collection from those without is how far the best hit
 cosine less the mean over the collection, a product with the collection's mean vector. A hit's
 relevance is the share of random queries whose best hit stands out less: 1 minus the p-value, by
 their own distribution, of "the query is a random one".
+
+Between pictures a cosine of 1 is in reach, whatever the mean is: there what stands out is measured
+in parts of the way from the mean to 1, so that nothing stands out more than the picture itself.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
 from collections.abc import Sequence
@@ -32,8 +36,9 @@ _SAMPLE = 1024  # pictures whose mean is taken
 _ALL_AT_ONCE = 300  # pictures a query: in fewer, reading all is faster than searching
 _BATCH = 1000
 _UNKNOWN: Floats = np.empty([0], np.float32)
-_LABELS = Path(ernie_vil2.__file__).parent / "data" / "labels"
+LABELS = Path(ernie_vil2.__file__).parent / "data" / "labels"
 NOTE = "background"  # its name in a collection's notes
+_FORMULA = 1  # of `_standing_out`: another one makes notes of this one void
 
 # Of a query: of each term whether it is a picture, and its weight, where 1 is the largest.
 Form = tuple[tuple[bool, float], ...]
@@ -84,7 +89,7 @@ class Background:
                 for old in [x for x in self._outstanding if x not in (TEXT, PICTURE)][:-16]:
                     del self._outstanding[old]
             best, mean = self._outstanding[form], self._mean
-        return np.searchsorted(best, cosines - vector @ mean) / len(best)
+        return np.searchsorted(best, _standing_out(form, cosines, vector @ mean)) / len(best)
 
     def kept(self) -> dict[str, Any] | None:
         """For the collection's note NOTE; None where it is there already, or nothing is known."""
@@ -95,11 +100,13 @@ class Background:
                 if form in self._outstanding
             }
             noted = self._collection.notes.get(NOTE) or {}
-            if not known or (noted.get("count") == self._count and known.keys() <= noted.keys()):
+            is_there = noted.get("formula") == _FORMULA and noted["count"] == self._count
+            if not known or (is_there and known.keys() <= noted.keys()):
                 return None
             mean = np.round(self._mean.astype(float), 7).tolist()
             model = self._collection.notes.get("model")
-            return {"count": self._count, "model": model, "mean": mean, **known}
+            about = {"formula": _FORMULA, "count": self._count, "model": model}
+            return {**about, "mean": mean, **known}
 
     def learn(self) -> None:
         """Ask random texts and pictures now."""
@@ -116,8 +123,9 @@ class Background:
             return
         self._count, self._mean, self._samples, self._outstanding = count, _UNKNOWN, None, {}
         notes = self._collection.notes
-        noted: dict[str, Any] = notes.get(NOTE) or {"count": -1}
-        if _alike(count, noted["count"]) and noted["model"] == notes.get("model"):
+        noted: dict[str, Any] = notes.get(NOTE) or {}
+        made_so = noted.get("formula") == _FORMULA and noted.get("model") == notes.get("model")
+        if made_so and _alike(count, noted["count"]):
             self._count = noted["count"]
             self._mean = np.array(noted["mean"], np.float32)
             self._outstanding = {
@@ -142,12 +150,12 @@ class Background:
                 places = [place % _WORDS for place in draw.sample(range(size), size)]
             queries += weight * (vectors if is_picture else self._words)[places]
         queries /= np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-12)
-        return np.sort(self._best(queries, own) - queries @ self._mean)
+        return np.sort(_standing_out(form, self._best(queries, own), queries @ self._mean))
 
     @functools.cached_property
     def _words(self) -> Floats:
         """Of random words, float32 [_WORDS, D]."""
-        return self._encoder.encode_text(random_words(_WORDS))
+        return self._encoder.encode_text(random_words())
 
     def _sample(self) -> tuple[list[str], Floats]:
         """Random pictures of the collection and their vectors; of more, the mean."""
@@ -185,18 +193,27 @@ _NAMED = {"text": TEXT, "picture": PICTURE}
 
 
 def form_of(query: Query) -> Form:
-    """What random queries are made like it."""
+    """What random queries are made like it; weights in quarters, so that there are few forms."""
     largest = max(abs(term.weight) for term in query.terms)
+    terms = ((term.text is None, term.weight / largest) for term in query.terms)
     return tuple(
-        sorted((term.text is None, round(term.weight / largest, 2)) for term in query.terms)
+        sorted(
+            (is_picture, math.copysign(max(1, round(abs(w) * 4)) / 4, w)) for is_picture, w in terms
+        )
     )
 
 
+def _standing_out(form: Form, cosines: Floats, means: Floats) -> Floats:
+    if all(is_picture for is_picture, _ in form):
+        return (cosines - means) / np.maximum(1 - means, 1e-6)
+    return cosines - means
+
+
 @functools.cache
-def random_words(count: int) -> tuple[str, ...]:
+def random_words(count: int = _WORDS) -> tuple[str, ...]:
     """Words of the categories in `data/labels/`, Chinese and English, always the same."""
     words: set[str] = set()
-    for file in sorted(_LABELS.glob("*.tsv")):
+    for file in sorted(LABELS.glob("*.tsv")):
         for line in file.read_text(encoding="utf-8").splitlines():
             if not line.startswith("#"):
                 words.update(line.split("\t")[2:4])

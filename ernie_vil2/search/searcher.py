@@ -45,20 +45,20 @@ class Searcher:
 
     Threads may share it. It keeps the last rankings, so that a page that scrolls does not search
     again. The collection may change meanwhile: what was deleted is left out, what was added shows
-    when a ranking is older than `max_age`.
+    in a first page whose ranking is older than `max_age`; later pages go on with the one they have.
 
     Args:
         collection: open for reading; nothing is written to it.
         encoder: the model.
         rankings: how many are kept.
-        max_age: seconds that one is used for.
+        max_age: seconds after which a first page asks anew.
 
     Attributes:
         background: what random queries find, with which hits are compared.
     """
 
     def __init__(
-        self, collection: Collection, encoder: Encoder, rankings: int = 16, max_age: float = 300
+        self, collection: Collection, encoder: Encoder, rankings: int = 16, max_age: float = 30
     ):
         self.background = Background(collection, encoder)
         self._collection, self._encoder = collection, encoder
@@ -90,7 +90,7 @@ class Searcher:
             UserError: the query's terms cancel out; a picture of it cannot be read (ImageError) or
                 is not in the collection (UnknownPicture).
         """
-        ranking = self._ranking(query, where, minimum, fold)
+        ranking = self._ranking((query, where, minimum, fold), offset > 0)
         end = min(offset + k, MOST)
         total, line = ranking.settle(end)
         settled = ranking.settled[offset:end]
@@ -172,13 +172,14 @@ class Searcher:
             reason = str(error).partition("image 0: ")[2] or error
             raise ImageError(f"{term.name or 'picture'}: {reason}") from None
 
-    def _ranking(self, query: Query, where: Filter, minimum: float | None, fold: bool) -> Ranking:
-        key = query, where, minimum, fold
+    def _ranking(self, key: tuple[Query, Filter, float | None, bool], goes_on: bool) -> Ranking:
         with self._lock:
             ranking = self._rankings.get(key)
-            if ranking is not None and time.monotonic() - ranking.born < self._max_age:
+            fresh = ranking is not None and time.monotonic() - ranking.born < self._max_age
+            if ranking is not None and (goes_on or fresh):
                 self._rankings.move_to_end(key)
                 return ranking
+        query, where, minimum, fold = key
         vector = self.vector(query)
 
         def shares(cosines: Floats) -> Array | None:
