@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ _FRAGMENTS, _SHARE, _MOST_FRAGMENTS = 256, 1 / 8, 1024
 _FEW_CHANGES = 16  # of which `optimize` makes nothing
 _KEEP = timedelta(minutes=1)  # old versions, for searches that are under way
 _KEEP_READ = timedelta(days=7)  # the same, while somebody goes through all pictures
+_TICK = 50 * 10**6  # nanoseconds; those of file systems are up to 10 ms
 _DAMAGE = (RuntimeError, ValueError, OSError)  # what LanceDB raises
 
 
@@ -37,6 +39,8 @@ class Table:
         self._path, self._model = path, model
         self._mutex = threading.RLock()
         self._synced: set[str] = set()
+        self._table: Any = None
+        self._version, self._seen = 0, (0, 0)
         if write:
             lock, there = lock_folder(path, dim)
             try:
@@ -74,9 +78,23 @@ class Table:
             self.folder.refresh()
             if self.folder.made != made:  # by --rebuild, at the same place
                 self._open(None)
+            self._follow()
+            yield (self.folder.made, self._version), self._table
+
+    def _follow(self) -> None:
+        """Go to the last version, asking LanceDB only if the folder of versions has changed.
+
+        A second change within the clock's tick leaves the folder's time as it is: so a time is
+        trusted only if it was old when it was seen.
+        """
+        state = os.stat(self._path / DATA / "_versions")
+        seen = (state.st_ino, state.st_mtime_ns)
+        if seen != self._seen:
             with self._explained():
                 self._table.checkout_latest()
-            yield (self.folder.made, self._table.version), self._table
+                self._version = self._table.version
+            settled = time.time_ns() - state.st_mtime_ns > _TICK
+            self._seen = seen if settled else (0, 0)
 
     def merge(self, table: Any) -> None:
         """Keep rows, in place of those of their ids."""
@@ -131,6 +149,7 @@ class Table:
         check_dim(name, self.folder.dim, dim)
         with self._explained():
             self._table = self._lancedb.connect(self._path).open_table(TABLE)
+            self._seen, self._version = (0, 0), self._table.version
 
     def _sync(self) -> None:
         """Return when what LanceDB wrote is on the disk; it never changes a file."""
