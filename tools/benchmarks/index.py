@@ -82,9 +82,7 @@ def measure(
     folder: str | None,
 ) -> dict:
     """The rows of the table."""
-    import statistics
     import tempfile
-    import time
 
     from ernie_vil2 import runtime
     from ernie_vil2.artefact.folder import Artefact
@@ -118,31 +116,39 @@ def measure(
             root, files, exported, embedder, workers
         )
         turns["reading and decoding alone, one thread"] = decoding
-        times: dict[str, list[float]] = {name: [] for name in turns}
-        cpu = dict.fromkeys(turns, 0.0)
-        for _ in range(rounds):
-            for name, work in turns.items():
-                make_cold(files)
-                start, start_of_cpu = time.perf_counter(), time.process_time()
-                work()
-                times[name].append(time.perf_counter() - start)
-                cpu[name] += time.process_time() - start_of_cpu
-        medians = {name: statistics.median(of) for name, of in times.items()}
-        first = next(iter(medians.values()))
-        rows = [
-            {
-                "name": name,
-                "rate": pictures / medians[name],
-                "least": pictures / max(of),
-                "most": pictures / min(of),
-                "share": first / medians[name],
-                "cpu": 1000 * cpu[name] / rounds / pictures,
-            }
-            for name, of in times.items()
-        ]
+        rows = take_turns(turns, files, rounds)
         size = sum(file.stat().st_size for file in files) / len(files)
         said = f"the model of {artefact}" if artefact else f"a random {model} model"
         return {"rows": rows, "kilobytes": size / 1000, "model": said, "batch": batch}
+
+
+def take_turns(turns: dict, files: list[Path], rounds: int) -> list[dict]:
+    """A row of each, compared with the first; `files` are cold for each turn."""
+    import statistics
+    import time
+
+    times: dict[str, list[float]] = {name: [] for name in turns}
+    cpu = dict.fromkeys(turns, 0.0)
+    for _ in range(rounds):
+        for name, work in turns.items():
+            make_cold(files)
+            start, start_of_cpu = time.perf_counter(), time.process_time()
+            work()
+            times[name].append(time.perf_counter() - start)
+            cpu[name] += time.process_time() - start_of_cpu
+    medians = {name: statistics.median(of) for name, of in times.items()}
+    first = next(iter(medians.values()))
+    return [
+        {
+            "name": name,
+            "rate": len(files) / medians[name],
+            "least": len(files) / max(of),
+            "most": len(files) / min(of),
+            "share": first / medians[name],
+            "cpu": 1000 * cpu[name] / rounds / len(files),
+        }
+        for name, of in times.items()
+    ]
 
 
 def indexed(root: Path, files: list[Path], exported, embedder, workers: int) -> None:
