@@ -110,6 +110,7 @@ def _run(argv: list[str], kill: Kill | None, folder: Path) -> None:
 
 def _watch(kill: Kill | None, folder: Path) -> None:
     from ernie_vil2.search.lance import LanceCollection
+    from ernie_vil2.search.table import Table
 
     calls = open(folder / "calls", "a", buffering=1)  # noqa: SIM115  # as long as the process
     added = open(folder / "added", "a", buffering=1)  # noqa: SIM115
@@ -144,7 +145,8 @@ def _watch(kill: Kill | None, folder: Path) -> None:
         setattr(owner, name, wrapped)
 
     for owner, names in (
-        (LanceCollection, "add delete note optimize _sync vectors"),
+        (LanceCollection, "add delete note optimize vectors"),
+        (Table, "change _sync"),
         (BadPictures, "add keep"),
         (Indexer, "_embed _delete"),
         (rebuild, "exchange"),
