@@ -84,7 +84,7 @@ setup(
             *("**/LICENSE*", "**/NOTICE*", "**/*.txt", "**/*.md"),  # of what others made
             "**/*.tsv",
         ],
-        "ernie_vil2.configs": ["*.yaml", "*.yml"],
+        "ernie_vil2.configs": ["*.yaml", "*.yml", "studies/*.yaml"],
     },
     entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:console"]},
     # PaddleClas 2.6 demands numpy 1.24.4, which cannot be built on Python 3.12. There a clone runs
@@ -108,6 +108,8 @@ setup(
         "serve": HTTP,  # the HTTP server beside one of the above
         "data": ["fsspec", "s3fs", "pyarrow<19", "lmdb>=1.4"],
         "ray": ["ray>=2.30"],
+        "search": ["lancedb>=0.27", "pyarrow>=16,<19"],
+        "milvus": ["pymilvus>=2.3.8,<2.4", "marshmallow<4"],  # of environs, which says no bound
         "onnx": ["onnx", "onnxruntime", "paddle2onnx>=1.3,<2"],
     },
 )

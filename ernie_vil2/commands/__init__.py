@@ -6,7 +6,10 @@ Nothing of a command is imported before it is called, so that `--help` stays qui
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import logging
+import os
 import sys
 
 import ernie_vil2
@@ -20,6 +23,11 @@ COMMANDS = {
     "export": "export a model for Paddle Inference, Paddle Serving and ONNX",
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
+    "study": "train and compare the variants of a study",
+    "plot": "draw the curves of runs",
+    "index": "index folders of pictures, to search them",
+    "search": "find pictures in a collection, in words or by a picture",
+    "embed": "embed a whole set of pictures or texts with an exported model",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
     "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
 }
@@ -45,9 +53,20 @@ def console() -> int:
 
 
 def leave(code: int) -> int:
-    """The exit code of a program that ends here; one of several processes ends in this call."""
+    """The exit code of a program that ends here; one of several processes ends in this call.
+
+    So does one that has used LanceDB: its threads give Python's lock back a moment after the answer
+    that they brought, and where Python is ending by then the process dies of SIGABRT.
+    """
     distributed = sys.modules.get("ernie_vil2.distributed")  # not imported: not used
-    return distributed.leave(code) if distributed else code
+    code = distributed.leave(code) if distributed else code
+    if "lancedb" in sys.modules:
+        logging.shutdown()
+        with contextlib.suppress(OSError):  # its reader has gone, or the disk is full
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from ernie_vil2.data.vocab import build_vocab
 from ernie_vil2.demo.npm import Package, check_given, fetch, log, read_members
+from ernie_vil2.demo.pictures import FOLDER, TAGS, picture_files
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.files import durable
 
@@ -55,7 +57,19 @@ PROMPTS = ("该图片包含：，", "The picture contains ,")
 MAX_VOCAB = 8000
 MARKER = "prepared.json"
 
-_Emoji = tuple[str, dict[str, tuple[str, list[str]]]]  # key, language -> (label, tags)
+
+class Emoji(NamedTuple):
+    """An emoji that all makers draw.
+
+    Attributes:
+        key: its code points, as in "1f600".
+        group: emojibase's number of what it is among, 0 to 9.
+        texts: language -> (label, tags).
+    """
+
+    key: str
+    group: int
+    texts: dict[str, tuple[str, list[str]]]
 
 
 def prepare(
@@ -65,7 +79,7 @@ def prepare(
     languages: Sequence[str] = LANGUAGES,
     limit: int | None = None,
 ) -> str:
-    """Write train.tsv, test.tsv, vocab.txt and ATTRIBUTION.md into the folder `out`.
+    """Write train.tsv, test.tsv, vocab.txt, ATTRIBUTION.md and the pictures into the folder `out`.
 
     Does nothing where `out` holds the same set.
 
@@ -87,7 +101,7 @@ def prepare(
         "languages": languages,
         "limit": limit,
         "test_size": TEST_SIZE,
-        "format": 1,
+        "format": 2,
     }
     if done := _finished(out, parameters):
         return done
@@ -111,6 +125,7 @@ def prepare(
     vocab = build_vocab(texts, MAX_VOCAB)
     files["vocab.txt"] = "".join(f"{token}\n" for token in vocab).encode()
     files["ATTRIBUTION.md"] = _attribution(paths).encode()
+    files.update(picture_files(_named(emoji, drawings[FLUENT])))
     rows = {split: files[f"{split}.tsv"].count(b"\n") for split in SPLITS}
     summary = (
         f"{len(emoji)} emoji: {rows['train']} training rows (Google's and Twitter's drawings), "
@@ -130,7 +145,7 @@ def _checked(languages: Sequence[str]) -> list[str]:
 
 
 def _described(out: Path, summary: str) -> str:
-    return f"{summary}; in {out}: train.tsv, test.tsv, vocab.txt, ATTRIBUTION.md"
+    return f"{summary}; in {out}: train.tsv, test.tsv, vocab.txt, {FOLDER}, {TAGS}, ATTRIBUTION.md"
 
 
 def _finished(out: Path, parameters: Mapping[str, Any]) -> str:
@@ -152,7 +167,9 @@ def _write_all(out: Path, files: Mapping[str, bytes], marker: Mapping[str, Any])
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(out / FOLDER, ignore_errors=True)  # of another set, perhaps
         for name, data in {**files, MARKER: content}.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
             with durable.replacing(out / name) as draft:
                 draft.write_bytes(data)
     except OSError as error:
@@ -173,7 +190,7 @@ def _drawings(path: Path, package: Package) -> dict[str, bytes]:
 
 def _common(
     names: Mapping[str, bytes], drawings: Iterable[Mapping[str, bytes]], languages: Sequence[str]
-) -> list[_Emoji]:
+) -> list[Emoji]:
     """The emoji that every package has, in Unicode's order."""
     drawings = list(drawings)
     tables = {
@@ -193,17 +210,17 @@ def _common(
                 language: (tables[language][code]["label"], tables[language][code]["tags"])
                 for language in languages
             }
-            result.append((entry["order"], key, texts))
-    return [(key, texts) for _, key, texts in sorted(result, key=lambda item: item[0])]
+            result.append((entry["order"], Emoji(key, entry.get("group", 2), texts)))
+    return [found for _, found in sorted(result, key=lambda item: item[0])]
 
 
 def _rows(
-    emoji: Sequence[_Emoji],
+    emoji: Sequence[Emoji],
     drawings: Mapping[Package, Mapping[str, bytes]],
     languages: Sequence[str],
 ) -> Iterator[str]:
     """Rows of the official TSV, text, image id, base64, and the tags in a fourth column."""
-    for key, texts in emoji:
+    for key, _, texts in emoji:
         for package, images in drawings.items():
             image = images[key]
             if package is FLUENT:
@@ -212,6 +229,16 @@ def _rows(
             for language in languages:
                 label, tags = texts[language]
                 yield f"{label}\t{MAKERS[package]}/{key}\t{encoded}\t{TAG_SEPARATOR.join(tags)}\n"
+
+
+def _named(
+    emoji: Iterable[Emoji], drawings: Mapping[str, bytes]
+) -> Iterator[tuple[int, str, list[str], bytes]]:
+    """Group, name, tags in all languages and file of each drawing."""
+    for key, group, texts in emoji:
+        label = texts.get("en", next(iter(texts.values())))[0]
+        tags = [tag for _, words in texts.values() for tag in words]
+        yield group, label, tags, drawings[key]
 
 
 def _texts(lines: Iterable[str]) -> Iterator[str]:
@@ -243,7 +270,8 @@ def _attribution(paths: Mapping[Package, Path]) -> str:
         GOOGLE: ("Noto Emoji drawings by Google, unchanged", r"Noto"),
         TWITTER: ("Twemoji drawings by Twitter and contributors, unchanged", r"Twemoji|Twitter im"),
         FLUENT: (
-            f"Fluent Emoji drawings by Microsoft, scaled down to {TEST_SIZE} px and stored as PNG",
+            f"Fluent Emoji drawings by Microsoft, as they are in {FOLDER}, and scaled down to "
+            f"{TEST_SIZE} px and stored as PNG in test.tsv",
             r"from Microsoft|is \[MIT\]",
         ),
         NAMES: ("names and keywords in Chinese and English, unchanged", None),

@@ -1,5 +1,6 @@
 """The emoji set, made of the real packages by tools/prepare_data.py."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ernie_vil2.data import vocab
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.demo import emoji, npm
+from ernie_vil2.demo.pictures import picture_files
 from tests.support.paths import ROOT
 from tools.prepare_data import main
 
@@ -63,6 +65,34 @@ def test_emoji_rows(emoji_set):
     edge = decode(test[0])
     edge = edge[(edge[..., 3] > 20) & (edge[..., 3] < 200)]
     assert edge[:, 2].mean() > 180
+
+
+@needs_packages
+def test_the_test_drawings_are_there_as_files(emoji_set):
+    lines = (emoji_set / "pictures.jsonl").read_text(encoding="utf-8").splitlines()
+    tags = {line["id"]: line["tags"] for line in map(json.loads, lines)}
+    files = {p.relative_to(emoji_set / "pictures").as_posix() for p in emoji_set.rglob("*.webp")}
+    assert set(tags) == files and len(lines) == LIMIT and "smileys/grinning face.webp" in files
+    assert {"笑脸", "smile"} <= set(tags["smileys/grinning face.webp"])
+    for record in build_reader("tsv", path=str(emoji_set / "test.tsv")):
+        if record.captions[0] in {path[8:-5] for path in files}:  # the English names
+            file = emoji_set / "pictures" / f"smileys/{record.captions[0]}.webp"
+            picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert picture.shape == (256, 256, 4)
+            small = cv2.resize(picture, (72, 72), interpolation=cv2.INTER_AREA)[..., 3]
+            assert np.abs(small.astype(int) - decode(record)[..., 3]).max() <= 1
+
+
+def test_drawings_of_one_name_have_a_file_each():
+    same = [(3, "cat/dog", ["tag"], b"1"), (3, "cat/dog", [], b"2"), (4, "cat/dog", [], b"3")]
+    files = picture_files(same)
+    tags = files.pop("pictures.jsonl").decode().splitlines()
+    assert files == {
+        "pictures/animals/cat-dog.webp": b"1",
+        "pictures/animals/cat-dog 2.webp": b"2",
+        "pictures/food/cat-dog.webp": b"3",
+    }
+    assert [json.loads(line)["id"] for line in tags] == [path[9:] for path in files]
 
 
 @needs_packages

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ernie_vil2.data.arrays import Numbers, Pixels
+from ernie_vil2.data.close_hashes import close_pairs
 
 Hashes = NDArray[np.uint64]
 _PART = 1 << 24  # records whose hashes are sorted at a time, 1.5 GB
-MAX_NEAR = 15  # bits; more makes bands of less than 4 bits, and unlike pictures near
+MAX_NEAR = 15  # bits; more takes long, and makes unlike pictures near
 
 
 def digest(*parts: bytes) -> bytes:
@@ -77,10 +77,8 @@ def difference_hash(image: Pixels) -> int:
 def near_duplicates(numbers: Numbers, hashes: Hashes, bits: int) -> dict[int, int]:
     """Records that look like an earlier one which stays, by a hash of at most `bits` other bits.
 
-    Exact: two hashes that differ in k bits are equal in one of k + 1 bands at least, so only those
-    that share a band are compared (Manku, Jain, Das Sarma: Detecting Near-Duplicates for Web
-    Crawling, WWW 2007). In the order of their numbers, each record is dropped that is near to one
-    which was not; so none is dropped only for being near to one that is not there.
+    Exact. In the order of their numbers, each record is dropped that is near to one which was not;
+    so none is dropped only for being near to one that is not there.
 
     Args:
         numbers: int64 [n], rising.
@@ -93,7 +91,8 @@ def near_duplicates(numbers: Numbers, hashes: Hashes, bits: int) -> dict[int, in
     order = np.argsort(first, kind="stable")  # equal hashes stand or fall with their first
     values = values[order]
     near: dict[int, int] = {}
-    for one, other in _near_pairs(values, bits).tolist():  # sorted by the later one
+    pairs = close_pairs(values.view(np.int64), bits)
+    for one, other in pairs[np.argsort(pairs[:, 1], kind="stable")].tolist():
         if one not in near and other not in near:
             near[other] = one
     rank = np.empty_like(order)
@@ -105,35 +104,3 @@ def near_duplicates(numbers: Numbers, hashes: Hashes, bits: int) -> dict[int, in
         if representative != number:
             dropped[number] = representative
     return dropped
-
-
-def _near_pairs(values: Hashes, bits: int) -> NDArray[Any]:
-    """Pairs (i, j), i < j, of values that differ in at most `bits` bits, by j and then i."""
-    edges = np.linspace(0, 64, bits + 2).astype(int)
-    found = [np.zeros((0, 2), np.int64)]
-    for low, high in zip(edges, edges[1:]):
-        band = (values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        band, sorted_values = band[order], values[order]
-        at, step = np.arange(len(order)), 1
-        while True:  # each with the next but `step` in its band
-            at = at[at + step < len(order)]
-            at = at[band[at] == band[at + step]]
-            if not at.size:
-                break
-            near = at[_ones(sorted_values[at] ^ sorted_values[at + step]) <= bits]
-            found.append(np.stack([order[near], order[near + step]], axis=1))
-            step += 1
-    pairs = np.unique(np.concatenate(found)[:, ::-1], axis=0)[:, ::-1]
-    return pairs
-
-
-def _ones(values: Hashes) -> NDArray[np.uint64]:
-    """How many bits are set, 64 values of one bit added in pairs (Hacker's Delight, 5-1)."""
-    m1, m2, m4 = (
-        np.uint64(m) for m in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
-    )
-    values = values - ((values >> np.uint64(1)) & m1)
-    values = (values & m2) + ((values >> np.uint64(2)) & m2)
-    values = (values + (values >> np.uint64(4))) & m4
-    return (values * np.uint64(0x0101010101010101)) >> np.uint64(56)

@@ -1,0 +1,171 @@
+"""The hits of one query, read and folded as far as somebody has scrolled."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ernie_vil2.data.arrays import Array, Floats, Numbers
+from ernie_vil2.data.close_hashes import hamming
+from ernie_vil2.search.collection import Collection, Filter
+from ernie_vil2.search.near_duplicates import BITS, COSINE
+from ernie_vil2.search.reading import vectors_of
+from ernie_vil2.search.relevance import LIKELY
+
+MOST = 100_000  # hits that one can scroll to
+_FIRST = 1000  # hits that are asked for at first,
+_MORE = 10  # and how many times as many the next time
+FOLDED = 2000  # hits among which near-duplicates are folded: a jump to place 50,000 must not wait
+_STEP = 256  # hits folded at a time, and how far ahead of what is shown
+_BLOCK = 1 << 21  # pairs of hashes compared at once
+
+
+@dataclass
+class Settled:
+    """A hit whose place is known.
+
+    Attributes:
+        relevance: None where none is known.
+        folded: ids of its near-duplicates.
+    """
+
+    id: str
+    cosine: float
+    relevance: float | None
+    folded: list[str] = field(default_factory=list)
+
+    @property
+    def likely(self) -> bool:
+        return self.relevance is None or self.relevance >= LIKELY
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a ranking is of.
+
+    Attributes:
+        vector: the query, float32 [D], L2-normalised.
+        where: which pictures.
+        without: ids that are no hits.
+        minimum: the least relevance of a hit.
+        fold: near-duplicates into the best of them, among the first FOLDED hits.
+        shares: from cosines, [K], to relevance, [K]; None where none is known.
+    """
+
+    vector: Floats
+    where: Filter
+    without: set[str]
+    minimum: float | None
+    fold: bool
+    shares: Callable[[Floats], Array | None]
+
+
+class Ranking:
+    """Hits of one query, best first; threads may share it.
+
+    Attributes:
+        settled: the first hits; only grows.
+        born: when it was begun, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, collection: Collection, asked: Asked):
+        self._collection, self._asked = collection, asked
+        self._lock = threading.Lock()
+        self._hits: list[Settled] = []  # as the collection gave them
+        self._seen = set(asked.without)  # their ids
+        self._place = 0  # so many of them are settled or folded
+        self._depth, self._complete = 0, False
+        self._hashes = np.empty([0], np.int64)  # of what is settled, if it is folded
+        self.settled: list[Settled] = []
+        self.born = time.monotonic()
+
+    def settle(self, count: int) -> tuple[int, int | None]:
+        """See to it that `settled` has `count` hits, or all there are.
+
+        Returns:
+            How many hits there are to scroll to, and how many of those are likely: of the hits that
+            are not settled yet none is counted as folded. None: no relevance is known.
+        """
+        with self._lock:
+            ahead = count + _STEP if self._asked.fold else count
+            while len(self.settled) < count or self._place < ahead:
+                if self._place < len(self._hits):
+                    self._settle(self._hits[self._place : self._place + _STEP])
+                elif self._complete:
+                    break
+                else:
+                    self._ask(2 * ahead)
+            while not self._complete and self._hits and self._hits[-1].likely:
+                self._ask(0)
+            waiting = self._hits[self._place :]
+            total = len(self.settled) + len(waiting)
+            if not self._complete:
+                count = min(MOST, self._collection.count(self._asked.where))
+                total = max(total, count - (self._place - len(self.settled)))
+            line = sum(hit.likely for hit in (*self.settled, *waiting))
+            return total, None if self._hits and self._hits[0].relevance is None else line
+
+    def _ask(self, least: int) -> None:
+        """Ask the collection for more hits; those that are there keep their places."""
+        self._depth = depth = min(MOST, max(least, _FIRST, _MORE * self._depth))
+        ids, cosines = self._collection.ranking(self._asked.vector, depth, self._asked.where)
+        self._complete = len(ids) < depth or depth == MOST
+        shares = self._asked.shares(cosines)
+        relevance = [None] * len(ids) if shares is None else shares.tolist()
+        for hit in map(Settled, ids, cosines.tolist(), relevance):
+            if hit.relevance is not None and hit.relevance < (self._asked.minimum or 0):
+                self._complete = True
+                break
+            if hit.id not in self._seen:
+                self._seen.add(hit.id)
+                self._hits.append(hit)
+
+    def _settle(self, hits: Sequence[Settled]) -> None:
+        late = self._place >= FOLDED
+        self._place += len(hits)
+        if late or not self._asked.fold:
+            self.settled += hits
+            return
+        found = self._collection.get([hit.id for hit in hits])
+        hits = [hit for hit, picture in zip(hits, found) if picture is not None]
+        hashes = np.array([x.dhash for x in found if x is not None], np.int64)
+        near = self._near_duplicates(hits, hashes)
+        first = len(self.settled)  # places from here on are those of `hits`, until they are settled
+        into: dict[int, Settled] = dict(enumerate(self.settled)) if near else {}
+        fresh = []
+        for place, hit in enumerate(hits):
+            target = next((into[x] for x in near.get(place, ()) if x in into), None)
+            if target is None:
+                self.settled.append(hit)
+                into[first + place] = hit
+                fresh.append(place)
+            else:
+                target.folded.append(hit.id)
+        self._hashes = np.concatenate([self._hashes, hashes[fresh]])
+
+    def _near_duplicates(self, hits: Sequence[Settled], hashes: Numbers) -> dict[int, list[int]]:
+        """Place in `hits` -> places of its near-duplicates among all that are settled and, behind
+        those, `hits` before it; best first."""
+        before = np.concatenate([self._hashes, hashes])
+        rows = max(1, _BLOCK // max(1, len(before)))
+        pairs = np.empty([0, 2], np.int64)
+        for start in range(0, len(hashes), rows):
+            some = hamming(hashes[start : start + rows, None], before) <= BITS
+            pairs = np.concatenate([pairs, np.add(np.argwhere(some), [start, 0])])
+        pairs = pairs[pairs[:, 1] < pairs[:, 0] + len(self._hashes)]
+        if not len(pairs):
+            return {}
+        all_ids = [hit.id for hit in (*self.settled, *hits)]
+        pairs += [len(self._hashes), 0]
+        ids, vectors = vectors_of(self._collection, [all_ids[x] for x in np.unique(pairs)])
+        at = {id: row for row, id in enumerate(ids)}
+        near: dict[int, list[int]] = {}
+        for place, other in pairs.tolist():
+            one, two = at.get(all_ids[place]), at.get(all_ids[other])
+            if one is not None and two is not None and vectors[one] @ vectors[two] >= COSINE:
+                near.setdefault(place - len(self._hashes), []).append(other)
+        return near
