@@ -63,6 +63,16 @@ def add_weights(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision` and `--device`, how an exported model runs."""
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="of the model, one that was exported: fp32, bf16, int8 or fp16 (%(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
+
+
 def whole(low: int, high: int) -> Callable[[str], int]:
     """The `type` of an argument that is a whole number from `low`, at least 0, to `high`."""
 

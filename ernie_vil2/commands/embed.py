@@ -49,12 +49,7 @@ def arguments() -> argparse.ArgumentParser:
         help="of a file, at most (%(default)s)",
     )
     parser.add_argument("--jsonl", action="store_true", help="lines of JSON too, in DIR/jsonl")
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        help="of the model, one that was exported: fp32, bf16, int8 or fp16 (%(default)s)",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
+    cli.add_running(parser)
     parser.add_argument(
         "--threads", type=cli.whole(1, 1024), metavar="N", help="of a process (its share of cores)"
     )

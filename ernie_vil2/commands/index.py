@@ -96,12 +96,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        help="of the model, one that was exported: fp32, bf16, int8 or fp16 (%(default)s)",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
+    cli.add_running(parser)
     parser.add_argument(
         "--threads", type=cli.whole(1, 1024), metavar="N", help="of the model (all usable cores)"
     )

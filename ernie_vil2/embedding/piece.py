@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.packages import needed
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.embedding.sources import PictureFolder
+from ernie_vil2.errors import UserError
 
 if TYPE_CHECKING:
     from ernie_vil2.serving.predictor import Predictor
@@ -39,15 +39,22 @@ class Model:
     batch_size: int = 32
 
     def predictor(self) -> Predictor:
-        return _predictor(self, os.getpid())
+        process = os.getpid()
+        if (self, process) not in _opened:
+            from ernie_vil2.serving.predictor import Predictor
+
+            # One at a time. Those that the parent of a fork has opened stay: to destroy them in the
+            # child, Paddle 3 waits for threads that only the parent has.
+            for other in [key for key in _opened if key[1] == process]:
+                del _opened[other]
+            _opened[self, process] = Predictor(
+                self.folder, self.precision, self.device, self.threads, self.batch_size
+            )
+        return _opened[self, process]
 
 
-@functools.lru_cache(maxsize=1)
-def _predictor(model: Model, process: int) -> Predictor:
-    """Kept from piece to piece, of which Ray sends each with a `Model` of its own."""
-    from ernie_vil2.serving.predictor import Predictor
-
-    return Predictor(model.folder, model.precision, model.device, model.threads, model.batch_size)
+# by model and process; from piece to piece, of which Ray sends each with a `Model` of its own
+_opened: dict[tuple[Model, int], Predictor] = {}
 
 
 class Row(NamedTuple):
@@ -119,11 +126,21 @@ class EmbedPiece:
         if "text" in self.towers:
             vectors["text"] = predictor.encode_text([str(row.caption) for row in made.rows])
         for tower, of_tower in vectors.items():
+            self._check(of_tower, made.rows)
             np.save(folder / f"{VECTORS[tower]}.npy", of_tower)
         _write_rows(folder / ROWS, made.rows, self.towers)
         largest = {tower: float(np.abs(v).max(initial=0)) for tower, v in vectors.items()}
         with text_file(folder / COUNTS) as file:
             file.write(json_line({"rows": len(made.rows), "bad": bad, "largest": largest}))
+
+    def _check(self, vectors: Floats, rows: Sequence[Row]) -> None:
+        """Raise UserError for a vector that no search could take."""
+        wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(wrong):
+            raise UserError(
+                f"{rows[wrong[0]].source}: its vector in {self.model.precision} is not finite, and "
+                f"{len(wrong) - 1} more are not: use --precision fp32, or mend the model"
+            )
 
     def _run(self, made: _Embedded) -> None:
         if made.pixels:

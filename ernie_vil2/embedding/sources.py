@@ -98,7 +98,10 @@ class PictureFolder(Reader):
 
     def digest(self) -> str:
         """SHA-256 over names, sizes and times of all pictures."""
-        return hashlib.sha256(json.dumps(self._entries).encode()).hexdigest()
+        digest = hashlib.sha256()
+        for entry in self._entries:
+            digest.update(json.dumps(entry).encode())
+        return digest.hexdigest()
 
     def write_listing(self, path: Path) -> None:
         """Write the names down, for `listing`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -27,7 +28,7 @@ _FEW_CHANGES = 16  # of which `optimize` makes nothing
 _KEEP = timedelta(minutes=1)  # old versions, for searches that are under way
 _KEEP_READ = timedelta(days=7)  # the same, while somebody goes through all pictures
 _TICK = 50 * 10**6  # nanoseconds; those of file systems are up to 10 ms
-_DAMAGE = (RuntimeError, ValueError, OSError)  # what LanceDB raises
+_DAMAGE = (RuntimeError, OSError)  # what LanceDB raises; ValueError where no table is
 
 
 class Table:
@@ -52,10 +53,11 @@ class Table:
                     self.folder = finish(path, lock, model, dim)
                 self._open(dim)
                 self._sync()  # what a killed writer left is built upon, and not on the disk yet
+                with self._explained():
+                    self._since = _Since(self._table)
             except BaseException:
                 lock.release()
                 raise
-            self._since = _Since(self._table)
         else:
             self.folder = open_folder(path)
             self._open(dim)
@@ -78,8 +80,9 @@ class Table:
             self.folder.refresh()
             if self.folder.made != made:  # by --rebuild, at the same place
                 self._open(None)
-            self._follow()
-            yield (self.folder.made, self._version), self._table
+            with self._explained():
+                self._follow()
+                yield (self.folder.made, self._version), self._table
 
     def _follow(self) -> None:
         """Go to the last version, asking LanceDB only if the folder of versions has changed.
@@ -90,9 +93,8 @@ class Table:
         state = os.stat(self._path / DATA / "_versions")
         seen = (state.st_ino, state.st_mtime_ns)
         if seen != self._seen:
-            with self._explained():
-                self._table.checkout_latest()
-                self._version = self._table.version
+            self._table.checkout_latest()
+            self._version = self._table.version
             settled = time.time_ns() - state.st_mtime_ns > _TICK
             self._seen = seen if settled else (0, 0)
 
@@ -167,9 +169,10 @@ class Table:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except UserError:
-            raise
-        except _DAMAGE as error:
+        except (*_DAMAGE, ValueError) as error:
+            ours = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+            if ours or (isinstance(error, ValueError) and " was not found" not in str(error)):
+                raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
             full = "No space left" in str(error)
             remedy = "free space there" if full else "make the collection anew with --rebuild"

@@ -207,6 +207,14 @@ def test_mistakes_are_one_line(tiny_artefact, set_of_shapes, tmp_path, capsys, a
     assert line.startswith("error: ") and said in line
 
 
+def test_a_model_that_gives_no_numbers(tiny_artefact, as_data_set, tmp_path, capsys, monkeypatch):
+    real = Predictor.embed_pixels
+    monkeypatch.setattr(Predictor, "embed_pixels", lambda *given: real(*given) * np.nan)
+    command = [str(tiny_artefact), *as_data_set, "--processes", "0", "-o", str(tmp_path / "out")]
+    assert cli.run(main, command) == 2
+    assert "rows.jsonl:1: its vector in fp32 is not finite, and 30" in capsys.readouterr().err
+
+
 def test_another_model_or_another_picture_is_another_job(
     embed, tiny_artefact, set_of_shapes, tmp_path, capsys
 ):

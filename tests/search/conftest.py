@@ -1,4 +1,4 @@
-"""The stores, by addresses of collections; and an index of a small folder, with a real model."""
+"""The stores and their server, and an index of a small folder, with a real model."""
 
 from __future__ import annotations
 
@@ -39,9 +39,6 @@ def uri(store, request, tmp_path, monkeypatch) -> str:
     if store == "lance, indexed":
         monkeypatch.setattr(recall, "EXACT_UP_TO", 30)
     return str(tmp_path / "它's 100%_.db")
-
-
-# -- An index ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
