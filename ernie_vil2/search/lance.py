@@ -26,6 +26,7 @@ from ernie_vil2.search.memory import Memory
 from ernie_vil2.search.table import Table
 
 _BATCH = 1000  # ids of one question, rows of one batch
+_NOTHING: tuple[tuple[str, int], Memory | None] = (("", 0), None)  # a version, and its rows
 
 
 class LanceCollection:
@@ -41,7 +42,7 @@ class LanceCollection:
     ):
         self.uri = os.fspath(uri)
         self._table = Table(Path(self.uri), model, dim, write)
-        self._memory: tuple[Any, Memory] | None = None  # of which version
+        self._memory = _NOTHING
         self._mutex = threading.Lock()
 
     @property
@@ -117,7 +118,7 @@ class LanceCollection:
         return result
 
     def close(self) -> None:
-        self._memory = None
+        self._memory = _NOTHING
         self._table.close()
 
     # -- How it is searched ------------------------------------------------------------------------
@@ -125,14 +126,16 @@ class LanceCollection:
     def _exact(self) -> Memory | None:
         """The rows as they are now, in memory; None where they are too many."""
         with self._mutex, self._table.pinned() as (version, table):
+            seen, memory = self._memory
+            if version == seen:
+                return memory
             if table.count_rows() > recall.EXACT_UP_TO:
-                self._memory = None
-                return None
-            if self._memory is None or self._memory[0][0] != version[0]:  # or another collection
-                self._memory = (version, Memory(self.dim).follow(table))
-            elif self._memory[0] != version:
-                self._memory = (version, self._memory[1].follow(table))
-            return self._memory[1]
+                memory = None
+            else:
+                same = memory is not None and version[0] == seen[0]
+                memory = (memory if same and memory else Memory(self.dim)).follow(table)
+            self._memory = (version, memory)
+            return memory
 
     def _nearest(self, query: Floats, k: int, where: Filter, columns: Sequence[str]) -> Any:
         """pyarrow.Table of the k nearest, in order, by LanceDB.

@@ -108,7 +108,10 @@ class Memory:
         tables, places, count = [self._columns], [self._places], len(self)
         for batch in batches:
             self._buffer[count : count + len(batch)] = rows.to_vectors(batch)
-            tables.append(pa.Table.from_batches([batch]).select(COLUMNS))
+            # copied: LanceDB's columns lie in one piece of memory with the vectors
+            tables.append(
+                pa.Table.from_batches([batch.select(COLUMNS)]).take(np.arange(len(batch)))
+            )
             places.append(_places(batch))
             count += len(batch)
         self._columns = pa.concat_tables(tables)

@@ -21,6 +21,7 @@ _EXPECTED = "http://host:19530/name"
 # loaded yet or not fully, a node, a channel or a segment is moving.
 _PASSING = {1, 2, 3, 4, 8, 101, 103, 200, 201, 202, 203, 500, 501, 502, 503, 600, 601, 901, 902}
 _WORDS = ("not loaded", "no available", "shard leader", "not ready", "unavailable", "not healthy")
+_REFUSALS = {"UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"}
 T = TypeVar("T")
 log = logging.getLogger("ernie_vil2")
 
@@ -47,6 +48,8 @@ class Link:
             )
         self.api: Any = needed("pymilvus", f"the collection {self.uri}", "milvus")
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # errors are ours to tell
+        rpc = needed("grpc", "pymilvus", "milvus").RpcError  # as pymilvus lets pass at a deadline
+        self._errors = (self.api.MilvusException, rpc)
         self.alias = f"{self.uri}#{id(self)}"
         address = f"{parts.scheme}://{parts.hostname}:{parts.port or 19530}"
         login = {"user": parts.username, "password": parts.password} if parts.username else {}
@@ -69,7 +72,7 @@ class Link:
         while True:
             try:
                 return action()
-            except self.api.MilvusException as error:
+            except self._errors as error:
                 refused = (self.api.ParamError, self.api.SchemaNotReadyException)
                 if isinstance(error, refused) or not _passes(error):
                     raise UserError(f"{self.uri}: Milvus refuses: {_line(error)}") from error
@@ -93,13 +96,16 @@ class Link:
 
 
 def _passes(error: Any) -> bool:
+    """Whether it may go by itself: it is gRPC's, but for a refusal, or one of Milvus's that do."""
     code = error.code
-    if callable(code) or not isinstance(code, int):  # gRPC's own
-        return True
+    if callable(code):  # gRPC's own, whose code pymilvus may have taken over as it is
+        return code().name not in _REFUSALS
+    if not isinstance(code, int):
+        return getattr(code, "name", "") not in _REFUSALS
     return code in _PASSING or any(word in str(error.message) for word in _WORDS)
 
 
 def _line(error: Any) -> str:
     """What the server says, without what gRPC adds."""
-    text = " ".join(str(error.message).split())
-    return text.rpartition("message=")[2][:200]
+    said = error.message if hasattr(error, "message") else error.details()
+    return " ".join(str(said).split()).rpartition("message=")[2][:200]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +27,8 @@ _FRAGMENTS, _SHARE, _MOST_FRAGMENTS = 256, 1 / 8, 1024
 _FEW_CHANGES = 16  # of which `optimize` makes nothing
 _KEEP = timedelta(minutes=1)  # old versions, for searches that are under way
 _KEEP_READ = timedelta(days=7)  # the same, while somebody goes through all pictures
-_DAMAGE = (RuntimeError, ValueError, OSError)  # what LanceDB raises
+_TICK = 50 * 10**6  # nanoseconds; those of file systems are up to 10 ms
+_DAMAGE = (RuntimeError, OSError)  # what LanceDB raises; ValueError where no table is
 
 
 class Table:
@@ -37,6 +40,8 @@ class Table:
         self._path, self._model = path, model
         self._mutex = threading.RLock()
         self._synced: set[str] = set()
+        self._table: Any = None
+        self._version, self._seen = 0, (0, 0)
         if write:
             lock, there = lock_folder(path, dim)
             try:
@@ -48,10 +53,11 @@ class Table:
                     self.folder = finish(path, lock, model, dim)
                 self._open(dim)
                 self._sync()  # what a killed writer left is built upon, and not on the disk yet
+                with self._explained():
+                    self._since = _Since(self._table)
             except BaseException:
                 lock.release()
                 raise
-            self._since = _Since(self._table)
         else:
             self.folder = open_folder(path)
             self._open(dim)
@@ -75,8 +81,22 @@ class Table:
             if self.folder.made != made:  # by --rebuild, at the same place
                 self._open(None)
             with self._explained():
-                self._table.checkout_latest()
-            yield (self.folder.made, self._table.version), self._table
+                self._follow()
+                yield (self.folder.made, self._version), self._table
+
+    def _follow(self) -> None:
+        """Go to the last version, asking LanceDB only if the folder of versions has changed.
+
+        A second change within the clock's tick leaves the folder's time as it is: so a time is
+        trusted only if it was old when it was seen.
+        """
+        state = os.stat(self._path / DATA / "_versions")
+        seen = (state.st_ino, state.st_mtime_ns)
+        if seen != self._seen:
+            self._table.checkout_latest()
+            self._version = self._table.version
+            settled = time.time_ns() - state.st_mtime_ns > _TICK
+            self._seen = seen if settled else (0, 0)
 
     def merge(self, table: Any) -> None:
         """Keep rows, in place of those of their ids."""
@@ -131,6 +151,7 @@ class Table:
         check_dim(name, self.folder.dim, dim)
         with self._explained():
             self._table = self._lancedb.connect(self._path).open_table(TABLE)
+            self._seen, self._version = (0, 0), self._table.version
 
     def _sync(self) -> None:
         """Return when what LanceDB wrote is on the disk; it never changes a file."""
@@ -148,9 +169,10 @@ class Table:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except UserError:
-            raise
-        except _DAMAGE as error:
+        except (*_DAMAGE, ValueError) as error:
+            ours = isinstance(error, OSError) and error.errno not in (None, errno.ENOENT)
+            if ours or (isinstance(error, ValueError) and " was not found" not in str(error)):
+                raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
             full = "No space left" in str(error)
             remedy = "free space there" if full else "make the collection anew with --rebuild"

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 EXACT, WRONG = 1e-5, 1e-3
-COMMANDS = ["loss", "scale", "inference", "data", "step", "records"]
+COMMANDS = ["loss", "scale", "inference", "data", "step", "records", "index", "search"]
 
 
 def bench(*arguments):
@@ -209,3 +209,26 @@ def test_a_start_and_a_workers_memory_do_not_grow_with_the_set(results):
         assert row["open"] < 0.1 and 0 < row["anonymous"] < row["resident"] < 300 << 20
     assert abs(large["anonymous"] - small["anonymous"]) < 10 << 20
     assert abs(large["resident"] - small["resident"]) < 10 << 20
+
+
+def test_an_index_takes_turns_with_the_bare_model(results):
+    rows = results["index"][1]["tables"]["index"]
+    assert [row["name"].split(",")[0] for row in rows] == [
+        "the bare image tower",
+        "an index",
+        "reading and decoding alone",
+    ]
+    assert rows[0]["share"] == 1
+    for row in rows:
+        assert 0 < row["least"] <= row["rate"] <= row["most"] and row["cpu"] > 0
+
+
+def test_a_store_finds_what_numpy_does(results):
+    tables = results["search"][1]["tables"]
+    assert [row["store"] for row in tables["build"]] == ["LanceDB"]
+    assert tables["build"][0]["disk"] > 3000 * 32 * 4
+    passing = {row["where"]: row["passing"] for row in tables["queries"]}
+    assert passing == {"none": 3000, "folder": 150, "tag": 300, "after": 1500}
+    assert len(tables["queries"]) == 2 * len(passing)
+    for row in tables["queries"]:
+        assert row["recall"] == 1 and 0 < row["p50"] <= row["p99"]
