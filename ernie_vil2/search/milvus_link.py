@@ -49,7 +49,8 @@ class Link:
         self.api: Any = needed("pymilvus", f"the collection {self.uri}", "milvus")
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # errors are ours to tell
         rpc = needed("grpc", "pymilvus", "milvus").RpcError  # as pymilvus lets pass at a deadline
-        self._errors = (self.api.MilvusException, rpc)
+        self._faults = needed("pymilvus.exceptions", "pymilvus", "milvus")
+        self._errors = (self._faults.MilvusException, rpc)
         self.alias = f"{self.uri}#{id(self)}"
         address = f"{parts.scheme}://{parts.hostname}:{parts.port or 19530}"
         login = {"user": parts.username, "password": parts.password} if parts.username else {}
@@ -68,12 +69,13 @@ class Link:
         Raises:
             UserError: it stays so, or the server refuses.
         """
+        faults = self._faults
         end, pause, told = time.monotonic() + patience, _PAUSE, False
         while True:
             try:
                 return action()
             except self._errors as error:
-                refused = (self.api.ParamError, self.api.SchemaNotReadyException)
+                refused = (faults.ParamError, faults.SchemaNotReadyException)
                 if isinstance(error, refused) or not _passes(error):
                     raise UserError(f"{self.uri}: Milvus refuses: {_line(error)}") from error
                 if time.monotonic() + pause > end:
