@@ -84,7 +84,7 @@ setup(
             *("**/LICENSE*", "**/NOTICE*", "**/*.txt", "**/*.md"),  # of what others made
             "**/*.tsv",
         ],
-        "ernie_vil2.configs": ["*.yaml", "*.yml"],
+        "ernie_vil2.configs": ["*.yaml", "*.yml", "studies/*.yaml"],
     },
     entry_points={"console_scripts": ["ernie-vil2 = ernie_vil2.commands:console"]},
     # PaddleClas 2.6 demands numpy 1.24.4, which cannot be built on Python 3.12. There a clone runs

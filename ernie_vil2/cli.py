@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from ernie_vil2.errors import UserError
@@ -27,36 +27,50 @@ EXTRAS = {
 }
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with `-c FILE` and `add_override`'s `-o`."""
+def parser(description: str, required: bool = True) -> argparse.ArgumentParser:
+    """A parser with `-c FILE`, `required` or not, and `add_override`'s `-o`."""
     result = argparse.ArgumentParser(description=description)
-    result.add_argument("-c", "--config", required=True, metavar="FILE", help="YAML configuration")
+    add = result.add_argument
+    add("-c", "--config", required=required, metavar="FILE", help="YAML configuration")
     add_override(result)
     return result
 
 
-def add_override(parser: argparse.ArgumentParser) -> None:
-    """Add `-o Section.key=value ...`, several after one -o and -o again."""
+OVERRIDE = ("-o", "--override")
+
+
+def add_override(parser: argparse.ArgumentParser, names: Sequence[str] = OVERRIDE) -> None:
+    """Add `-o Section.key=value ...`, several after one -o and -o again; or by other names."""
     parser.add_argument(
-        "-o",
-        "--override",
+        *names,
         action="extend",
         nargs="+",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="override keys of the configuration, e.g. -o Global.seed=1 Loss.pairs.0.weight=0.5",
+        help=f"override keys of the configuration, e.g. {names[0]} Global.seed=1 "
+        "Loss.pairs.0.weight=0.5",
     )
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add `-w`, the weights of a trained model."""
     parser.add_argument(
         "-w",
         "--weights",
-        required=True,
+        required=required,
         help="a checkpoint or run folder, PaddleNLP ErnieViLModel folder, official .pdparams, or a "
         "name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded)",
     )
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """Add `--precision` and `--device`, how an exported model runs."""
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        help="of the model, one that was exported: fp32, bf16, int8 or fp16 (%(default)s)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:

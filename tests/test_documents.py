@@ -117,6 +117,6 @@ def test_no_page_stands_alone():
 @pytest.mark.parametrize("file", ["README.md", "README_zh.md"])
 def test_the_readme_is_short_and_has_its_two_commands(file):
     lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 180
+    assert len(lines) <= 200
     commands = [line.partition("#")[0].strip() for line in lines]
     assert "bash tools/quickstart.sh" in commands and "bash tools/test.sh" in commands

@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 # nothing of one another. "" is the package's own face, ernie_vil2/__init__.py.
 FLOORS = [
     {"errors"},
-    {"limits", "os_errors", "processor", "runtime", "tf32", "views"},
+    {"limits", "os_errors", "preprocessing", "processor", "runtime", "tf32", "views"},
     {"cli", "config", "files"},
     {"distributed"},
     {"data", "losses", "models"},
@@ -30,7 +30,7 @@ FLOORS = [
     {"search"},
     {"serving", "training"},
     {"embedding", "export", "tagging"},
-    {"demo", "doctor"},
+    {"demo", "doctor", "studies"},
     {"commands"},
     {"__main__"},
 ]

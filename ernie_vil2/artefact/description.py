@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.preprocessing import PREPROCESSINGS
 
 DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
 SHAPES = "tensorrt"  # the folder of a file for each tower
@@ -107,6 +108,9 @@ def check_values(artefact: Any, path: Path) -> None:
         right = isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
         right = right and (name == "mean" or min(value) > 0)
         expect(right, name, value, "three finite numbers, those of std above 0")
+    named = artefact.preprocessing
+    expected = f"one of {', '.join(PREPROCESSINGS)}"
+    expect(type(named) is str and named in PREPROCESSINGS, "preprocessing", named, expected)
     for name in ("preprocess", "lowercase"):
         value = getattr(artefact, name)
         expect(type(value) is bool, name, value, "true or false")

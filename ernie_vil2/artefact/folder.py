@@ -19,6 +19,7 @@ from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
 from ernie_vil2.errors import UserError
+from ernie_vil2.preprocessing import DEFAULT
 
 TOWERS = ("image", "text")
 
@@ -44,6 +45,7 @@ class Artefact:
         golden_made: "device" and "precision" that the golden vectors were made with.
         tensorrt: "max_batch" and "max_len" of the shapes that TensorRT may be given; empty where
             none were collected.
+        preprocessing: what a picture goes through before the program, a key of `PREPROCESSINGS`.
         files: name -> SHA-256 of each file of the folder, empty while the exporter is still at
             work.
     """
@@ -66,6 +68,7 @@ class Artefact:
     files: dict[str, str] = field(default_factory=dict)
     golden_made: dict[str, str] = field(default_factory=dict)
     tensorrt: dict[str, int] = field(default_factory=dict)
+    preprocessing: str = DEFAULT
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
@@ -102,6 +105,7 @@ class Artefact:
                 content["files"],
                 content.get("golden", {}),  # not in all that have format 2
                 content.get("tensorrt", {}),
+                image.get("preprocessing", DEFAULT),  # likewise
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} lacks or misstates {error}: export the model again") from None
@@ -123,6 +127,7 @@ class Artefact:
                 "mean": self.mean,
                 "std": self.std,
                 "preprocess": self.preprocess,
+                "preprocessing": self.preprocessing,
             },
             "text": {
                 "vocab_file": VOCABULARY,
@@ -198,8 +203,8 @@ class Artefact:
         The function raises ImageError, and can be called from several threads.
         """
         if self.preprocess:
-            return eval_pixels(self.image_size)
-        return eval_transform(self.image_size, self.mean, self.std)
+            return eval_pixels(self.image_size, self.preprocessing)
+        return eval_transform(self.image_size, self.mean, self.std, self.preprocessing)
 
     def tokenizer(self) -> Tokenizer:
         """Texts to int64 [N, L], as in training.

@@ -20,8 +20,11 @@ COMMANDS = {
     "export": "export a model for Paddle Inference, Paddle Serving and ONNX",
     "serve": "serve an exported model over HTTP",
     "serve-paddle": "serve an exported model with Paddle Serving",
+    "study": "train and compare the variants of a study",
+    "plot": "draw the curves of runs",
     "index": "index folders of pictures, to search them",
     "search": "find pictures in a collection, in words or by a picture",
+    "embed": "embed a whole set of pictures or texts with an exported model",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
     "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,9 +74,16 @@ def add(commands: Any) -> None:
     replay.set_defaults(run=replay_command)
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add `-c` with `-o`, and `--dataset`: where the records come from."""
-    source = parser.add_mutually_exclusive_group(required=True)
+def add_source(
+    parser: argparse.ArgumentParser, required: bool = True, override: Sequence[str] = cli.OVERRIDE
+) -> None:
+    """Add `-c` with `-o`, and `--dataset`: where the records come from.
+
+    Args:
+        required: one of both.
+        override: what `-o` is called, where that is the output's name.
+    """
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "-c",
         "--config",
@@ -88,7 +96,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="the data set itself, such as name=tsv path=train.tsv",
     )
-    cli.add_override(parser)
+    cli.add_override(parser, override)
     parser.add_argument(
         "--eval",
         action="store_true",
@@ -96,9 +104,19 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_job(parser: argparse.ArgumentParser) -> None:
-    """Add `--out`, `--restart`, `--processes`, `--engine` and `--piece`."""
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+def add_job(
+    parser: argparse.ArgumentParser,
+    out: Sequence[str] = ("--out",),
+    processes: str = "a core each",
+    piece: str = "1000 or more",
+) -> None:
+    """Add `--out`, `--restart`, `--processes`, `--engine` and `--piece`.
+
+    Args:
+        out: what `--out` is called.
+        processes, piece: what there are without these options.
+    """
+    parser.add_argument(*out, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--restart", action="store_true", help="begin anew where DIR holds a job, done or not"
     )
@@ -106,7 +124,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=cli.whole(0, 9999),
         metavar="N",
-        help="at a time (a core each); 0: no process of its own",
+        help=f"at a time ({processes}); 0: no process of its own",
     )
     parser.add_argument(
         "--engine",
@@ -118,7 +136,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         "--piece",
         type=cli.positive,
         metavar="N",
-        help="records that are done or not done as a whole (1000 or more)",
+        help=f"records that are done or not done as a whole ({piece})",
     )
 
 

@@ -32,6 +32,11 @@ def arguments() -> argparse.ArgumentParser:
         metavar="N",
         help="collect the shapes that TensorRT needs, of up to N images or texts a run (%(const)s)",
     )
+    add(
+        "--paddlenlp-names",
+        action="store_true",
+        help="write get_image_features and get_text_features too, for PaddleNLP's infer.py",
+    )
     add("--preprocess", action="store_true", help="image program takes uint8 pixels [B, S, S, 3]")
     add("--prompts", metavar="FILE", help="zero-shot templates, one a line with {} for the label")
     for name, kind, help in (
@@ -59,6 +64,7 @@ def main(argv: list | None = None) -> int:
         args.min_cosine,
         args.max_recall_drop,
         args.tensorrt,
+        args.paddlenlp_names,
     )
     export_model(args.weights, config, args.save_dir, options, config_name=args.config)
     return 0

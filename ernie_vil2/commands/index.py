@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,12 +102,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        help="of the model, one that was exported: fp32, bf16, int8 or fp16 (%(default)s)",
-    )
-    parser.add_argument("--device", default="cpu", help="cpu, gpu or gpu:1 (%(default)s)")
+    cli.add_running(parser)
     parser.add_argument(
         "--threads", type=cli.whole(1, 1024), metavar="N", help="of the model (all usable cores)"
     )
@@ -131,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.rebuild and args.watch:
         raise UserError("--rebuild ends when all is made anew: run it first, and --watch after it")
     runtime.prepare()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is bad is listed
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.search import folders
 

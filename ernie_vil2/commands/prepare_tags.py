@@ -57,7 +57,11 @@ def add(commands: Any) -> None:
         "tabs between (what its configuration lists)",
     )
     tag.add_argument("--model-config", metavar="FILE", help="its configuration, if not in DIR")
-    tag.add_argument("--vocabulary", metavar="FILE", help="words for --from model, a line each")
+    tag.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="words for --from model, a line each, or the tags.json of other tags",
+    )
     tag.add_argument(
         "--prompts", metavar="FILE", help="templates for these, with {}, a line each (those of DIR)"
     )

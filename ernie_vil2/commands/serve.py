@@ -13,12 +13,20 @@ from ernie_vil2 import cli, runtime
 
 if TYPE_CHECKING:
     from ernie_vil2.artefact.folder import Artefact
+    from ernie_vil2.serving.http.find.finder import Finder
+    from ernie_vil2.serving.http.service import Service
     from ernie_vil2.serving.predictor import Predictor
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     """What is served, where, and in what batches."""
     parser.add_argument("artefact", metavar="DIR", help="folder that tools/export.py wrote")
+    parser.add_argument(
+        "--db",
+        metavar="COLLECTION",
+        help="collection of pictures that tools/index.py made with this model: search them at "
+        "/v1/search, and on the page at /",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument(
         "--port", type=cli.whole(0, 65535), default=8080, help="0: any free one (%(default)s)"
@@ -216,13 +224,14 @@ def _serve(args: argparse.Namespace) -> int:
         max_wait=args.max_wait_ms / 1000,
         max_queue=args.max_queue,
     )
+    finder = make_finder(args.db, artefact, service) if args.db else None
     with listen(args.host, args.port) as listener:
         importlib.import_module("paddle")  # takes SIGTERM for itself, so before the server does
         host, port = listener.getsockname()[:2]
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         log.info("loading %s (%s); listening on http://%s", args.artefact, args.precision, where)
         make_server(
-            create_app(service), service, connections, args.drain_timeout, args.access_log
+            create_app(service, finder), service, connections, args.drain_timeout, args.access_log
         ).run(sockets=[listener])
     if service.failure is not None:
         raise service.failure
@@ -232,6 +241,17 @@ def _serve(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(0)
     return 0
+
+
+def make_finder(uri: str, artefact: Artefact, service: Service) -> Finder:
+    """A collection to search in. Raises UserError: there is none, or it is of another model."""
+    from ernie_vil2.search.identity import model_identity
+    from ernie_vil2.serving.http.find.encoder import BatchedEncoder
+    from ernie_vil2.serving.http.find.finder import Finder
+    from ernie_vil2.serving.http.find.gallery import Gallery
+
+    encoder = BatchedEncoder(service.embedder)
+    return Finder(service, Gallery(uri, model_identity(artefact), encoder), encoder)
 
 
 def _log() -> logging.Logger:

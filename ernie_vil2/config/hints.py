@@ -38,6 +38,8 @@ _TEST = "the test set is DataLoader.Eval.dataset"
 _DEVICE = "the device is Global.device (auto, cpu or gpu)"
 _TOWERS = "the towers are Arch.Image.name and Arch.Text.name"
 _SAMPLER = "a loader's settings stand under DataLoader.Train itself: " + _BATCH
+_EVAL_PIXELS = "how pictures are prepared for evaluation is named by Transform.eval"
+_CURVES = "programs that show curves are listed in Global.log_to"
 _FREEZE = "towers that do not learn are listed in Optimizer.freeze"
 
 HINTS = {
@@ -64,6 +66,7 @@ HINTS = {
     **dict.fromkeys(("grad_checkpointing", "gradient_checkpointing"), _RECOMPUTE),
     **dict.fromkeys(("workers", "num_workers", "dataloader_num_workers"), _WORKERS),
     **dict.fromkeys(("image_size", "image_shape", "img_size", "resolution"), _SIZE),
+    **dict.fromkeys(("report_to", "use_visualdl", "use_vdl", "wandb", "tensorboard"), _CURVES),
     **dict.fromkeys(("save_dir", "logs", "output"), _OUTPUT),
     **dict.fromkeys(("context_length", "max_length", "max_seq_length", "max_seq_len"), _LENGTH),
     **dict.fromkeys(("train_data", "train_file"), _TRAIN),
@@ -71,6 +74,7 @@ HINTS = {
     **dict.fromkeys(("use_gpu", "use_cuda", "device"), _DEVICE),
     **dict.fromkeys(("model", "vision_model", "text_model"), _TOWERS),
     **dict.fromkeys(("sampler", "loader"), _SAMPLER),
+    **dict.fromkeys(("interpolation", "resize_mode", "resample", "image_mean"), _EVAL_PIXELS),
     **dict.fromkeys(("lock_image", "lock_text", "freeze_vision"), _FREEZE),
 }
 

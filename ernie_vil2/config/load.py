@@ -19,6 +19,7 @@ from ernie_vil2.config.messages import join, show, wrong
 from ernie_vil2.config.schema import SCHEMA
 from ernie_vil2.config.together import check_together
 from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.preprocessing import preprocessing_of
 
 StrPath = Union[str, "os.PathLike[str]"]
 
@@ -41,6 +42,8 @@ def load_config(path: StrPath, overrides: Iterable[str] = ()) -> Config:
     where = f"{path} with -o" if changes else str(path)
     tree = SCHEMA.check(tree, "", where, whole=True)
     check_together(tree, where)
+    _, mean, std = preprocessing_of(tree["Transform"])
+    tree["Transform"].update(mean=list(mean), std=list(std))
     return Config(tree)
 
 

@@ -44,6 +44,7 @@ from ernie_vil2.limits import (
     WIDE,
     between,
 )
+from ernie_vil2.preprocessing import PREPROCESSINGS
 from ernie_vil2.views import (
     DEFAULT_IMAGE_VIEWS,
     DEFAULT_PAIRS,
@@ -80,6 +81,7 @@ SCHEMA = section(
         save_interval=integer(NOT_NEGATIVE, 1000),
         keep_checkpoints=integer(POSITIVE, 3),
         keep_every=integer(NOT_NEGATIVE, 0),
+        log_to=listof(choice("visualdl", "tensorboard", "wandb"), SET, ["visualdl"]),
         histogram_interval=integer(NOT_NEGATIVE, 0),
         sample_views=integer(NOT_NEGATIVE, 4, most=10_000),
         pretrained=nullable(string(None)),
@@ -163,8 +165,10 @@ SCHEMA = section(
             prob=number(TRANSFORM_NUMBERS["blur.prob"], 0.5),
         ),
         crop_scale=nullable(_transform_list("crop_scale", None)),
-        mean=_transform_list("mean", [0.485, 0.456, 0.406]),
-        std=_transform_list("std", [0.229, 0.224, 0.225]),
+        eval=nullable(choice(*PREPROCESSINGS, default=None)),
+        # null in a file; read, they are those of `eval`
+        mean=nullable(_transform_list("mean", None)),
+        std=nullable(_transform_list("std", None)),
         scaled_decode=boolean(False),
     ),
     Loss=section(

@@ -43,6 +43,7 @@ class TrainTransform:
         mean: Sequence[float],
         std: Sequence[float],
         scaled_decode: bool = False,
+        eval: str | None = None,  # which is not for training
     ):
         _check_recipe(
             size=size,

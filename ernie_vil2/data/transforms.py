@@ -1,8 +1,10 @@
-"""Images: the official evaluation preprocessing. `train_transform.py` has the augmentation.
+"""Images: the evaluation preprocessings. `train_transform.py` has the augmentation.
 
 The only implementation; training, evaluation, export and serving import it. `decode.py` makes
-pixels of a file's bytes, OpenCV does the rest. The last step, the normalisation, is done here for
-one image, and for the batches of training and evaluation on the device (`normalise.py`).
+pixels of a file's bytes; OpenCV does the rest of the official preprocessing, and Pillow, as where
+they come from, of the others that `preprocessing.py` names. The last step, the normalisation, is
+done here for one image, and for the batches of training and evaluation on the device
+(`normalise.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +15,13 @@ from functools import partial
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ernie_vil2.data.arrays import Array, Floats, Pixels
 from ernie_vil2.data.decode import TooManyPixels, check_pixels, decode_image
 from ernie_vil2.data.image_file import ImageError
+from ernie_vil2.errors import UserError, did_you_mean
+from ernie_vil2.preprocessing import DEFAULT, PREPROCESSINGS
 
 __all__ = [
     "MEAN",
@@ -30,8 +35,7 @@ __all__ = [
     "normalisation_table",
 ]
 
-MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1 (official)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = PREPROCESSINGS[DEFAULT][1:]  # of RGB in 0..1 (official)
 
 
 # -- Geometry and normalisation --------------------------------------------------------------------
@@ -99,49 +103,110 @@ def check_image(image: Array) -> None:
 
 
 def eval_transform(
-    size: int = 224, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
+    size: int = 224,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    name: str = DEFAULT,
 ) -> Callable[[bytes | Pixels], Floats]:
-    """The official evaluation preprocessing: preprocess_image.py of the official repository.
+    """The evaluation preprocessing, by default the official one.
 
-    Shorter side to `size`, centre crop (an odd margin's extra pixel goes to the left and the top),
-    RGB / 255, mean, standard deviation.
+    official: preprocess_image.py of the official repository. Shorter side to `size`, bilinear by
+    OpenCV, centre crop (an odd margin's extra pixel goes to the left and the top).
+    clip: as OpenAI's and open_clip's. Shorter side to `size`, bicubic by Pillow, centre crop.
+    paddlenlp, chinese_clip: as PaddleNLP's ernie-vil2.0 and Chinese-CLIP. Both sides to `size`,
+    bicubic by Pillow.
+
+    Then RGB / 255, mean, standard deviation.
 
     Args:
         size: pixels of a side.
-        mean: of each channel, in 0..1.
-        std: standard deviation of each channel.
+        mean: of each channel, in 0..1; None: those that belong to `name`.
+        std: standard deviation of each channel; None: as above.
+        name: a key of `PREPROCESSINGS`.
 
     Returns:
         A function of an image's bytes, or of its pixels uint8 [H, W, 3] in RGB, that gives float32
         [3, size, size]. It can be pickled, and raises ImageError.
+
+    Raises:
+        UserError: no such name.
     """
-    return partial(_evaluate, size=size, table=normalisation_table(mean, std))
+    _check_name(name)
+    named = PREPROCESSINGS[name]
+    table = normalisation_table(
+        named.mean if mean is None else mean, named.std if std is None else std
+    )
+    return partial(_evaluate, size=size, name=name, table=table)
 
 
-def eval_pixels(size: int = 224) -> Callable[[bytes | Pixels], Pixels]:
+def eval_pixels(size: int = 224, name: str = DEFAULT) -> Callable[[bytes | Pixels], Pixels]:
     """`eval_transform` without the normalisation: uint8 [size, size, 3], RGB."""
-    return partial(_resize_and_crop, size=size)
+    _check_name(name)
+    return partial(_resize_and_crop, size=size, name=name)
 
 
-def eval_planes(size: int = 224) -> Callable[[bytes | Pixels], Pixels]:
+def eval_planes(size: int = 224, name: str = DEFAULT) -> Callable[[bytes | Pixels], Pixels]:
     """`eval_transform` before the normalisation: uint8 [3, size, size], for `Normalise`."""
-    return partial(_evaluate_planes, size=size)
+    _check_name(name)
+    return partial(_evaluate_planes, size=size, name=name)
 
 
-def _evaluate_planes(image: bytes | Pixels, size: int) -> Pixels:
-    return planes(_resize_and_crop(image, size))
+def _check_name(name: str) -> None:
+    if name not in _GEOMETRY:
+        raise UserError(f'no preprocessing "{name}"{did_you_mean(name, _GEOMETRY)}')
 
 
-def _evaluate(image: bytes | Pixels, size: int, table: Floats) -> Floats:
-    return _normalise(_resize_and_crop(image, size), table)
+def _evaluate_planes(image: bytes | Pixels, size: int, name: str) -> Pixels:
+    return planes(_resize_and_crop(image, size, name))
 
 
-def _resize_and_crop(image: bytes | Pixels, size: int) -> Pixels:
+def _evaluate(image: bytes | Pixels, size: int, name: str, table: Floats) -> Floats:
+    return _normalise(_resize_and_crop(image, size, name), table)
+
+
+def _resize_and_crop(image: bytes | Pixels, size: int, name: str) -> Pixels:
     if not isinstance(image, np.ndarray):
         image = decode_image(image)
     check_image(image)
+    return _GEOMETRY[name](image, size)
+
+
+# -- The geometry of each name: uint8 [H, W, 3] -> [size, size, 3] ---------------------------------
+
+
+def _official(image: Pixels, size: int) -> Pixels:
     height, width = image.shape[:2]
     height, width = size_by_short(height, width, size)
     image = resize(image, height, width)
     top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
     return image[top : top + size, left : left + size]
+
+
+def _squashed(image: Pixels, size: int) -> Pixels:
+    return _resize_bicubic(image, size, size)
+
+
+def _clip(image: Pixels, size: int) -> Pixels:
+    """torchvision's Resize and CenterCrop: half a pixel of a margin is rounded to the even one."""
+    height, width = image.shape[:2]
+    short = min(height, width)
+    height, width = int(size * height / short), int(size * width / short)
+    check_pixels(width, height)
+    image = _resize_bicubic(image, height, width)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return image[top : top + size, left : left + size]
+
+
+def _resize_bicubic(image: Pixels, height: int, width: int) -> Pixels:
+    """By Pillow, whose filter grows with what it shrinks; OpenCV's looks at 4 x 4 pixels."""
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+_GEOMETRY: dict[str, Callable[[Pixels, int], Pixels]] = {
+    "official": _official,
+    "paddlenlp": _squashed,
+    "chinese_clip": _squashed,
+    "clip": _clip,
+}
+assert _GEOMETRY.keys() == PREPROCESSINGS.keys()

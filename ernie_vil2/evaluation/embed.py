@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
@@ -13,31 +13,7 @@ from ernie_vil2 import distributed
 from ernie_vil2.data.records import BadRecord, Records
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, refuse_bad
-
-
-class Embeddings(NamedTuple):
-    """A set's images and texts, each once, in the order of the set.
-
-    Attributes:
-        image_ids: [N] strings.
-        image_rows: int64 [N], an image's record in the reader.
-        image_embeds: float32 [N, D], L2-normalised.
-        texts: [M] strings.
-        text_ids: [M], a text's id in its format, None where it has none.
-        text_embeds: float32 [M, D], L2-normalised.
-        images_of_text: [M] lists of the images that a text belongs to, maybe empty.
-        bad_records: how many rows were left out.
-    """
-
-    image_ids: list[str]
-    image_rows: np.ndarray
-    image_embeds: np.ndarray
-    texts: list[str]
-    text_ids: list[Any]
-    text_embeds: np.ndarray
-    images_of_text: list[list[int]]
-    bad_records: int
-
+from ernie_vil2.evaluation.embeddings import Embeddings
 
 _Place = tuple[int, int]  # of a text in the set: (its row, which of the row's texts)
 

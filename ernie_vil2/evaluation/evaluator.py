@@ -20,9 +20,11 @@ from ernie_vil2.data.transforms import eval_planes
 from ernie_vil2.data.worker_count import worker_count
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.batches import Rows, check_rows
-from ernie_vil2.evaluation.embed import Embeddings, embed_records, pairs_of_parts
+from ernie_vil2.evaluation.embed import embed_records, pairs_of_parts
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.examples import ImageQuery, TextQuery, draw_examples
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
+from ernie_vil2.preprocessing import Preprocessing, preprocessing_of
 
 log = logging.getLogger("ernie_vil2")
 
@@ -36,6 +38,7 @@ class Evaluator:
         ledger: the file of the rows that are left out; by default `eval/bad_records.jsonl` of the
             run.
         skip_bad: as `DataLoader.Eval.skip_bad`.
+        preprocessing: of pictures; None: what `Transform` asks for.
     """
 
     def __init__(
@@ -44,13 +47,15 @@ class Evaluator:
         tokenizer: Callable[..., np.ndarray],
         ledger: Path | None = None,
         skip_bad: bool = False,
+        preprocessing: Preprocessing | None = None,
     ):
         self.loader, self.metric = config.DataLoader.Eval, config.Metric
         read_stores(config.DataLoader.store)
         self.reader = build_reader(**self.loader.dataset).evaluation()
         self.workers = worker_count(self.loader.num_workers, "DataLoader.Eval")
-        self.transform = eval_planes(config.Transform.size)
-        self.normalise = Normalise(config.Transform.mean, config.Transform.std)
+        name, mean, std = preprocessing or preprocessing_of(config.Transform)
+        self.transform = eval_planes(config.Transform.size, name)
+        self.normalise = Normalise(mean, std)
         self.tokenizer = tokenizer
         self.seed = config.Global.seed
         self.skip_bad = skip_bad or self.loader.skip_bad

@@ -13,7 +13,7 @@ import numpy as np
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.checks import Positives
-from ernie_vil2.evaluation.embed import Embeddings
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.report import write_text
 from ernie_vil2.evaluation.retrieval import PROTOCOLS, rank_of_positives, top_k
 
@@ -136,14 +136,7 @@ def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1
     Raises:
         UserError: two texts with one id.
     """
-    image_ids = [_number(image_id) for image_id in embeddings.image_ids]
-    text_ids = [
-        place if text_id is None else _number(text_id)
-        for place, text_id in enumerate(embeddings.text_ids)
-    ]
-    ((text_id, times),) = Counter(text_ids).most_common(1)
-    if times > 1:
-        raise UserError(f"{times} texts have the text_id {text_id}: renumber them")
+    image_ids, text_ids = ids_of(embeddings)
     transposed = path.with_name(f"{path.stem}.tr{path.suffix}")
     for file, query, gallery, (name, ids), (found_name, found_ids) in (
         (
@@ -168,6 +161,22 @@ def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1
         )
         write_text(file, "".join(f"{line}\n" for line in lines))
     return transposed
+
+
+def ids_of(embeddings: Embeddings) -> tuple[list[int | str], list[int | str]]:
+    """The ids of images and texts as files of others name them; see `write_predictions`.
+
+    Raises:
+        UserError: two texts with one id.
+    """
+    text_ids = [
+        place if text_id is None else _number(text_id)
+        for place, text_id in enumerate(embeddings.text_ids)
+    ]
+    ((text_id, times),) = Counter(text_ids).most_common(1)
+    if times > 1:
+        raise UserError(f"{times} texts have the text_id {text_id}: renumber them")
+    return [_number(image_id) for image_id in embeddings.image_ids], text_ids
 
 
 def _number(name: int | str) -> int | str:

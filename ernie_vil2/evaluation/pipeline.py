@@ -9,6 +9,7 @@ from typing import Any
 
 from ernie_vil2 import runtime
 from ernie_vil2.config.load import Config
+from ernie_vil2.evaluation.outputs import Outputs
 
 
 def evaluate(
@@ -17,19 +18,18 @@ def evaluate(
     out: str | os.PathLike | None = None,
     *,
     examples: int = 12,
-    predictions: str | os.PathLike | None = None,
+    outputs: Outputs | None = None,
     skip_bad: bool = False,
     say: Callable[[str], object] = print,
 ) -> dict[str, Any] | None:
     """Evaluate a model on the set of `DataLoader.Eval`; write `report.json` and `page.html`.
 
     Args:
-        weights: as `ernie_vil2.load` takes them.
+        weights: as `load_embedder` takes them.
         config: with a `DataLoader.Eval`.
         out: the folder to write into; None: `eval` in `Global.output_dir`.
         examples: queries of each kind on the page.
-        predictions: a file for the images found for each text, in Chinese-CLIP's JSONL; the texts
-            of each image are written beside it, for `a.jsonl` into `a.tr.jsonl`.
+        outputs: what else to write, for other programs; None: nothing.
         skip_bad: leave rows out that cannot be read, and name them in `bad_records.jsonl`.
         say: called with each line for the user.
 
@@ -43,20 +43,22 @@ def evaluate(
     runtime.prepare()  # before Paddle
 
     from ernie_vil2 import distributed
-    from ernie_vil2.evaluation.trained import load_trained
+    from ernie_vil2.evaluation.trained import load_embedder
 
     distributed.init(config.Global.device)
-    model, tokenizer = load_trained(weights, config)
+    model, tokenizer = load_embedder(weights, config)
 
     # after the towers' packages: where those are missing the user is told so, not of jinja2
     from ernie_vil2.evaluation.evaluator import Evaluator
-    from ernie_vil2.evaluation.examples import write_predictions
+    from ernie_vil2.evaluation.official_dump import official_table
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json
     from ernie_vil2.models.precision import auto_cast, check_precision
+    from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     out = Path(out or Path(config.Global.output_dir) / "eval")
-    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad)
+    preprocessing = choose_preprocessing(weights, config)
+    evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad, preprocessing)
     # on a GPU as fast as in training; on a CPU there is nothing to gain
     amp = config.AMP if distributed.on_gpu() else {**config.AMP, "level": "O0"}
     check_precision(amp)
@@ -65,20 +67,21 @@ def evaluate(
     if not distributed.is_main():
         return None
     assert embeddings is not None  # nothing stops it
-    if predictions:
-        k, block = max(config.Metric.ks), config.Metric.block
-        transposed = write_predictions(Path(predictions), embeddings, k, block)
-        say(f"predictions: {predictions} and {transposed}")
-        if not any(embeddings.images_of_text):
-            say("no text of the set names its image: there is nothing to score")
-            return None
+    outputs = outputs or Outputs()
+    outputs.write_embeddings(embeddings, config.Metric, say)
+    if outputs.of_embeddings and not any(embeddings.images_of_text):
+        say("no text of the set names its image: there is nothing to score")
+        return None
     report = evaluator.score(embeddings)
     dataset = config.DataLoader.Eval.dataset
     files = ", ".join(f"{value}" for key, value in dataset.items() if key != "name")
     title = f"Retrieval with {weights} on {files}"
     write_json(out / "report.json", {"weights": str(weights), **report})
     write_page(out / "page.html", title, report, evaluator.examples(embeddings, examples))
+    outputs.write_score(report, say)
     say(format_table(report))
+    if config.Metric.protocol == "official":
+        say(official_table(report))
     say(f"report: {out / 'report.json'}\npage:   {out / 'page.html'}")
     if embeddings.bad_records:
         say(f"left out: {evaluator.ledger.path}")

@@ -16,7 +16,8 @@ from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
-from ernie_vil2.evaluation.embed import Embeddings, embed_records
+from ernie_vil2.evaluation.embed import embed_records
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
 from ernie_vil2.serving.gpu import device_for
 from ernie_vil2.serving.predictor import Predictor

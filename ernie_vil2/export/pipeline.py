@@ -16,6 +16,7 @@ from ernie_vil2.export import place
 
 if TYPE_CHECKING:  # which needs OpenCV
     from ernie_vil2.artefact.folder import Artefact
+    from ernie_vil2.models.dual_encoder import DualEncoder
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Options:
     Attributes:
         precisions: of `PRECISIONS`; fp32 is always made.
         onnx: write ONNX programs too.
+        paddlenlp_names: write the programs that PaddleNLP's ernie-vil2.0 exports too.
         tensorrt: collect the shapes that TensorRT needs, of up to so many images or texts; 0: none.
         preprocess: the image program takes uint8 pixels [B, S, S, 3].
         prompts: templates for zero-shot classification, `{}` for the label.
@@ -43,6 +45,7 @@ class Options:
     min_cosine: float = 0.99
     max_recall_drop: float = 0.01
     tensorrt: int = 0
+    paddlenlp_names: bool = False
 
 
 def export_model(
@@ -88,19 +91,22 @@ def export_model(
     from ernie_vil2.evaluation.trained import load_trained
     from ernie_vil2.export.programs import export
     from ernie_vil2.serving.predictor import Predictor
+    from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     model, tokenizer = load_trained(weights, config)
+    name, mean, std = choose_preprocessing(weights, config)
     with place.draft(target) as folder:
         artefact = export(
             model,
             tokenizer,
             folder,
-            config.Transform.mean,
-            config.Transform.std,
+            mean,
+            std,
             options.prompts,
             options.preprocess,
             config.Transform.size,
             source=Path(weights).name,
+            preprocessing=name,
         )
         difference = Predictor(artefact, verify=False).verify()
         say(f"fp32: largest difference from the model {max(difference.values()):.1e}")
@@ -109,6 +115,8 @@ def export_model(
             _add_onnx(artefact, say)
         if options.tensorrt:
             _add_tensorrt(artefact, options.tensorrt, say)
+        if options.paddlenlp_names:
+            _add_paddlenlp(model, artefact, say)
         _add_paddle_serving(artefact, say)
         artefact.save()  # last, since it has the checksums of all the others
     say(f"exported to {save_dir}")
@@ -180,6 +188,13 @@ def _add_tensorrt(artefact: Artefact, max_batch: int, say: Callable[[str], objec
 
     collect_shapes(artefact, max_batch)
     say(f"TensorRT: shapes of up to {max_batch} images or texts, {artefact.max_len} tokens each")
+
+
+def _add_paddlenlp(model: DualEncoder, artefact: Artefact, say: Callable[[str], object]) -> None:
+    from ernie_vil2.export.paddlenlp import write_programs
+
+    difference = write_programs(model, artefact)
+    say(f"PaddleNLP's names: largest difference from the model {difference:.1e}")
 
 
 def _add_paddle_serving(artefact: Artefact, say: Callable[[str], object]) -> None:

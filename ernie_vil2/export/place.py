@@ -20,7 +20,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
 _ALWAYS = {DESCRIPTION, VOCABULARY, GOLDEN, "fp32"}
-_OURS = _ALWAYS | {"int8", "onnx", "serving_server", "serving_client", SHAPES}
+_OURS = _ALWAYS | {"int8", "onnx", "serving_server", "serving_client", "paddlenlp", SHAPES}
 
 
 def find(save_dir: str | os.PathLike) -> Path:

@@ -22,6 +22,7 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_transform
 from ernie_vil2.export.towers import ImageProgram, TextProgram
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.preprocessing import DEFAULT
 from ernie_vil2.tf32 import full_float32
 
 GOLDEN_TEXTS = (
@@ -64,6 +65,7 @@ def export(
     preprocess: bool = False,
     image_size: int | None = None,
     source: str = "",
+    preprocessing: str = DEFAULT,
 ) -> Artefact:
     """Write the fp32 programs of a model, its vocabulary, golden vectors and description.
 
@@ -75,6 +77,7 @@ def export(
         preprocess: let the image program take uint8 pixels and normalise them itself.
         image_size: of the square that images are cropped to; None: what the tower is for.
         source: where the weights came from, for the description.
+        preprocessing: what a picture goes through before, a key of `PREPROCESSINGS`.
 
     Raises:
         UserError: a prompt without `{}`.
@@ -96,6 +99,7 @@ def export(
         mean=[float(x) for x in mean],
         std=[float(x) for x in std],
         preprocess=preprocess,
+        preprocessing=preprocessing,
         lowercase=tokenizer.lowercase,
         prompts=list(prompts),
         precisions={"fp32": {}},
@@ -111,15 +115,16 @@ def export(
         image, shape, dtype = PixelProgram(model, mean, std), [None, size, size, 3], "uint8"
     else:
         image, shape, dtype = ImageProgram(model), [None, 3, size, size], "float32"
-    _save(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
+    save_program(image, folder / "fp32" / "image", InputSpec(shape, dtype, "pixel_values"))
     text = InputSpec([None, None], "int64", "input_ids")
-    _save(TextProgram(model), folder / "fp32" / "text", text)
+    save_program(TextProgram(model), folder / "fp32" / "text", text)
     make_golden(model, artefact).save(folder / GOLDEN)
     artefact.save()
     return artefact
 
 
-def _save(program: nn.Layer, stem: Path, spec: InputSpec) -> None:
+def save_program(program: nn.Layer, stem: Path, spec: InputSpec) -> None:
+    """Write `stem`.pdmodel, of Paddle 3 .json, and .pdiparams."""
     program.eval()
     paddle.jit.save(program, str(stem), input_spec=[spec])
     stem.with_suffix(".pdiparams.info").unlink(missing_ok=True)  # only for training on
@@ -145,7 +150,9 @@ def make_golden(model: DualEncoder, artefact: Artefact) -> Golden:
     """Drawn pictures and fixed texts with what the model itself, not its program, makes of them."""
     images = [_png(*size, seed) for seed, size in enumerate(((97, 160), (160, 120), (64, 64)))]
     # normalised here, not by the program, since these vectors are to prove the program
-    transform = eval_transform(artefact.image_size, artefact.mean, artefact.std)
+    transform = eval_transform(
+        artefact.image_size, artefact.mean, artefact.std, artefact.preprocessing
+    )
     with full_float32():  # TF32 would be off by more than what fp32 is held to
         image_embeds = model.encode_image(paddle.to_tensor(np.stack(list(map(transform, images)))))
         text_embeds = model.encode_text(paddle.to_tensor(artefact.tokenizer()(list(GOLDEN_TEXTS))))

@@ -22,15 +22,18 @@ class BadPictures:
     def __init__(self, path: Path):
         self.path = path
         self._lines: dict[str, dict[str, Any]] = {}
+        self._torn = False  # a process died within the last line
         try:
             text = path.read_bytes().decode("utf-8", "replace")
         except FileNotFoundError:
             return
-        for line in text.split("\n"):
+        *lines, rest = text.split("\n")
+        self._torn = bool(rest)
+        for line in lines:
             try:
                 content = json.loads(line)
                 self._lines[content["source"]] = content
-            except (ValueError, KeyError, TypeError):  # the torn line of a process that died
+            except (ValueError, KeyError, TypeError):  # a torn line
                 continue
 
     def __len__(self) -> int:
@@ -50,13 +53,15 @@ class BadPictures:
         with durable.naming(self.path):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             try:
-                durable.append(file, _encoded(line))
+                durable.append(file, b"\n" * self._torn + _encoded(line))
+                self._torn = False
             finally:
                 os.close(file)
 
     def keep(self, right: Callable[[str], bool]) -> None:
         """Write the file anew, with a line of each path for which `right` holds. Raises OSError."""
         self._lines = {path: line for path, line in self._lines.items() if right(path)}
+        self._torn = False
         if not self._lines:
             self.path.unlink(missing_ok=True)
             return

@@ -87,13 +87,14 @@ def known_of(collection: Collection, folders: Folders) -> Known:
 
 
 def progress(title: str, unit: str, total: int | None) -> Any:
-    """A bar that shows rate and time left."""
+    """A bar that shows rate and time left; where the total is not known only a terminal has it."""
     return tqdm(
         desc=title,
         total=total,
         unit=unit,
         dynamic_ncols=True,
         leave=total is not None,
+        disable=None if total is None else False,
         mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file keeps every state of it
     )
 

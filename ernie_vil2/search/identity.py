@@ -9,6 +9,7 @@ from typing import Any
 from ernie_vil2.artefact.description import VOCABULARY
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.files import durable
+from ernie_vil2.preprocessing import DEFAULT
 
 
 def model_identity(artefact: Artefact) -> dict[str, Any]:
@@ -20,9 +21,13 @@ def model_identity(artefact: Artefact) -> dict[str, Any]:
 
     Returns:
         "weights": over names, shapes and float32 values, as the exporter wrote it down;
-        "vocabulary": of the file; "transform": of size, mean and standard deviation.
+        "vocabulary": of the file; "transform": of size, mean, standard deviation and the
+        name of the preprocessing.
     """
-    folder, transform = artefact.folder, [artefact.image_size, artefact.mean, artefact.std]
+    folder = artefact.folder
+    transform: list[Any] = [artefact.image_size, artefact.mean, artefact.std]
+    if artefact.preprocessing != DEFAULT:  # else as before there was a choice
+        transform.append(artefact.preprocessing)
     return {
         "weights": artefact.weights["sha256"],
         "vocabulary": artefact.files.get(VOCABULARY) or durable.sha256(folder / VOCABULARY),

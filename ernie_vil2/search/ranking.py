@@ -20,6 +20,7 @@ from ernie_vil2.search.relevance import LIKELY
 MOST = 100_000  # hits that one can scroll to
 _FIRST = 1000  # hits that are asked for at first,
 _MORE = 10  # and how many times as many the next time
+FOLDED = 2000  # hits among which near-duplicates are folded: a jump to place 50,000 must not wait
 _STEP = 256  # hits folded at a time, up to twice as many, and how far ahead of what is shown
 
 
@@ -51,7 +52,7 @@ class Asked:
         where: which pictures.
         without: ids that are no hits.
         minimum: the least relevance of a hit.
-        fold: near-duplicates into the best of them.
+        fold: near-duplicates into the best of them, among the first FOLDED hits.
         shares: from cosines, [K], to relevance, [K]; None where none is known.
     """
 
@@ -138,8 +139,9 @@ class Ranking:
                 self._likely += hit.likely
 
     def _settle(self, hits: Sequence[Settled], read: dict[str, Picture]) -> None:
+        late = self._place >= FOLDED
         self._place += len(hits)
-        if not self._asked.fold:
+        if late or not self._asked.fold:
             self.settled += hits
             self._likely_settled += sum(hit.likely for hit in hits)
             return

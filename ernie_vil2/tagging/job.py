@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from ernie_vil2.data.jobs.engine import Engine, pieces
 from ernie_vil2.data.jobs.job import Job, opened
-from ernie_vil2.data.jobs.lines import json_line, ledger_line, text_file
+from ernie_vil2.data.jobs.lines import join_files, json_line, ledger_line, text_file
 from ernie_vil2.data.jobs.source import Source
 from ernie_vil2.data.records import BadRecord, Record
 from ernie_vil2.files import durable
@@ -122,7 +121,7 @@ def _do(
         work.tagger.embeds_file = str(place / _WORDS)
     parts = job.map("tagging", work, ranges, engine)
     for name in (TAGS, BAD):
-        _joined(job.out / name, [part / name for part in parts])
+        join_files(job.out / name, [part / name for part in parts])
     counts: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     for part in parts:
@@ -134,10 +133,3 @@ def _do(
     text = json.dumps(summary, ensure_ascii=False, indent=1) + "\n"
     durable.replace_text(job.out / SUMMARY, text)
     job.finish()
-
-
-def _joined(path: Path, parts: Sequence[Path]) -> None:
-    with durable.replaced(path) as draft, open(draft, "wb") as file:
-        for part in parts:
-            with open(part, "rb") as lines:
-                shutil.copyfileobj(lines, file)

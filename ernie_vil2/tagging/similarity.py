@@ -5,6 +5,7 @@ A model's own tags for the next round of training, or for a set that no detector
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class SimilarityTagger:
 
     Args:
         folder: of the exported model (`tools/export.py`).
-        vocabulary: words, one a line.
+        vocabulary: words, one a line, or the `tags.json` of other tags, whose frequent ones count.
         choice: which words become tags; "area" says nothing here.
         prompts: templates with {} where the word goes; None: the artefact's.
         device, threads: where it runs.
@@ -102,9 +103,12 @@ class SimilarityTagger:
 
 def _words(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
+        lines = json.loads(text)["frequent"] if path.suffix == ".json" else text.splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no tags.json of tools/prepare_data.py tag") from None
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not words:
         raise UserError(f"{path} holds no word: expected one a line")

@@ -8,7 +8,8 @@ from ernie_vil2.checkpoints import store
 
 _CHECKPOINTS = "checkpoints"
 # to which a run appends; train.log, which says when each began, may tell of several
-_RECORDS = ("metrics.jsonl", "vdl", "faults.jsonl", "bad_records.jsonl")
+_LEDGERS = ("faults.jsonl", "bad_records.jsonl")
+_RECORDS = ("metrics.jsonl", "vdl", "tensorboard", "wandb_id", *_LEDGERS)
 
 
 def put_aside(output: Path) -> list[Path]:

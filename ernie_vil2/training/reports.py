@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from ernie_vil2 import distributed
-from ernie_vil2.evaluation.embed import Embeddings
+from ernie_vil2.evaluation.embeddings import Embeddings
 from ernie_vil2.evaluation.evaluator import Evaluator
 from ernie_vil2.training.runlog import SilentLog
 

@@ -34,6 +34,7 @@ _FOLLOWS = {
     "DataLoader.Train.dataset.temperature": _AS_IF,
     "DataLoader.Train.dataset.sources": _AS_IF,
     "DataLoader.Train": "other data from here on",
+    "Transform.eval": "recalls are not to be compared with those before",
     "DataLoader.Eval": "recalls are not to be compared with those before",
     "Metric": "recalls are not to be compared with those before",
     "EMA": "averages begin anew, or end, here",

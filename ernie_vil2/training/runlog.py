@@ -1,4 +1,4 @@
-"""What a run writes down: train.log, metrics.jsonl, VisualDL, its configuration and versions."""
+"""What a run writes down: train.log, metrics.jsonl, curves, its configuration and versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import platform
-import struct
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from ernie_vil2.config.load import Config
 from ernie_vil2.files.durable import append, replaced
+from ernie_vil2.training.sinks import open_sinks, open_to_append
 
 log = logging.getLogger("ernie_vil2")
 
@@ -119,42 +119,11 @@ def versions() -> dict:
     return found
 
 
-class _Records:
-    """VisualDL's file: its records, each behind its length as uint64.
-
-    Its own writer tears a record where the disk is full, so that VisualDL can't read the file any
-    more, and its thread may die of it and let the next points wait for ever.
-    """
-
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file = _open(folder / f"vdlrecords.{int(time.time()):010d}.log")
-
-    def add_record(self, record) -> None:
-        data = record.SerializeToString()
-        append(self.file, struct.pack("<Q", len(data)) + data)
-
-
-def _log_writer(records: _Records):
-    """VisualDL's LogWriter into `records`."""
-    from visualdl import LogWriter  # slow to import, and other ranks do without
-
-    class Writer(LogWriter):
-        def _get_file_writer(self):
-            return records
-
-    return Writer()
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-
 class SilentLog:
     """What the other ranks have in place of a `RunLog`: it writes nothing."""
 
     def scalars(self, step: int, values: Mapping) -> None:
-        """One line in metrics.jsonl and one point a curve in VisualDL."""
+        """One line in metrics.jsonl and one point a curve elsewhere."""
 
     def histograms(self, step: int, parameters: Mapping) -> None:
         """A histogram of every parameter."""
@@ -180,34 +149,37 @@ class RunLog(SilentLog):
         with replaced(output / "config.yaml") as draft:
             config.dump(draft)
         log.info("versions: %s", ", ".join(f"{k} {v}" for k, v in versions().items()))
-        self.records = _Records(output / "vdl")
-        self.visual = _log_writer(self.records)
-        self.metrics = _open(output / "metrics.jsonl")
+        self.sinks = open_sinks(output, config)
+        self.metrics = open_to_append(output / "metrics.jsonl")
 
     def scalars(self, step: int, values: Mapping) -> None:
         line = json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n"
         with _warned(f"the metrics of step {step}"):
             append(self.metrics, line.encode())
-            for name, value in values.items():
-                self.visual.add_scalar(name, value, step)
+            for sink in self.sinks:
+                sink.scalars(step, values)
 
     def histograms(self, step: int, parameters: Mapping) -> None:
         with _warned(f"the histograms of step {step}"):
             for name, parameter in parameters.items():
                 values = parameter.astype("float32").numpy().ravel()
-                self.visual.add_histogram(name, values, step, buckets=50)
+                for sink in self.sinks:
+                    sink.histogram(step, name, values)
 
     def picture(self, name: str, pixels: np.ndarray) -> None:
         with _warned(name):
-            self.visual.add_image(name, np.ascontiguousarray(pixels), 0)
+            for sink in self.sinks:
+                sink.picture(name, pixels)
 
     def text(self, name: str, value: str) -> None:
         with _warned(name):
-            self.visual.add_text(name, value, 0)
+            for sink in self.sinks:
+                sink.text(name, value)
 
     def close(self) -> None:
         os.close(self.metrics)
-        os.close(self.records.file)
+        for sink in self.sinks:
+            sink.close()
 
 
 @contextlib.contextmanager

@@ -13,8 +13,10 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.evaluator import Evaluator
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.preprocessing import preprocessing_of
 from ernie_vil2.training import earlier_run, resume_changes
 from ernie_vil2.weights.load import load_weights
+from ernie_vil2.weights.preprocessing import warn_of_another
 from ernie_vil2.weights.vocabulary import (
     check_pretrained_vocabulary,
     check_resumed_vocabulary,
@@ -35,6 +37,7 @@ def start_anew(
         check_vocabulary(model, tokenizer, trained=True)
         if not config.Global.pretrained_other_vocab:
             check_pretrained_vocabulary(weights, tokenizer)
+        warn_of_another(weights, preprocessing_of(config.Transform))
         load_weights(model, weights, config.Global.pretrained_partial)
         log.info("start from the weights of %s", weights)
     output = Path(config.Global.output_dir)

@@ -51,6 +51,7 @@ def convert(
     from ernie_vil2.weights.official import save_official
     from ernie_vil2.weights.ours import save_checkpoint
     from ernie_vil2.weights.paddlenlp import save_paddlenlp
+    from ernie_vil2.weights.preprocessing import own_preprocessing
     from ernie_vil2.weights.vocabulary import own_vocabulary
 
     model = load(source, config, partial)
@@ -61,7 +62,7 @@ def convert(
     if to == "paddlenlp":
         save_paddlenlp(model, out, vocab_file, force)
     else:
-        save_checkpoint(model, out, vocab_file)
+        save_checkpoint(model, out, vocab_file, own_preprocessing(source))
 
 
 def check_out(out: str, to: str, source: str, force: bool) -> None:

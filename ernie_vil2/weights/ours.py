@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2.checkpoints.layout import MANIFEST, manifest, manifest_entry
 from ernie_vil2.config.load import Config, check_arch
@@ -16,7 +18,10 @@ OURS = "model.safetensors"
 
 
 def save_checkpoint(
-    model: DualEncoder, folder: str | os.PathLike, vocab_file: str | os.PathLike | None = None
+    model: DualEncoder,
+    folder: str | os.PathLike,
+    vocab_file: str | os.PathLike | None = None,
+    transform: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a folder that `load` reads: `model.safetensors` and `config.yaml` with its `Arch`.
 
@@ -24,13 +29,18 @@ def save_checkpoint(
 
     Args:
         vocab_file: the tokenizer's, copied to vocab.txt.
+        transform: how pictures are to be prepared, as `{"eval": "clip"}`, with `mean` and `std`
+            where those are others; evaluation and export go by it.
 
     Raises:
         UserError: a folder that cannot be written.
     """
     with replacing_folder(Path(folder)) as draft:
         write_safetensors(draft / OURS, model.state_dict())
-        Config({"Arch": check_arch({"Arch": model.arch})}).dump(draft / "config.yaml")
+        content = {"Arch": check_arch({"Arch": model.arch})}
+        if transform:
+            content["Transform"] = Config(transform)
+        Config(content).dump(draft / "config.yaml")
         if vocab_file is not None:
             shutil.copyfile(vocab_file, draft / "vocab.txt")
         entries = {path.name: manifest_entry(path) for path in sorted(draft.iterdir())}

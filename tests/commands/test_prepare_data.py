@@ -167,6 +167,19 @@ def test_vocab_leaves_bad_rows_out_and_says_so(tokens_of, tmp_path, logged):
     assert "1 of 3 rows are no records" in logged.text and "a.tsv:2" in logged.text
 
 
+def test_vocab_of_a_tsv_with_further_columns_of_texts(tokens_of, tmp_path, capsys):
+    """As mixtures read it: what stands behind the tags is texts, of which some are blank."""
+    rows = ["\t".join(["dog", "id", "AAAA", "oak|elm", alt, "runs"]) for alt in ("hound", "")]
+    (tmp_path / "a.tsv").write_text("\n".join(["blank", *rows, "cat\tid\tAAAA"]) + "\n")
+    tokens = tokens_of(tmp_path / "a.tsv")
+    assert {"dog", "oak", "elm", "hound", "runs"} <= set(tokens)
+    assert not {"id", "cat", "aaaa"} & set(tokens)  # a row of other columns is no record
+    # a tab within a text does not turn the base64 into a text
+    (tmp_path / "b.tsv").write_text("dog\tid\tAAAA\noh\tno\tid\tZZZZ\tx\ncat\tid\tAAAA\n")
+    tokens = tokens_of(tmp_path / "b.tsv")
+    assert {"dog", "cat"} <= set(tokens) and not {"oh", "no", "zzzz"} & set(tokens)
+
+
 def test_vocab_does_not_replace_its_own_input(tmp_path, capsys):
     path = tmp_path / "texts.txt"
     path.write_text("words")

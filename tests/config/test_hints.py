@@ -30,6 +30,7 @@ from tests.support.configs import BASE, error_of, kind_at
         ("amp=true", "AMP.level"),
         ("Amp.level=O1", "AMP"),
         ("Global.num_train_epochs=3", "Global.epochs"),
+        ("Transform.interpolation=bicubic", "Transform.eval"),
         ("Optimizer.regularizer.coeff=0.1", "Optimizer.weight_decay"),
     ],
 )

@@ -18,7 +18,20 @@ from tests.support.configs import BASE, BASE_TREE, MINIMAL, error_of
 
 def test_base_is_loaded_as_it_is_written():
     raw = strict_yaml.parse(BASE.read_text(encoding="utf-8"), "base.yaml")
+    # the one thing that reading fills in over a null
+    assert raw["Transform"]["mean"] is None and raw["Transform"]["std"] is None
+    raw["Transform"].update(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     assert raw == BASE_TREE
+
+
+def test_the_normalisation_is_that_of_the_preprocessing():
+    """Unless a file states its own, as those that were written before there was a choice."""
+    clip = load_config(BASE, ["Transform.eval=CLIP"]).Transform
+    assert (clip.eval, clip.mean[0], clip.std[0]) == ("clip", 0.48145466, 0.26862954)
+    own = load_config(BASE, ["Transform.eval=clip", "Transform.mean=[0.5, 0.5, 0.5]"]).Transform
+    assert (own.mean, own.std) == ((0.5, 0.5, 0.5), clip.std)
+    message = error_of(load_config, BASE, ["Transform.eval=clips"])
+    assert "Transform.eval" in message and "official, paddlenlp, chinese_clip, clip" in message
 
 
 def test_all_configs_load():

@@ -18,7 +18,8 @@ def run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("run")
     config = write_run(folder)
-    save_checkpoint(build_model(load_config(config).Arch), folder / "checkpoint")
+    model = build_model(load_config(config).Arch)
+    save_checkpoint(model, folder / "checkpoint", transform={"eval": "clip"})
     return config, folder / "checkpoint"
 
 
@@ -26,7 +27,12 @@ def test_what_it_returns_and_says(run, tmp_path, capsys):
     path, checkpoint = run
     said: list = []
     on_paddle2 = paddle.__version__ < "3"
-    options = Options(prompts=["{} here"], preprocess=True, tensorrt=3 if on_paddle2 else 0)
+    options = Options(
+        prompts=["{} here"],
+        preprocess=True,
+        tensorrt=3 if on_paddle2 else 0,
+        paddlenlp_names=True,
+    )
     (tmp_path / "link").symlink_to("exported")
     target = export_model(
         checkpoint, load_config(path), tmp_path / "link", options, say=said.append
@@ -34,6 +40,8 @@ def test_what_it_returns_and_says(run, tmp_path, capsys):
     assert target == tmp_path / "exported"
     artefact = Artefact.open(target)
     assert artefact.prompts == ["{} here"] and artefact.preprocess
+    assert artefact.preprocessing == "clip"  # as the checkpoint says
+    assert "paddlenlp/get_image_features.pdiparams" in artefact.files
     assert artefact.golden_made == {"device": "cpu", "precision": "float32, TF32 off"}
     if on_paddle2:
         assert artefact.tensorrt == {"max_batch": 3, "max_len": artefact.max_len}

@@ -1,4 +1,4 @@
-"""The stores, each as a function from a name to the address of a collection."""
+"""The stores and their server, and an index of a small folder, with a real model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import itertools
 
 import pytest
 
+from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.search import recall
+from tests.support.indexes import Index
 from tests.support.milvus_server import Server
 
 _numbers = itertools.count()
@@ -37,3 +39,21 @@ def uri(store, request, tmp_path, monkeypatch) -> str:
     if store == "lance, indexed":
         monkeypatch.setattr(recall, "EXACT_UP_TO", 30)
     return str(tmp_path / "它's 100%_.db")
+
+
+@pytest.fixture(scope="session")
+def tiny_tower(tiny_artefact):
+    from ernie_vil2.serving.tower import Tower, TowerOptions
+
+    return Tower(Artefact.open(tiny_artefact), "image", TowerOptions(threads=1))
+
+
+@pytest.fixture
+def index(tmp_path, tiny_artefact, tiny_tower) -> Index:
+    return Index(tmp_path / "pictures.db", Artefact.open(tiny_artefact), tiny_tower)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "folder").mkdir()
+    return tmp_path / "folder"

@@ -40,6 +40,7 @@ def test_it_is_the_models_and_not_the_folders(artefact, tmp_path):
         ("transform", {"image_size": 17}),
         ("transform", {"mean": [0.5, 0.456, 0.406]}),
         ("transform", {"std": [0.5, 0.224, 0.225]}),
+        ("transform", {"preprocessing": "paddlenlp"}),
     ],
 )
 def test_it_changes_with_each_part(artefact, part, change):

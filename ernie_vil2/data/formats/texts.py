@@ -17,7 +17,7 @@ from ernie_vil2.data.formats.shard_index import shard_index
 from ernie_vil2.data.formats.shards import ShardsReader
 from ernie_vil2.data.formats.spans import lines
 from ernie_vil2.data.formats.tagged import tags_row
-from ernie_vil2.data.formats.tsv import TsvReader
+from ernie_vil2.data.formats.tsv import tsv_texts
 from ernie_vil2.data.records import BadRecord
 from ernie_vil2.errors import UserError
 
@@ -29,10 +29,11 @@ _TRIED = 1000  # rows, after which a file without a single record counts as havi
 def read_texts(path: str) -> Iterator[str]:
     """The captions and tags of a data file, or plain text.
 
-    By the name: `.tsv`, the official format; `.jsonl`, rows of an image folder, Chinese-CLIP's
-    texts, or tags; `.json`, COCO's captions or Karpathy's splits; `.tar`, a shard; `.parquet` and
-    `.arrow`, their columns of captions and tags; `.mdb`, the pairs of Chinese-CLIP's LMDB; `.txt`,
-    plain text in UTF-8. Rows that are no records are left out and counted in a warning.
+    By the name: `.tsv`, the official format, and texts in columns behind the tags; `.jsonl`, rows
+    of an image folder, Chinese-CLIP's texts, or tags; `.json`, COCO's captions or Karpathy's
+    splits; `.tar`, a shard; `.parquet` and `.arrow`, their columns of captions and tags; `.mdb`,
+    the pairs of Chinese-CLIP's LMDB; `.txt`, plain text in UTF-8. Rows that are no records are left
+    out and counted in a warning.
 
     Raises:
         UserError: it is no such file, or holds no record at all.
@@ -64,11 +65,6 @@ def _of_rows(path: str, count: int, texts_of: Callable[[int], tuple[str, ...]]) 
             )
     if bad:
         log.warning("%s: %d of %d rows are no records: %s", path, bad, count, first)
-
-
-def _tsv(path: str) -> TextRows:
-    reader = TsvReader(path)
-    return len(reader), reader.texts
 
 
 def _tar(path: str) -> TextRows:
@@ -119,7 +115,7 @@ def _json(path: str) -> TextRows:
 
 _READERS: dict[str, Callable[[str], TextRows]] = {
     ".tar": _tar,
-    ".tsv": _tsv,
+    ".tsv": tsv_texts,
     ".jsonl": _jsonl,
     ".json": _json,
     ".parquet": parquet_texts,

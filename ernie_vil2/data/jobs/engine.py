@@ -71,9 +71,9 @@ class Engine:
 HERE = Engine(processes=0)  # for what is small, or one piece that needs all others' results
 
 
-def pieces(size: int, length: int | None = None) -> list[range]:
-    """Ranges of `length` that cover 0 to `size`; None: of 1000 or more, so that there are few."""
-    length = length or max(_LEAST, -(-size // _MOST))
+def pieces(size: int, length: int | None = None, least: int = _LEAST) -> list[range]:
+    """Ranges of `length` that cover 0 to `size`; None: `least` or more, so that there are few."""
+    length = length or max(least, -(-size // _MOST))
     return [range(start, min(start + length, size)) for start in range(0, size, length)]
 
 

@@ -4,20 +4,24 @@ A request's form is judged as a whole (4xx); the content of a list's item by its
 does not take the answer from the others. Such an answer is 200 if any item is good, else 422.
 """
 
-from contextlib import asynccontextmanager
-from typing import Any, Union
+from __future__ import annotations
 
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.security import HTTPBearer
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 import ernie_vil2
 from ernie_vil2.serving.http import docs, schemas
 from ernie_vil2.serving.http.endpoints import Endpoints
-from ernie_vil2.serving.http.inputs import FORM, JSON
+from ernie_vil2.serving.http.find.finder import Finder
+from ernie_vil2.serving.http.find.routes import find_routes
+from ernie_vil2.serving.http.find.static import no_page_routes, page_routes
+from ernie_vil2.serving.http.inputs import refusal
 from ernie_vil2.serving.http.metrics import Measured
+from ernie_vil2.serving.http.routing import Responses, body_of, keyed_router
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.web.errors import ApiError
 from ernie_vil2.serving.web.limits import KeyFirst
@@ -28,17 +32,23 @@ sent as base64 in JSON, or as files of a multipart form with the same field name
 repeated. The server fetches no path and no URL."""
 
 
-_Responses = dict[Union[int, str], dict[str, Any]]  # of a route, beside the good one
+def create_app(service: Service, finder: Finder | None = None) -> FastAPI:
+    """The application; its start loads the model, its end closes the batcher.
 
-
-def create_app(service: Service) -> FastAPI:
-    """The application; its start loads the model, its end closes the batcher."""
+    Args:
+        service: the model.
+        finder: of a collection of pictures, to search in them; None: the model alone.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
         service.batcher.start()
+        if finder is not None:
+            finder.start(lambda: service.ready)
         yield
         service.embedder.close(timeout=1.0)
+        if finder is not None:
+            finder.close()
 
     app = FastAPI(
         title="ERNIE-ViL 2.0",
@@ -54,10 +64,19 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(_model_routes(service))
     app.include_router(_operation_routes(service))
     app.include_router(docs.docs_routes(app.title))
+    if finder is None:
+        app.include_router(no_page_routes())
+    else:
+        app.include_router(find_routes(service, finder))
+        app.include_router(page_routes())
 
     @app.exception_handler(ApiError)
     async def refused(request: Request, error: ApiError) -> Response:
         return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
+        return refusal(error.errors(), skip=1).response()  # "path" or "query"
 
     @app.exception_handler(HTTPException)
     async def no_such_route(request: Request, error: HTTPException) -> Response:
@@ -76,7 +95,7 @@ def create_app(service: Service) -> FastAPI:
 
 def _operation_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["operation"])
-    not_well: _Responses = {503: {"model": schemas.ErrorResponse}}
+    not_well: Responses = {503: {"model": schemas.ErrorResponse}}
 
     @router.get("/healthz", response_model=schemas.Status, responses=not_well)
     async def healthz():
@@ -107,24 +126,12 @@ def _model_routes(service: Service) -> APIRouter:
     requests = schemas.Requests(service.limits.items)
     endpoints = Endpoints(service.embedder, service.artefact)
 
-    async def authorised(request: Request) -> None:
-        service.keys.check(request)
-
-    statuses = (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
-    dependencies = [Depends(authorised)]
-    if service.keys:
-        dependencies.append(Depends(HTTPBearer(auto_error=False)))
-    router = APIRouter(
-        prefix="/v1",
-        tags=["model"],
-        dependencies=dependencies,
-        responses={status: {"model": schemas.ErrorResponse} for status in statuses},
-    )
+    router = keyed_router(service, "model", "/v1")
 
     @router.post(
         "/embed/text",
         response_model=schemas.EmbedResponse,
-        openapi_extra=_body(requests.Texts),
+        openapi_extra=body_of(requests.Texts),
     )
     async def embed_text(request: Request):
         """Embeddings of texts; beyond the model's length a text is cut."""
@@ -133,7 +140,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/embed/image",
         response_model=schemas.EmbedResponse,
-        openapi_extra=_body(requests.Images),
+        openapi_extra=body_of(requests.Images),
     )
     async def embed_image(request: Request):
         """Embeddings of images: JPEG, PNG, GIF, BMP, PPM, WebP or TIFF."""
@@ -144,7 +151,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/similarity",
         response_model=schemas.SimilarityResponse,
-        openapi_extra=_body(requests.Similarity),
+        openapi_extra=body_of(requests.Similarity),
     )
     async def similarity(request: Request):
         """Each text with each image."""
@@ -155,7 +162,7 @@ def _model_routes(service: Service) -> APIRouter:
     @router.post(
         "/classify",
         response_model=schemas.ClassifyResponse,
-        openapi_extra=_body(requests.Classify),
+        openapi_extra=body_of(requests.Classify),
     )
     async def classify(request: Request):
         """Which of some labels fits an image best: zero-shot classification.
@@ -165,19 +172,3 @@ def _model_routes(service: Service) -> APIRouter:
         return await service.answer(request, requests.Classify, endpoints.count, endpoints.classify)
 
     return router
-
-
-def _body(model: type[BaseModel]) -> dict:
-    """What OpenAPI says of a request's body.
-
-    FastAPI is not told of it: `Service.answer` reads it within limits, and parses it off the event
-    loop.
-    """
-    schema = model.model_json_schema()
-    content = {JSON: {"schema": schema}}
-    if "images" in schema["properties"]:
-        form = model.model_json_schema()
-        form["properties"]["images"]["items"] = {"type": "string", "format": "binary"}
-        del form["properties"]["images"]["examples"]
-        content[FORM] = {"schema": form}
-    return {"requestBody": {"required": True, "content": content}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -72,11 +72,11 @@ class Embedder:
 
     async def prepare_texts(self, texts: list[str]) -> list[np.ndarray | ItemError]:
         """Of each text its token ids, or why there are none."""
+        return await self.in_pool("text", self.tokenised, texts)
 
-        def prepare() -> list[np.ndarray | ItemError]:
-            return [prepare_text(text, self._tokenizer, self.limits) for text in texts]
-
-        return await self.in_pool("text", prepare)
+    def tokenised(self, texts: Sequence[str]) -> list[np.ndarray | ItemError]:
+        """The same, in this thread."""
+        return [prepare_text(text, self._tokenizer, self.limits) for text in texts]
 
     async def prepare_images(self, images: list[str | bytes]) -> list[np.ndarray | ItemError]:
         """Of each image, a file or base64 of one, what the model takes, or why there is nothing."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from email.message import Message
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
@@ -103,28 +104,35 @@ def validate(model: type[BaseModel], fields: bytearray | dict, limits: Limits) -
             return model.model_validate(_unlisted(model, fields))
         if fields.count(b",") > limits.commas:
             raise ApiError(422, "invalid_request", f"more than {limits.commas} values")
-        return model.model_validate_json(fields)
+        return model.model_validate_json(fields, strict=True)  # "5" is no number
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False, include_input=False)
+    raise refusal(errors)
+
+
+def refusal(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> ApiError:
+    """The answer to what pydantic found wrong; `skip`: how much of a place to leave out."""
     first = errors[0]
-    place, message = list(first["loc"]), " ".join(first["msg"].split())
+    place, message = list(first["loc"])[skip:], " ".join(first["msg"].split())
     if first["type"] == "json_invalid":
-        raise ApiError(400, "invalid_json", message)
+        return ApiError(400, "invalid_json", message)
     # a union's branches are named after the index
     index = next((entry for entry in place if isinstance(entry, int)), None)
     name = place[0] if place else "body"
     name = name if index is None else f"{name}[{index}]"
     others = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     message = f"{str(name)[:80]}: {message}{others}"
-    raise ApiError(422, "invalid_request", message, index)
+    return ApiError(422, "invalid_request", message, index)
 
 
 def _unlisted(model: type[BaseModel], fields: dict) -> dict:
     """A form's fields; one that is no list in the model stands for itself."""
     properties = model.model_json_schema()["properties"]
     return {
-        name: values[0]
-        if len(values) == 1 and properties.get(name, {}).get("type") == "string"
-        else values
+        name: values[0] if len(values) == 1 and not _is_list(properties.get(name, {})) else values
         for name, values in fields.items()
     }
+
+
+def _is_list(schema: Mapping[str, Any]) -> bool:
+    return any(each.get("type") == "array" for each in (schema, *schema.get("anyOf", ())))

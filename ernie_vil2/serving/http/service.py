@@ -105,7 +105,7 @@ class Service:
         limit = self.limits.body_bytes if with_images else self.limits.text_body_bytes
         with self.bodies.hold(request, limit) as chunks:
             fields = await read_fields(request, chunks, kinds)
-            return await self._within_time(request, self._do(model, fields, count, work))
+            return await self.within_time(request, self._do(model, fields, count, work))
 
     async def _do(
         self,
@@ -129,12 +129,12 @@ class Service:
             raise ApiError(429, "queue_full", str(full), headers=headers) from None
         status = 200
         errors = [outcome for outcome in outcomes if isinstance(outcome, ItemError)]
-        if len(errors) == len(outcomes):
+        if errors and len(errors) == len(outcomes):
             status, answer = 422, {"error": errors[0].at(0), **answer}
         content = await self.embedder.in_pool("text", to_json, answer)
         return Response(content, status, media_type=JSON)
 
-    async def _within_time(self, request: Request, work: Awaitable[Response]) -> Response:
+    async def within_time(self, request: Request, work: Awaitable[Response]) -> Response:
         """`work`'s result; it is cancelled when its time is up or the client has gone."""
         task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected(request))
         try:

@@ -26,8 +26,9 @@ def write(path, columns: dict, rows_a_batch=None, compression=None) -> str:
     return str(path)
 
 
-def split(folder, ids=(7, 30, 30, 4, 99), pictures=(30, 4, 7, 1)) -> dict:
+def split(folder, ids=(7, 30, 30, 4, 99), pictures=(30, 4, 7, 1), **more) -> dict:
     pairs = {
+        **more,
         "image": [png(n) for n in ids],
         "caption": [f"text {row}" for row in range(len(ids))],
         "image_id": list(ids),
@@ -125,6 +126,17 @@ def test_hugging_faces_streams(tmp_path):
         for n in (24, 0, 13, 12):
             assert (reader[n].image, reader[n].captions) == (png(n), (f"text {n}", "more"))
             assert reader[n].id == reader[n].source
+
+
+def test_captions_by_the_names_of_their_columns(tmp_path):
+    """Of a record per row; two files joined by ids have one column of captions, as PaddleNLP's."""
+    texts = {"alt": ["first", None], "synthetic": [["a", "b"], ["c"]]}
+    path = write(tmp_path / "a.arrow", {"image": [png(0), png(1)], **texts})
+    reader = build_reader("arrow", path=path, caption=["alt", "synthetic"])
+    assert reader[0].texts == {"alt": ("first",), "synthetic": ("a", "b")}
+    assert reader[1].texts == {"synthetic": ("c",)}
+    with pytest.raises(UserError, match="joined by one column of ids and one of captions"):
+        build_reader("arrow", **{**split(tmp_path, alt=["x"] * 5), "caption": ["caption", "alt"]})
 
 
 def test_batches_and_what_is_compressed(tmp_path):

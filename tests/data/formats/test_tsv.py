@@ -6,6 +6,8 @@ import pickle
 import pytest
 
 from ernie_vil2.data.formats.build import build_reader
+from ernie_vil2.data.records import BadRecord
+from ernie_vil2.errors import UserError
 from tests.support.rows import b64, bad, png, write
 
 
@@ -19,6 +21,27 @@ def test_tsv_reads_every_kind_of_base64(tmp_path):
     reader = build_reader("tsv", path=write(tmp_path / "a.tsv", *rows))
     assert [record.image for record in reader] == [image] * 4
     assert reader[3].captions == ("text 3",) and reader[-1] == reader[3] and reader[0].id == "id"
+
+
+def test_tsv_by_the_official_loader_s_rule(tmp_path):
+    """The first column and the last of a row without the white space around it, however many."""
+    one, two = b64(png(1)), b64(png(2))
+    rows = [b"a\t" + one, b"b\tx\ty\tz\tw\t" + one + b" \t", b" \tc\t7\t" + two, b"only one"]
+    path = write(tmp_path / "a.tsv", *rows)
+    reader = build_reader("tsv", path=path, ends=True)
+    found = [reader[i] for i in range(3)]
+    assert [(r.captions, r.image, r.tags) for r in found] == [
+        (("a",), png(1), ()),
+        (("b",), png(1), ()),
+        (("c",), png(2), ()),
+    ]
+    assert found[0].id == found[1].id != found[2].id  # equal base64 is one image
+    with pytest.raises(BadRecord, match=r"a\.tsv:4: 1 column, expected a text first and base64"):
+        reader[3]
+    with pytest.raises(BadRecord, match=r"\d columns, expected text, image id"):
+        build_reader("tsv", path=path)[1]
+    with pytest.raises(UserError, match="columns that ends does not read"):
+        build_reader("tsv", path=path, ends=True, texts=["alt"])
 
 
 def test_tsv_tags_bom_crlf_and_no_last_line_feed(tmp_path):

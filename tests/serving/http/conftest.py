@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ernie_vil2.artefact.folder import Artefact
+from ernie_vil2.commands.serve import make_finder
 from ernie_vil2.serving.http.app import create_app
 from ernie_vil2.serving.http.service import Service
 from ernie_vil2.serving.predictor import Predictor
@@ -26,11 +27,13 @@ def predictor(tiny_artefact):
 def make_client(tiny_artefact):
     clients = []
 
-    def make(limits=LIMITS, keys=(), load=None, wait=True, **batching):
+    def make(limits=LIMITS, keys=(), load=None, wait=True, db=None, **batching):
         load = load or (lambda: Predictor(tiny_artefact))
         keys = keys if isinstance(keys, ApiKeys) else ApiKeys(list(keys))
-        service = Service(Artefact.open(tiny_artefact), load, limits, keys, **batching)
-        client = TestClient(create_app(service), raise_server_exceptions=False)
+        artefact = Artefact.open(tiny_artefact)
+        service = Service(artefact, load, limits, keys, **batching)
+        finder = make_finder(str(db), artefact, service) if db else None
+        client = TestClient(create_app(service, finder), raise_server_exceptions=False)
         client.__enter__()
         client.service = service
         clients.append(client)

@@ -1,0 +1,91 @@
+"""Studies as their YAML declares them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ernie_vil2.config.load import load_config
+from ernie_vil2.errors import UserError
+from ernie_vil2.studies.plan import read_plan
+from ernie_vil2.studies.runs import Run, words_of
+from tests.support.paths import ROOT
+
+GOOD = {
+    "config": "configs/demo.yaml",
+    "output_dir": "out",
+    "seeds": [1, 2],
+    "variants": {"one": {"Global.epochs": 1}, "two": {}},
+}
+
+
+def written(tmp_path, **changes):
+    path = tmp_path / "study.yaml"
+    path.write_text(json.dumps({**GOOD, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "studies").iterdir()), ids=str)
+def test_studies_of_the_project_have_configurations(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = read_plan(path)
+    assert len(plan.seeds) >= 3 and len(plan.variants) >= 4
+    for variant in plan.variants:
+        Run(plan, variant, plan.seeds[0]).check()
+    configs = [
+        load_config(plan.config, [f"{k}={json.dumps(x)}" for k, x in {**plan.set, **v.set}.items()])
+        for v in plan.variants
+        if not v.needs
+    ]
+    assert all(one != other for i, one in enumerate(configs) for other in configs[:i])
+
+
+def test_defaults(tmp_path):
+    plan = read_plan(written(tmp_path))
+    assert plan.equal == ("steps",) and "text_to_image/R@10" in plan.figures.values()
+    assert [v.name for v in plan.variants] == ["one", "two"] and plan.before == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sedes": [1]}, 'has no place for sedes; did you mean "seeds"?'),
+        ({"seeds": [1, 1]}, "seeds is [1, 1]: expected a list of different whole numbers"),
+        ({"seeds": []}, "expected a list of different"),
+        ({"equal": ["epochs"]}, "equal is ['epochs']: expected steps, time or both"),
+        ({"variants": {"a": 3}}, "variant a is 3: expected keys of the configuration"),
+        ({"variants": {"a": {"before": "export"}}}, "variant a: before is 'export': expected a"),
+        ({"variants": {"a b": {}, "a-b": {}}}, "variants a b and a-b would share the folder a-b"),
+        ({"variants": {"a": {"Global.pretrained": "{run b}"}, "b": {}}}, "stands above it"),
+        ({"config": None}, "config is None: expected the path of a configuration"),
+    ],
+)
+def test_what_is_no_study_is_one_line(tmp_path, changes, said):
+    with pytest.raises(UserError) as error:
+        read_plan(written(tmp_path, **changes))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_setting_that_no_run_can_have_names_its_variant(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = read_plan(written(tmp_path, variants={"bad": {"Global.epohcs": 1}}))
+    with pytest.raises(UserError, match=r"variant bad: .*epochs"):
+        Run(plan, plan.variants[0], 1).check()
+
+
+def test_placeholders(tmp_path):
+    study = str(tmp_path / "a study")
+    value = {"Global.pretrained": "{run one}", "X": ["{study}/{seed}"]}
+    variants = {
+        "one": {},
+        "two": {"before": ["export -w {run one} --save-dir {study}/{seed}"], "set": value},
+    }
+    plan = read_plan(written(tmp_path, variants=variants, output_dir=study))
+    one, two = (Run(plan, variant, 2) for variant in plan.variants)
+    checkpoint = one.folder / "checkpoints" / "step_00000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint.parent / "step_00000001").mkdir()
+    assert two.fill(value) == {"Global.pretrained": str(checkpoint), "X": [f"{study}/2"]}
+    words = words_of(plan.variants[1].before[0], plan, 2, lambda name: f"a {name}")
+    assert words == ["export", "-w", "a one", "--save-dir", f"{study}/2"]
+    assert one.folder == Path(study) / "steps" / "one" / "seed-2"
