@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import data, inference, loss, records, scale, search, step
+from benchmarks import data, index, inference, loss, records, scale, search, step
 
 from ernie_vil2 import cli, runtime
 from ernie_vil2.errors import UserError
@@ -19,6 +19,7 @@ BENCHMARKS = {
     "data": data,
     "step": step,
     "records": records,
+    "index": index,
     "search": search,
 }
 

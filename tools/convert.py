@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert weights between the official code's, PaddleNLP's and our own format."""
+"""Convert weights between the official code's, PaddleNLP's, CLIP's and our own format."""
 
 import sys
 from pathlib import Path

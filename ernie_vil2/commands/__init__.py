@@ -6,10 +6,7 @@ Nothing of a command is imported before it is called, so that `--help` stays qui
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import logging
-import os
 import sys
 
 import ernie_vil2
@@ -53,20 +50,9 @@ def console() -> int:
 
 
 def leave(code: int) -> int:
-    """The exit code of a program that ends here; one of several processes ends in this call.
-
-    So does one that has used LanceDB: its threads give Python's lock back a moment after the answer
-    that they brought, and where Python is ending by then the process dies of SIGABRT.
-    """
+    """The exit code of a program that ends here; one of several processes ends in this call."""
     distributed = sys.modules.get("ernie_vil2.distributed")  # not imported: not used
-    code = distributed.leave(code) if distributed else code
-    if "lancedb" in sys.modules:
-        logging.shutdown()
-        with contextlib.suppress(OSError):  # its reader has gone, or the disk is full
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-    return code
+    return distributed.leave(code) if distributed else code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,11 @@
-"""Convert weights between the official code's, PaddleNLP's and our own format."""
+"""Convert weights between the official code's, PaddleNLP's, CLIP's and our own format."""
 
 from __future__ import annotations
 
 import argparse
 
-from ernie_vil2.weights.conversion import FORMATS, convert
+from ernie_vil2 import cli
+from ernie_vil2.weights.conversion import CLIP, FORMATS, convert
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -14,18 +15,27 @@ def arguments() -> argparse.ArgumentParser:
         "--from",
         dest="source",
         required=True,
-        metavar="PATH",
+        nargs="+",
+        metavar=("[KIND]", "PATH"),
         help="official .pdparams; a folder: PaddleNLP's ErnieViLModel or a checkpoint of ours; or "
-        "a name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded)",
+        "a name that PaddleNLP has released, as ernie_vil-2.0-base-zh (downloaded); for weights "
+        f"of PyTorch first their kind: {', '.join(CLIP)}",
     )
     add(
         "-c",
         "--config",
         metavar="FILE",
-        help="YAML with Arch; needed for an official file, and for another img_size",
+        help="YAML with Arch; needed for an official file, for another img_size, and with "
+        "Arch.Text for an image tower alone",
     )
     add("--to", required=True, choices=FORMATS)
-    add("--out", required=True, metavar="PATH", help="a folder; for official the .pdparams file")
+    add(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="a folder; for official the .pdparams file, for chinese_clip, openai, open_clip a .pt",
+    )
+    add("--vocab", metavar="FILE", help="the vocabulary (by default the one beside the weights)")
     add("--partial", action="store_true", help="convert although keys are missing or do not fit")
     add(
         "--force",
@@ -37,6 +47,12 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: list | None = None) -> int:
     args = arguments().parse_args(argv)
-    convert(args.source, args.to, args.out, args.config, args.partial, args.force)
+    *kinds, source = args.source
+    if len(kinds) > 1:
+        raise cli.UserError(
+            f"--from has {len(args.source)} values: expected a path, or a kind and a path"
+        )
+    kind = kinds[0] if kinds else None
+    convert(source, args.to, args.out, args.config, args.partial, args.force, kind, args.vocab)
     print(f"wrote {args.out}")
     return 0

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import os
 import signal
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,12 +21,8 @@ if TYPE_CHECKING:
     from ernie_vil2.search.collection import Collection
     from ernie_vil2.search.indexer import Indexer, Summary
 
-log = logging.getLogger("ernie_vil2")
-
 BAD = "bad.jsonl"
 _MOST = 16  # threads that read and decode, unless more are asked for
-# in --watch: pictures, and seconds, after which the collection is put in order again
-_UNTIDY, _TIDY_EVERY = 1000, 600.0
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -124,27 +118,46 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments().parse_intermixed_args(argv)
-    if args.rebuild and args.watch:
-        raise UserError("--rebuild ends when all is made anew: run it first, and --watch after it")
+    _check(args)
     runtime.prepare()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is bad is listed
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.search import folders
+    from ernie_vil2.search.watch import watch
 
     options = folders.folder_options(args.exclude, args.follow_links, args.tags_file)
     wanted = dict.fromkeys(folders.real_paths(args.folders), options)
     artefact = Artefact.open(args.exported)
     artefact.program("image", args.precision)
+    bad = _bad_path(args, args.db)
     with _terminable(), _opened(args, artefact, wanted) as collection:
         indexer = _indexer(args, artefact, collection, wanted)
         if args.watch:
-            return _watch(indexer, collection, args.interval, _bad_path(args, args.db))
+            watch(indexer, collection, args.interval, lambda x: print(_told(x, bad), flush=True))
+            print("stopped")
+            return 0
         summary = indexer.update()
         found = collection.optimize()
-    print(_told(summary, _bad_path(args, args.db)))
+    print(_told(summary, bad))
     if found["index"]:
         print(f"index {found['index']}, recall@10 {found['recall']:.3f} against exact search")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError for arguments that do not belong together."""
+    if args.rebuild and args.watch:
+        raise UserError("--rebuild ends when all is made anew: run it first, and --watch after it")
+    if not args.folders and (args.exclude or args.follow_links or args.tags_file):
+        raise UserError(
+            "--exclude, --follow-links and --tags-file are of the folders that are named with "
+            "them: name a FOLDER"
+        )
+    if args.rebuild and "://" in args.db:
+        raise UserError(
+            f"--rebuild: {args.db} lies on a server: index into a collection of another name "
+            "there, and search that one"
+        )
 
 
 @contextlib.contextmanager
@@ -243,35 +256,6 @@ def _told(summary: Summary, bad: Path) -> str:
         kinds = ", ".join(f"{suffix} {count}" for suffix, count in summary.foreign.most_common())
         lines.append(f"in formats that are not read: {kinds}")
     return "\n".join(lines)
-
-
-def _watch(indexer: Indexer, collection: Collection, interval: int, bad: Path) -> int:
-    """Index what changes until Ctrl-C or SIGTERM."""
-    from ernie_vil2.search.changes import FolderGone
-
-    untidy, tidied, gone, first = 0, time.monotonic(), "", True
-    try:
-        while True:
-            try:
-                summary = indexer.update()
-                gone = ""
-            except FolderGone as error:  # its disk may come back
-                if str(error) != gone:
-                    print(f"waiting: {error}", flush=True)
-                gone = str(error)
-            else:
-                untidy += summary.writes
-                if first or summary.writes:
-                    print(_told(summary, bad), flush=True)
-                late = untidy and time.monotonic() - tidied > _TIDY_EVERY
-                if first or untidy >= _UNTIDY or late:
-                    collection.optimize()
-                    untidy, tidied = 0, time.monotonic()
-                first = False
-            time.sleep(interval)
-    except KeyboardInterrupt:
-        print("stopped", flush=True)
-        return 0
 
 
 @contextlib.contextmanager

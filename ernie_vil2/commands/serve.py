@@ -224,7 +224,7 @@ def _serve(args: argparse.Namespace) -> int:
         max_wait=args.max_wait_ms / 1000,
         max_queue=args.max_queue,
     )
-    finder = make_finder(args.db, artefact, service) if args.db else None
+    finder = make_finder(args.db, artefact, service, args.host) if args.db else None
     with listen(args.host, args.port) as listener:
         importlib.import_module("paddle")  # takes SIGTERM for itself, so before the server does
         host, port = listener.getsockname()[:2]
@@ -243,15 +243,21 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_finder(uri: str, artefact: Artefact, service: Service) -> Finder:
-    """A collection to search in. Raises UserError: there is none, or it is of another model."""
+def make_finder(uri: str, artefact: Artefact, service: Service, host: str = "") -> Finder:
+    """A collection to search in, by a server at the address `host`.
+
+    Raises:
+        UserError: there is none, or it is of another model.
+    """
     from ernie_vil2.search.identity import model_identity
     from ernie_vil2.serving.http.find.encoder import BatchedEncoder
     from ernie_vil2.serving.http.find.finder import Finder
     from ernie_vil2.serving.http.find.gallery import Gallery
+    from ernie_vil2.serving.http.find.hosts import is_loopback
 
     encoder = BatchedEncoder(service.embedder)
-    return Finder(service, Gallery(uri, model_identity(artefact), encoder), encoder)
+    gallery = Gallery(uri, model_identity(artefact), encoder)
+    return Finder(service, gallery, encoder, local=is_loopback(host) and not service.keys)
 
 
 def _log() -> logging.Logger:

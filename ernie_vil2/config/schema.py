@@ -102,6 +102,7 @@ SCHEMA = section(
             mlp_ratio=nullable(number(POSITIVE, OPTIONAL)),
             qkv_bias=nullable(boolean(OPTIONAL)),
             epsilon=nullable(number(POSITIVE, OPTIONAL)),
+            hidden_act=nullable(choice("quick_gelu", "gelu", default=OPTIONAL)),
             out_dim=nullable(integer(POSITIVE, None, WIDE)),
             activation=nullable(choice("tanh", default=None)),
             recompute=boolean(False),
@@ -110,6 +111,7 @@ SCHEMA = section(
         ),
         Text=component(
             name=string(),
+            kind=nullable(choice("ernie", "bert", default=OPTIONAL)),
             pretrained=boolean(False),
             vocab_size=nullable(integer(POSITIVE, OPTIONAL, 10**8)),
             hidden_size=_SIZE,

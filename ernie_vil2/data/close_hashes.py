@@ -43,6 +43,43 @@ def close_pairs(hashes: Numbers, bits: int) -> Numbers:
     return np.unique(np.concatenate(found), axis=0)
 
 
+class CloseHashes:
+    """Hashes that come one after the other, and which of those before each is close to.
+
+    Args:
+        bits: in which close ones differ at most.
+    """
+
+    def __init__(self, bits: int):
+        self._bits, self._masks = bits, np.flatnonzero(bits // _BANDS >= _ONES)
+        self._hashes = np.empty([0], np.int64)
+        self._places: list[dict[int, list[int]]] = [{} for _ in range(_BANDS)]
+
+    def add(self, hashes: Numbers) -> None:
+        """int64 [N]; the first of all has place 0."""
+        for places, keys in zip(self._places, _bands(hashes)):
+            for place, key in enumerate(keys.tolist(), len(self._hashes)):
+                places.setdefault(key, []).append(place)
+        self._hashes = np.concatenate([self._hashes, hashes])
+
+    def pairs(self, hashes: Numbers) -> Numbers:
+        """Each i of `hashes` with the places that it is close to: int64 [P, 2], sorted."""
+        found = [np.empty([0, 2], np.int64)]
+        for places, keys in zip(self._places, _bands(hashes)):
+            met = [
+                (i, place)
+                for i, wanted in enumerate((keys[:, None] ^ self._masks).tolist())
+                for key in wanted
+                if key in places
+                for place in places[key]
+            ]
+            if met:
+                one, other = np.array(met).T
+                close = hamming(hashes[one], self._hashes[other]) <= self._bits
+                found.append(np.stack([one[close], other[close]], 1))
+        return np.unique(np.concatenate(found), axis=0)
+
+
 def _bands(hashes: Numbers) -> Iterator[Numbers]:
     """Of each hash every fourth bit, from each of the first four on: 0 to 65535."""
     for band in range(_BANDS):

@@ -32,7 +32,8 @@ class Tokenizer:
 
     Args:
         vocab_file: a file with one token a line, or `token TAB id`; or a name that PaddleNLP has
-            released, such as `ernie-3.0-base-zh`, whose vocabulary is then downloaded.
+            released, such as `ernie-3.0-base-zh`, or `bert-base-chinese` for Chinese-CLIP, whose
+            vocabulary is then downloaded.
         max_len: most tokens of a text, [CLS] and [SEP] among them.
         lowercase: lower-case and strip accents, as every released ERNIE wants it.
 
@@ -191,13 +192,13 @@ def _find_vocab(name: str) -> str:
             "(tools/prepare_data.py vocab makes one), or a released name as ernie-3.0-base-zh"
         )
     # takes seconds, so only where it is needed
-    from paddlenlp.transformers import ErnieTokenizer, ErnieViLTokenizer
+    from paddlenlp.transformers import BertTokenizer, ErnieTokenizer, ErnieViLTokenizer
 
-    kinds = (ErnieTokenizer, ErnieViLTokenizer)
+    kinds = (BertTokenizer, ErnieTokenizer, ErnieViLTokenizer)
     known = {other: kind for kind in kinds for other in kind.pretrained_init_configuration}
     if name not in known:
         raise UserError(
-            f"no vocabulary file {name}, and no released ERNIE has that name"
+            f"no vocabulary file {name}, and no released ERNIE or BERT has that name"
             + did_you_mean(name, [other for other in known if other.startswith("ernie")])
         )
     try:

@@ -50,7 +50,8 @@ def pytorch_file(path: str | os.PathLike) -> UserError:
     """The refusal of a file that PyTorch wrote, whose matrices are transposed besides."""
     return UserError(
         f"{path} is a PyTorch file: expected weights of Paddle, an official .pdparams, or a folder "
-        "of PaddleNLP's or ours"
+        "of PaddleNLP's or ours; CLIP's and Chinese-CLIP's become such by tools/convert.py --from "
+        "KIND PATH --to ernie_vil2"
     )
 
 
@@ -92,6 +93,17 @@ def _array(key: str, value) -> np.ndarray:
 
 
 def _stand_ins() -> dict:
+    def evaluate(expression, names):  # how Paddle writes an LoDTensor: eval("data", {"data": ...})
+        if expression != "data":
+            raise pickle.UnpicklingError("it asks for builtins.eval, which is refused")
+        return names["data"]
+
+    return {**numpy_stand_ins(), "builtins.eval": evaluate}
+
+
+def numpy_stand_ins() -> dict:
+    """What stands for NumPy's arrays and numbers in a pickle, and for plain containers."""
+
     # Made anew each time, because a pickle can set attributes on what it is given.
     def reconstruct(subtype, *_):
         return _Array()
@@ -106,11 +118,6 @@ def _stand_ins() -> dict:
             raise pickle.UnpicklingError(f"bytes as {encoding!r}")
         return text.encode("latin1")
 
-    def evaluate(expression, names):  # how Paddle writes an LoDTensor: eval("data", {"data": ...})
-        if expression != "data":
-            raise pickle.UnpicklingError("it asks for builtins.eval, which is refused")
-        return names["data"]
-
     return {
         "numpy.core.multiarray._reconstruct": reconstruct,
         "numpy.core.multiarray.scalar": scalar,
@@ -120,7 +127,6 @@ def _stand_ins() -> dict:
         "builtins.tuple": tuple,
         "_codecs.encode": encode,
         "builtins.bytes": lambda: b"",  # how protocol 2 writes no bytes
-        "builtins.eval": evaluate,
     }
 
 

@@ -43,6 +43,26 @@ class SafeUnpickler(pickle.Unpickler):
         return stand_in
 
 
+def check_counts(file: IO[bytes], size: int) -> None:
+    """Look through the pickle that comes next, and go back to where it begins.
+
+    Args:
+        size: bytes of the whole file.
+
+    Raises:
+        ValueError: it counts its objects so high that room for them could take all memory.
+    """
+    start = file.tell()
+    for opcode, argument, _ in pickletools.genops(file):
+        _check_count(opcode.name, argument, size)
+    file.seek(start)
+
+
+def _check_count(name: str, argument: Any, size: int) -> None:
+    if name in _NUMBERED and int(argument or 0) > size:
+        raise ValueError(f"it counts to {argument} within {size} bytes, refused")
+
+
 def plain_value(data: bytes) -> Any:
     """The value of a pickle that holds tuples, lists, texts, whole numbers and None, nothing else.
 
@@ -56,8 +76,7 @@ def plain_value(data: bytes) -> Any:
                 raise ValueError(f"it asks for {str(argument).replace(' ', '.')}, which is refused")
             if opcode.name not in _PLAIN:
                 raise ValueError(f"it holds more than plain values ({opcode.name}), refused")
-            if opcode.name in _NUMBERED and int(argument or 0) > len(data):
-                raise ValueError(f"it counts to {argument} within {len(data)} bytes, refused")
+            _check_count(opcode.name, argument, len(data))
         return SafeUnpickler(io.BytesIO(data)).load()
     except Exception as error:  # a damaged pickle fails in any way
         reason = " ".join(str(error).split()) or type(error).__name__

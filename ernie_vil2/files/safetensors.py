@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import load_file
 
 from ernie_vil2.errors import UserError
@@ -25,15 +25,28 @@ _DTYPES = {
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, by name.
 
+    bfloat16, which NumPy lacks, comes as uint16; see `to_float32` of `files.pdparams`.
+
     Raises:
-        UserError: no such file, damaged, or with a dtype that NumPy lacks (bfloat16).
+        UserError: no such file, damaged, or with another dtype that NumPy lacks.
     """
     try:
-        return load_file(path)
+        try:
+            return load_file(path)
+        except (KeyError, TypeError):  # it is safetensors' own word for bfloat16
+            return _with_bfloat16(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # safetensors has its own errors, and KeyError for bfloat16
+    except Exception as error:  # safetensors has errors of its own
         raise UserError(f"{path} is damaged or no safetensors file of NumPy's: {error}") from error
+
+
+def _with_bfloat16(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    dtypes = {"BF16": "uint16", **{code: name for name, code in _DTYPES.items()}}
+    return {
+        name: np.frombuffer(tensor["data"], dtypes[tensor["dtype"]]).reshape(tensor["shape"])
+        for name, tensor in deserialize(Path(path).read_bytes())
+    }
 
 
 class LazyTensors(Mapping[str, np.ndarray]):

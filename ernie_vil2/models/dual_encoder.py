@@ -28,7 +28,8 @@ class DualEncoder(nn.Layer):
         image_tower, text_tower: layers with `width` (numbers per item), `num_layers` and
             `layer_of(name)`.
         embed_dim: None uses the towers' outputs as they are, which must be of one width; a number
-            projects both to it, without bias.
+            projects both to it, without bias; an image tower whose `is_projected` holds and that
+            has this width as it is.
         init_logit_scale, max_logit_scale: of the factor on cosine similarities.
         learnable_logit_scale: False keeps it at its initial value.
 
@@ -61,7 +62,8 @@ class DualEncoder(nn.Layer):
         self.text_tower = text_tower
         self.image_projection = self.text_projection = None
         if embed_dim is not None:
-            self.image_projection = nn.Linear(image_tower.width, embed_dim, bias_attr=False)
+            if not (getattr(image_tower, "is_projected", False) and image_tower.width == embed_dim):
+                self.image_projection = nn.Linear(image_tower.width, embed_dim, bias_attr=False)
             self.text_projection = nn.Linear(text_tower.width, embed_dim, bias_attr=False)
         # The clamp stays below the maximum of `logit_scale`: at a tie the gradient would be lost
         # or halved, and float32 would round exp(ln 100) up.

@@ -8,6 +8,7 @@ from paddle import nn
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.limits import BELOW_ONE
 from ernie_vil2.models.image_backbone import VisionTransformer, build_backbone, load_pretrained
+from ernie_vil2.models.image_resnet import RESNETS, build_resnet
 from ernie_vil2.models.recompute import recompute_block
 
 _ACTIVATIONS = {"tanh": nn.Tanh}
@@ -19,7 +20,9 @@ class ImageTower(nn.Layer):
     Args:
         name: of a PaddleClas backbone. `CLIP_vit_*` are built as the official ERNIE-ViL 2.0 has
             them: QuickGELU, `epsilon` in every LayerNorm (1e-6 unless told otherwise), the class
-            token after the last one.
+            token after the last one. `CLIP_rn*` are PaddleNLP's, with the attention that pools them
+            and projects to out_dim, `embed_dim` wide.
+        hidden_act: of their blocks, "quick_gelu" or "gelu"; None is QuickGELU.
         pretrained: load PaddleClas's weights for this name.
         img_size, patch_size, embed_dim, depth, num_heads, mlp_ratio, qkv_bias, epsilon: override
             what the name stands for; None keeps it.
@@ -45,6 +48,7 @@ class ImageTower(nn.Layer):
         mlp_ratio: float | None = None,
         qkv_bias: bool | None = None,
         epsilon: float | None = None,
+        hidden_act: str | None = None,
         out_dim: int | None = None,
         activation: str | None = None,
         recompute: bool = False,
@@ -60,19 +64,29 @@ class ImageTower(nn.Layer):
             "mlp_ratio": mlp_ratio,
             "qkv_bias": qkv_bias,
             "epsilon": epsilon,
+            "hidden_act": hidden_act,
         }
         if activation is not None and activation not in _ACTIVATIONS:
             raise UserError(
                 f'Arch.Image.activation is "{activation}"{did_you_mean(activation, _ACTIVATIONS)}'
+            )
+        if activation is not None and name in RESNETS:
+            raise UserError(
+                f"Arch.Image.activation is {activation}, but {name} takes none: set it to null"
             )
         if activation is not None and out_dim is None:
             raise UserError(
                 f'Arch.Image.activation "{activation}" needs out_dim: set it to a width'
             )
         self.name = name
-        self.backbone, self.img_size = build_backbone(
-            name, img_size, {key: value for key, value in sizes.items() if value is not None}
-        )
+        sizes = {key: value for key, value in sizes.items() if value is not None}
+        # CLIP's ResNets give what others project to, so that the model projects it no more
+        self.is_projected = name in RESNETS
+        if self.is_projected:
+            self.backbone, self.img_size = build_resnet(name, img_size, sizes, out_dim)
+            out_dim = None
+        else:
+            self.backbone, self.img_size = build_backbone(name, img_size, sizes)
         if pretrained:
             load_pretrained(self.backbone, name)
         if recompute and not isinstance(self.backbone, VisionTransformer):

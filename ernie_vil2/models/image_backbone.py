@@ -16,6 +16,7 @@ from paddleclas.ppcls.utils.download import get_weights_path_from_url
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.files.pdparams import read_pdparams
 from ernie_vil2.models import layers, vit_blocks
+from ernie_vil2.models.image_resnet import RESNETS
 from ernie_vil2.models.patches import drop_patches
 from ernie_vil2.models.pretrained import fill_pretrained
 
@@ -33,7 +34,8 @@ def build_backbone(name: str, img_size: int | None, sizes: dict[str, Any]) -> tu
     Args:
         name: of a PaddleClas backbone.
         img_size: None for the size that the name stands for, else 224.
-        sizes: arguments of the backbone that override what the name stands for.
+        sizes: arguments of the backbone that override what the name stands for, and for
+            `CLIP_vit_*` the `hidden_act` of their blocks, "quick_gelu" unless told otherwise.
 
     Raises:
         UserError: an unknown name, or sizes that the backbone does not take.
@@ -41,12 +43,15 @@ def build_backbone(name: str, img_size: int | None, sizes: dict[str, Any]) -> tu
     factories = {key: value for key, value in vars(zoo).items() if inspect.isfunction(value)}
     factories.pop("get_apis")
     if name not in factories:
-        raise UserError(f'Arch.Image.name is "{name}"{did_you_mean(name, factories)}')
+        known = [*factories, *RESNETS]
+        raise UserError(f'Arch.Image.name is "{name}"{did_you_mean(name, known)}')
     layer_class, args, options = _constructor(factories[name])
     parameters = inspect.signature(layer_class).parameters
     accepted = set(parameters)
     if layer_class is factories[name] and "kwargs" in parameters:
         accepted.add("class_num")
+    clip = name.startswith("CLIP_vit_")
+    hidden_act = sizes.pop("hidden_act", None) if clip else None
     for key in sizes:
         if key not in accepted:
             raise UserError(
@@ -54,7 +59,6 @@ def build_backbone(name: str, img_size: int | None, sizes: dict[str, Any]) -> tu
             )
     if {"embed_dim", "num_heads"} & sizes.keys():
         options.pop("qk_scale", None)  # fixed for the width that the name stands for
-    clip = name.startswith("CLIP_vit_")
     if clip:
         sizes.setdefault("epsilon", _OFFICIAL_EPSILON)
     options.update(sizes)
@@ -72,7 +76,7 @@ def build_backbone(name: str, img_size: int | None, sizes: dict[str, Any]) -> tu
         if clip:
             # foundation_vit ignores epsilon in ln_pre, and gives the blocks plain GELU
             model.ln_pre._epsilon = options["epsilon"]
-            for block in model.blocks:
+            for block in model.blocks if hidden_act != "gelu" else ():
                 block.mlp.act = layers.QuickGELU()
     else:
         _remove_classifier(model)
@@ -168,7 +172,7 @@ def load_pretrained(backbone: nn.Layer, name: str) -> None:
     Raises:
         UserError: there are none, they are out of reach, or they do not fit.
     """
-    url = getattr(zoo, name).__globals__.get("MODEL_URLS", {}).get(name)
+    url = getattr(getattr(zoo, name, None), "__globals__", {}).get("MODEL_URLS", {}).get(name)
     if not url:
         raise UserError(f"PaddleClas has no weights for {name}: set Arch.Image.pretrained to false")
     try:

@@ -22,6 +22,7 @@ import numpy as np
 
 IMAGE = "image_tower.backbone.pos_embed"
 TEXT = "text_tower.ernie.embeddings.position_embeddings.weight"
+_TEXTS = (TEXT, TEXT.replace("ernie", "bert"))
 _A = -0.75  # of the cubic convolution, as OpenCV, Paddle and PyTorch have it
 
 
@@ -36,7 +37,7 @@ def fit_all(
         prefix: what has to stand before these names to make them ours.
     """
     result, lines = dict(state), []
-    for name in (IMAGE, TEXT):
+    for name in (IMAGE, *_TEXTS):
         key = name[len(prefix) :]
         if name.startswith(prefix) and key in state and key in wanted:
             fitted = fit(name, np.asarray(state[key]), tuple(wanted[key].shape))
@@ -63,7 +64,7 @@ def fit(name: str, array: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarra
         if not (old and new):
             return None
         return resize_grid(array, new), f"resized from {old} x {old} to {new} x {new} (bicubic)"
-    if name == TEXT and array.ndim == 2:
+    if name in _TEXTS and array.ndim == 2:
         old, new = len(array), shape[0]
         if new < old:
             return array[:new].copy(), f"cut from {old} to the first {new}"

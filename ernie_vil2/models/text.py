@@ -1,4 +1,8 @@
-"""The text tower: PaddleNLP's ERNIE as the official ERNIE-ViL 2.0 uses it."""
+"""The text tower: PaddleNLP's ERNIE as the official ERNIE-ViL 2.0 uses it, or its BERT.
+
+RoBERTa-wwm and RBT, which read Chinese-CLIP's texts, are of the kind "bert": PaddleNLP gives their
+names to its RobertaModel, which counts positions from 1, where they were trained from 0.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,12 @@ from typing import Any
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
-from paddlenlp.transformers import ErnieConfig, ErnieModel
+from paddlenlp.transformers import BertConfig, BertModel, ErnieConfig, ErnieModel, RobertaModel
+from paddlenlp.transformers.bert.configuration import BERT_PRETRAINED_INIT_CONFIGURATION
 from paddlenlp.transformers.ernie.configuration import ERNIE_PRETRAINED_INIT_CONFIGURATION
+from paddlenlp.transformers.roberta.configuration import (
+    PRETRAINED_INIT_CONFIGURATION as ROBERTA_PRETRAINED_INIT_CONFIGURATION,
+)
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.models import layers
@@ -17,6 +25,12 @@ from ernie_vil2.models.pretrained import fill_pretrained
 from ernie_vil2.models.recompute import recompute_block
 
 PAD_ID = 0
+# name -> sizes, and the model whose weights PaddleNLP has for these names
+_RELEASED = (
+    ("ernie", ERNIE_PRETRAINED_INIT_CONFIGURATION, ErnieModel),
+    ("bert", BERT_PRETRAINED_INIT_CONFIGURATION, BertModel),
+    ("bert", ROBERTA_PRETRAINED_INIT_CONFIGURATION, RobertaModel),
+)
 _SIZES = (
     "vocab_size",
     "hidden_size",
@@ -27,11 +41,13 @@ _SIZES = (
 
 
 class TextTower(nn.Layer):
-    """ERNIE without segment and task embedding, pooled by Linear and tanh on [CLS].
+    """ERNIE without segment and task embedding, pooled by Linear and tanh on [CLS]; or BERT.
 
     Args:
         name: a released one of PaddleNLP's, which gives the sizes left out, or any other with all
             sizes given.
+        kind: "ernie", or "bert", whose output is the last state of [CLS] itself, as Chinese-CLIP
+            has it; None is what the name stands for, else "ernie".
         pretrained: load PaddleNLP's weights for this name.
         vocab_size ... initializer_range: override what the name stands for; None keeps it.
         epsilon: of every LayerNorm; 1e-5 is the official model's, PaddleNLP's ERNIE has 1e-12.
@@ -44,6 +60,7 @@ class TextTower(nn.Layer):
     def __init__(
         self,
         name: str,
+        kind: str | None = None,
         pretrained: bool = False,
         vocab_size: int | None = None,
         hidden_size: int | None = None,
@@ -72,22 +89,29 @@ class TextTower(nn.Layer):
             "initializer_range": initializer_range,
         }
         given = {key: value for key, value in given.items() if value is not None}
-        self.ernie = ErnieModel(_config(name, given))
-        for layer in self.ernie.sublayers():
+        self.kind, config = _config(name, kind, given)
+        # by its kind, so that a checkpoint's names say what it is
+        setattr(self, self.kind, _transformer(self.kind, config))
+        for layer in self.transformer.sublayers():
             if isinstance(layer, nn.LayerNorm):
                 layer._epsilon = epsilon
-        layers.use_own_layers(self.ernie)
-        for block in self.ernie.encoder.layers:
+        layers.use_own_layers(self.transformer)
+        for block in self.transformer.encoder.layers:
             if block.activation is F.gelu:
                 block.activation = layers.gelu
-        self.ernie.encoder.layers[-1].__class__ = _LastBlock
+        self.transformer.encoder.layers[-1].__class__ = _LastBlock
         self.recompute = recompute
-        self.width = self.ernie.config.hidden_size
-        self.vocab_size = self.ernie.config.vocab_size
-        self.max_len = self.ernie.config.max_position_embeddings
-        self.num_layers = self.ernie.config.num_hidden_layers
+        self.width = config.hidden_size
+        self.vocab_size = config.vocab_size
+        self.max_len = config.max_position_embeddings
+        self.num_layers = config.num_hidden_layers
         if pretrained:
             self._load_pretrained(name)
+
+    @property
+    def transformer(self) -> nn.Layer:
+        """PaddleNLP's model, whose parts the forward runs."""
+        return getattr(self, self.kind)
 
     def forward(self, input_ids: paddle.Tensor) -> paddle.Tensor:
         """int64 [B, L], padded with 0 -> [B, width], not L2-normalised.
@@ -100,14 +124,15 @@ class TextTower(nn.Layer):
                 f"a text has {input_ids.shape[1]} tokens, the text tower takes {self.max_len}: "
                 "lower Tokenizer.max_len or raise Arch.Text.max_position_embeddings"
             )
-        x = self.ernie.embeddings(input_ids)  # [B, L] -> [B, L, C]
+        x = self.transformer.embeddings(input_ids)  # [B, L] -> [B, L, C]
         mask = (input_ids == PAD_ID).astype(x.dtype).unsqueeze([1, 2]) * -1e4  # [B, 1, 1, L]
-        for block in self.ernie.encoder.layers:
+        for block in self.transformer.encoder.layers:
             if self.recompute and self.training:
                 x = recompute_block(block, x, mask)
             else:
                 x = block(x, mask)
-        return self.ernie.pooler(x)  # [B, L, C] -> [B, C]
+        # the last block gives one token: [B, 1, C] -> [B, C]
+        return self.transformer.pooler(x) if self.kind == "ernie" else x.squeeze(1)
 
     def layer_of(self, name: str) -> int:
         """The depth of a parameter, by its name in this layer: 0 stem, 1..n, n + 1 head."""
@@ -117,19 +142,22 @@ class TextTower(nn.Layer):
         return 0 if part[1] == "embeddings" else self.num_layers + 1
 
     def _load_pretrained(self, name: str) -> None:
-        if name not in ERNIE_PRETRAINED_INIT_CONFIGURATION:
-            known = ERNIE_PRETRAINED_INIT_CONFIGURATION
+        _, model_class, _ = _released(name, self.kind)
+        if model_class is None:
+            known = [other for kind, names, _ in _RELEASED if kind == self.kind for other in names]
             raise UserError(f'PaddleNLP has no weights for "{name}"{did_you_mean(name, known)}')
         try:
-            source = ErnieModel.from_pretrained(name)
+            source = model_class.from_pretrained(name)
         except Exception as error:  # PaddleNLP raises whatever its download meets
             raise UserError(
                 f"the weights of {name} cannot be downloaded ({type(error).__name__}): go online, "
                 "or set Arch.Text.pretrained to false"
             ) from error
-        found = fold_constant_embeddings(source.state_dict(), task_id=source.config.task_id)
+        found = source.state_dict()
+        if self.kind == "ernie":
+            found = fold_constant_embeddings(found, task_id=source.config.task_id)
         remedy = "leave the sizes in Arch.Text null, or pretrained false"
-        fill_pretrained(self.ernie, found, name, "text_tower.ernie.", remedy)
+        fill_pretrained(self.transformer, found, name, f"text_tower.{self.kind}.", remedy)
 
 
 class _LastBlock(nn.TransformerEncoderLayer):
@@ -170,22 +198,45 @@ def fold_constant_embeddings(
     return state
 
 
-def _config(name: str, given: dict[str, Any]) -> ErnieConfig:
-    released = ERNIE_PRETRAINED_INIT_CONFIGURATION.get(name)
-    if released is None:
+def _released(name: str, kind: str | None) -> tuple[str, type[nn.Layer] | None, dict[str, Any]]:
+    """The kind, the class and the sizes of a released name; of others no class and no sizes."""
+    for other, names, model_class in _RELEASED:
+        if name in names and kind in (None, other):
+            return other, model_class, names[name]
+    return kind or "ernie", None, {}
+
+
+def _config(
+    name: str, kind: str | None, given: dict[str, Any]
+) -> tuple[str, ErnieConfig | BertConfig]:
+    kind, model_class, released = _released(name, kind)
+    if model_class is None:
         missing = [key for key in _SIZES if key not in given]
         if missing:
+            known = [other for _, names, _ in _RELEASED for other in names]
             raise UserError(
-                f'Arch.Text.name "{name}" is no released ERNIE and {", ".join(missing)} not given'
-                f"{did_you_mean(name, ERNIE_PRETRAINED_INIT_CONFIGURATION)}"
+                f'Arch.Text.name "{name}" is no released {kind.upper()} and {", ".join(missing)} '
+                f"not given{did_you_mean(name, known)}"
             )
         given = {"intermediate_size": 4 * given["hidden_size"], **given}
-    # No segment and no task embedding: not even as parameters, which would get no gradient.
-    none = {"type_vocab_size": 0, "use_task_id": False, "pad_token_id": PAD_ID}
-    config = ErnieConfig(**{**(released or {}), **given, **none})
+    if kind == "ernie":
+        # No segment and no task embedding: not even as parameters, which would get no gradient.
+        fixed = {"type_vocab_size": 0, "use_task_id": False, "pad_token_id": PAD_ID}
+    else:
+        # Both segments stay, of which texts are the first, so that weights go back as they came.
+        fixed = {"type_vocab_size": 2, "pad_token_id": PAD_ID}
+    config = (ErnieConfig if kind == "ernie" else BertConfig)(**{**released, **given, **fixed})
     if config.hidden_size % config.num_attention_heads:
         raise UserError(
             f"Arch.Text.hidden_size {config.hidden_size} is no multiple of num_attention_heads "
             f"{config.num_attention_heads}"
         )
-    return config
+    return kind, config
+
+
+def _transformer(kind: str, config: ErnieConfig | BertConfig) -> nn.Layer:
+    if kind == "ernie":
+        return ErnieModel(config)
+    model = BertModel(config)
+    del model.pooler  # it would get no gradient
+    return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections import Counter
@@ -23,7 +22,7 @@ _BLOCK = 4096  # files that are compared with the collection at a time
 
 
 class FolderGone(UserError):
-    """A folder is empty, or not there, and no one has said that it should be."""
+    """A folder is empty, not there or not to be listed, and nobody has said that it should be."""
 
 
 @dataclass
@@ -33,21 +32,22 @@ class Changes:
     Attributes:
         known: what the collection has, with what was seen of it.
         todo: files that are new, or have another size or time.
-        unread: files and folders that could not be looked at: what the collection has of them and
-            of what is below stays.
+        unread, unlisted: files and folders that could not be looked at, and these folders: what the
+            collection has of them, and of what is below, stays.
         bad: paths of what there is no picture of; more come while `todo` is read.
         foreign: suffix -> pictures in formats that are not read.
     """
 
     known: Known
     todo: list[File] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
+    unlisted: list[str] = field(default_factory=list)
     bad: set[str] = field(default_factory=set)
     foreign: Counter[str] = field(default_factory=Counter)
 
     def unclear(self, path: str) -> bool:
         """Whether nothing is known now of what is at a path."""
-        return any(path == there or path.startswith(below(there)) for there in self.unread)
+        return path in self.unread or any(path.startswith(below(x)) for x in self.unlisted)
 
 
 def compare(folders: Folders, known: Known, bad: BadPictures) -> Changes:
@@ -100,8 +100,7 @@ def progress(title: str, unit: str, total: int | None) -> Any:
 
 
 def _files(folder: Folder, changes: Changes, bad: BadPictures) -> Iterator[File]:
-    # without it nothing is found
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+    try:
         for found in walk(folder.path, folder.leave_out, folder.follow_links):
             if isinstance(found, File):
                 yield found
@@ -109,10 +108,17 @@ def _files(folder: Folder, changes: Changes, bad: BadPictures) -> Iterator[File]
                 changes.foreign[found.suffix] += 1
             else:
                 _note(found, changes, bad)
+    except (FileNotFoundError, NotADirectoryError):  # nothing is found: `_check_empty` tells
+        return
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FolderGone(f"{folder.path} cannot be listed ({reason}): see to its disk") from error
 
 
 def _note(found: Unread, changes: Changes, bad: BadPictures) -> None:
-    changes.unread.append(found.path)
+    changes.unread.add(found.path)
+    if found.is_folder:
+        changes.unlisted.append(found.path)
     changes.bad.add(found.path)
     bad.add(found.path, found.reason, None, None)
 

@@ -16,7 +16,7 @@ from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.jobs.hashes import difference_hash
 from ernie_vil2.search import metadata
 from ernie_vil2.search.collection import Picture, picture_id
-from ernie_vil2.search.walk import File, open_regular
+from ernie_vil2.search.walk import File, file_at, open_regular
 
 _PART = 1 << 22
 Transform = Callable[[Array], Array]
@@ -129,4 +129,4 @@ def read(file: File) -> tuple[File, bytes]:
     same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     if not same or len(data) != after.st_size:
         raise OSError(0, "it changed while it was read")
-    return File(file.path, after.st_size, after.st_mtime_ns), data
+    return file_at(file.path, after), data

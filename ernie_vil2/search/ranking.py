@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
-from ernie_vil2.data.close_hashes import hamming
+from ernie_vil2.data.close_hashes import CloseHashes, close_pairs
 from ernie_vil2.search.collection import Collection, Filter
 from ernie_vil2.search.near_duplicates import BITS, COSINE
 from ernie_vil2.search.reading import vectors_of
@@ -21,7 +21,6 @@ _FIRST = 1000  # hits that are asked for at first,
 _MORE = 10  # and how many times as many the next time
 FOLDED = 2000  # hits among which near-duplicates are folded: a jump to place 50,000 must not wait
 _STEP = 256  # hits folded at a time, and how far ahead of what is shown
-_BLOCK = 1 << 21  # pairs of hashes compared at once
 
 
 @dataclass
@@ -79,7 +78,9 @@ class Ranking:
         self._seen = set(asked.without)  # their ids
         self._place = 0  # so many of them are settled or folded
         self._depth, self._complete = 0, False
-        self._hashes = np.empty([0], np.int64)  # of what is settled, if it is folded
+        self._likely = 0  # so many of the first hits are
+        self._likely_settled = 0
+        self._hashes = CloseHashes(BITS)  # of what is settled, if it is folded
         self.settled: list[Settled] = []
         self.born = time.monotonic()
 
@@ -101,12 +102,11 @@ class Ranking:
                     self._ask(2 * ahead)
             while not self._complete and self._hits and self._hits[-1].likely:
                 self._ask(0)
-            waiting = self._hits[self._place :]
-            total = len(self.settled) + len(waiting)
+            total = len(self.settled) + len(self._hits) - self._place
             if not self._complete:
                 count = min(MOST, self._collection.count(self._asked.where))
                 total = max(total, count - (self._place - len(self.settled)))
-            line = sum(hit.likely for hit in (*self.settled, *waiting))
+            line = self._likely_settled + max(0, self._likely - self._place)
             return total, None if self._hits and self._hits[0].relevance is None else line
 
     def _ask(self, least: int) -> None:
@@ -123,49 +123,51 @@ class Ranking:
             if hit.id not in self._seen:
                 self._seen.add(hit.id)
                 self._hits.append(hit)
+                self._likely += hit.likely
 
     def _settle(self, hits: Sequence[Settled]) -> None:
         late = self._place >= FOLDED
         self._place += len(hits)
         if late or not self._asked.fold:
             self.settled += hits
+            self._likely_settled += sum(hit.likely for hit in hits)
             return
         found = self._collection.get([hit.id for hit in hits])
         hits = [hit for hit, picture in zip(hits, found) if picture is not None]
         hashes = np.array([x.dhash for x in found if x is not None], np.int64)
         near = self._near_duplicates(hits, hashes)
         first = len(self.settled)  # places from here on are those of `hits`, until they are settled
-        into: dict[int, Settled] = dict(enumerate(self.settled)) if near else {}
+        into = {x: self.settled[x] for rest in near.values() for x in rest if x < first}
         fresh = []
         for place, hit in enumerate(hits):
             target = next((into[x] for x in near.get(place, ()) if x in into), None)
             if target is None:
                 self.settled.append(hit)
+                self._likely_settled += hit.likely
                 into[first + place] = hit
                 fresh.append(place)
             else:
                 target.folded.append(hit.id)
-        self._hashes = np.concatenate([self._hashes, hashes[fresh]])
+        self._hashes.add(hashes[fresh])
 
     def _near_duplicates(self, hits: Sequence[Settled], hashes: Numbers) -> dict[int, list[int]]:
         """Place in `hits` -> places of its near-duplicates among all that are settled and, behind
         those, `hits` before it; best first."""
-        before = np.concatenate([self._hashes, hashes])
-        rows = max(1, _BLOCK // max(1, len(before)))
-        pairs = np.empty([0, 2], np.int64)
-        for start in range(0, len(hashes), rows):
-            some = hamming(hashes[start : start + rows, None], before) <= BITS
-            pairs = np.concatenate([pairs, np.add(np.argwhere(some), [start, 0])])
-        pairs = pairs[pairs[:, 1] < pairs[:, 0] + len(self._hashes)]
-        if not len(pairs):
+        first = len(self.settled)
+        within = close_pairs(hashes, BITS)[:, ::-1] + [0, first]  # the later one, the earlier one
+        pairs = np.concatenate([self._hashes.pairs(hashes), within]).tolist()
+        if not pairs:
             return {}
-        all_ids = [hit.id for hit in (*self.settled, *hits)]
-        pairs += [len(self._hashes), 0]
-        ids, vectors = vectors_of(self._collection, [all_ids[x] for x in np.unique(pairs)])
-        at = {id: row for row, id in enumerate(ids)}
+
+        def name(place: int) -> str:
+            return (self.settled[place] if place < first else hits[place - first]).id
+
+        wanted = {name(other) for _, other in pairs} | {hits[place].id for place, _ in pairs}
+        ids, vectors = vectors_of(self._collection, sorted(wanted))
+        vector = dict(zip(ids, vectors))
         near: dict[int, list[int]] = {}
-        for place, other in pairs.tolist():
-            one, two = at.get(all_ids[place]), at.get(all_ids[other])
-            if one is not None and two is not None and vectors[one] @ vectors[two] >= COSINE:
-                near.setdefault(place - len(self._hashes), []).append(other)
+        for place, other in sorted(pairs):
+            one, two = vector.get(hits[place].id), vector.get(name(other))
+            if one is not None and two is not None and one @ two >= COSINE:
+                near.setdefault(place, []).append(other)
         return near

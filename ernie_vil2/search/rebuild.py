@@ -26,13 +26,8 @@ def rebuilt(uri: str, model: Mapping[str, Any], dim: int) -> Iterator[Collection
     made stays beside it, and the next goes on with that.
 
     Raises:
-        UserError: as `open_collection`; a collection on a server.
+        UserError: as `open_collection`.
     """
-    if "://" in uri:
-        raise UserError(
-            f"--rebuild: {uri} lies on a server: index into a collection of another name there, "
-            "and search that one"
-        )
     path = Path(os.path.abspath(uri))
     draft = path.with_name(f".{path.name}.rebuild")
     lock, _ = lock_folder(path, dim)  # nobody else may write to what is about to go

@@ -27,6 +27,7 @@ FOREIGN = frozenset(
     for end in ends.split()
 )
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+_LAST = 2**63 - 1
 
 
 class File(NamedTuple):
@@ -35,6 +36,11 @@ class File(NamedTuple):
     path: str
     size: int
     mtime_ns: int
+
+
+def file_at(path: str, status: os.stat_result) -> File:
+    """Of its status. A time beyond the year 2262, which no store keeps, is taken for the last."""
+    return File(path, status.st_size, max(-_LAST, min(status.st_mtime_ns, _LAST)))
 
 
 class Unread(NamedTuple):
@@ -144,7 +150,7 @@ def _file(entry: os.DirEntry[str]) -> Iterator[File | Foreign]:
     elif not suffix or suffix in SUFFIXES:
         status = entry.stat()
         if stat.S_ISREG(status.st_mode) and (suffix or _begins_as_picture(entry.path)):
-            yield File(entry.path, status.st_size, status.st_mtime_ns)
+            yield file_at(entry.path, status)
 
 
 def open_regular(path: str) -> int:

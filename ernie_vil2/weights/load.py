@@ -37,15 +37,13 @@ def load(
     """
     source, scale = resolve(weights), None
     arch: Mapping | None = check_arch(config) if config is not None else None
-    if arch is None and source.is_file():
-        raise UserError(f"{source} does not say what model it is for: give a config with Arch")
     state = read(source)
     if arch is None:
         arch, scale = arch_of(source, state)
     # The weights come from here; nothing is to be downloaded first.
     towers = {name: {**arch[name], "pretrained": False} for name in ("Image", "Text")}
     model = build_model({**arch, **towers}, scale)
-    _fill(model, source, state, partial)
+    fill(model, source, state, partial)
     model.eval()
     return model
 
@@ -62,10 +60,11 @@ def load_weights(
         UserError: no such weights, damaged ones, or without `partial` anything that does not fit.
     """
     source = resolve(weights)
-    return _fill(model, source, read(source), partial)
+    return fill(model, source, read(source), partial)
 
 
-def _fill(model: DualEncoder, source: Path, state: Mapping, partial: bool) -> list[str]:
+def fill(model: DualEncoder, source: Path, state: Mapping, partial: bool) -> list[str]:
+    """Fill `model` from weights by our names; `load_weights` says the rest."""
     wanted = model.state_dict()
     state, resized = positions.fit_all(state, wanted)
     faults = [f"missing {name}" for name in wanted if name not in state]

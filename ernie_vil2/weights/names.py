@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_vil2.models.text import fold_constant_embeddings
 
-# Name prefixes, theirs and ours; * stands for a layer's number. Both directions read these tables.
+# What `rename` reads, in both directions.
 _BLOCKS, _LAYERS = "image_tower.backbone.blocks.*.", "text_tower.ernie.encoder.layers.*."
 _OFFICIAL = (
     ("contrastive_loss_mm.temperature_b", "temperature"),
@@ -62,9 +62,9 @@ def to_ours(state: dict[str, np.ndarray], task_id: int = 0) -> dict[str, np.ndar
         return state
     if any(name.startswith("vision_model.") for name in state):
         state = fold_constant_embeddings(state, "text_model.embeddings.", task_id)
-        state = _rename(_join_qkv(state), _PADDLENLP)
+        state = rename(join_qkv(state), _PADDLENLP)
     else:
-        state = _rename(state, _OFFICIAL)
+        state = rename(state, _OFFICIAL)
     for name in (CLASS_TOKEN, POSITIONS):
         if name in state:  # [C] or [1 + N, C] -> [1, ..., C]
             shape = state[name].shape
@@ -74,25 +74,33 @@ def to_ours(state: dict[str, np.ndarray], task_id: int = 0) -> dict[str, np.ndar
 
 def to_official(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights by our names under those of the official code."""
-    return _rename(state, _OFFICIAL, back=True)
+    return rename(state, _OFFICIAL, back=True)
 
 
 def to_paddlenlp(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights by our names under those of PaddleNLP's ErnieViLModel."""
+    result = split_qkv(rename(state, _PADDLENLP, back=True))
+    for name in ("vision_model.class_embedding", "vision_model.positional_embedding.weight"):
+        array = result[name]
+        result[name] = array.reshape(array.shape[-1:] if "class" in name else array.shape[1:])
+    return result
+
+
+def split_qkv(state: dict[str, np.ndarray], axis: int = -1) -> dict[str, np.ndarray]:
+    """Of each joined projection of a `vision_model` its three parts along `axis`."""
     result = {}
-    for name, array in _rename(state, _PADDLENLP, back=True).items():
+    for name, array in state.items():
         match = _QKV.fullmatch(name)
         if match:
-            for part, piece in zip("qkv", np.split(array, 3, axis=-1)):
+            for part, piece in zip("qkv", np.split(array, 3, axis=axis)):
                 result[f"{match[1]}{part}_proj.{match[3]}"] = piece
-        elif name in ("vision_model.class_embedding", "vision_model.positional_embedding.weight"):
-            result[name] = array.reshape(array.shape[-1:] if "class" in name else array.shape[1:])
         else:
             result[name] = array
     return result
 
 
-def _join_qkv(state: dict) -> dict:
+def join_qkv(state: dict[str, np.ndarray], axis: int = -1) -> dict[str, np.ndarray]:
+    """The three projections of each attention of a `vision_model` as one, along `axis`."""
     parts: dict = {}
     result = {}
     for name, array in state.items():
@@ -103,13 +111,20 @@ def _join_qkv(state: dict) -> dict:
             result[name] = array
     for joined, found in parts.items():
         if set(found) == set("qkv") and len({array.shape for _, array in found.values()}) == 1:
-            result[joined] = np.concatenate([found[key][1] for key in "qkv"], axis=-1)
+            result[joined] = np.concatenate([found[key][1] for key in "qkv"], axis=axis)
         else:  # they stay as they are, and are reported as unexpected
             result.update(found.values())
     return result
 
 
-def _rename(state: dict, table: tuple, back: bool = False) -> dict:
+def rename(state: dict, table: tuple, back: bool = False) -> dict:
+    """Weights by the names of a table's other column; what is not in it keeps its own.
+
+    Args:
+        table: pairs of name prefixes, theirs and ours, each ending with a dot, or of whole names;
+            * stands for a layer's number. The first that fits wins.
+        back: from ours to theirs.
+    """
     rules = [_rule(*(reversed(pair) if back else pair)) for pair in table]
     return {_first(rule(name) for rule in rules) or name: array for name, array in state.items()}
 

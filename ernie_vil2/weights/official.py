@@ -11,7 +11,7 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import replacing
 from ernie_vil2.files.pdparams import write_pdparams
 from ernie_vil2.models.dual_encoder import DualEncoder
-from ernie_vil2.models.image_backbone import VisionTransformer
+from ernie_vil2.models.image_backbone import VisionTransformer, is_quick_gelu
 from ernie_vil2.weights import names
 
 
@@ -41,13 +41,19 @@ def require_official_form(model: DualEncoder, what: str) -> None:
         (model.image_projection is not None, "a projection (Arch.embed_dim)"),
         (tower.head is not None, "a Linear after the image backbone (Arch.Image.out_dim)"),
         (not tower.name.startswith("CLIP_vit_"), f"the image backbone {tower.name}"),
+        (model.text_tower.kind != "ernie", "a text tower that is no ERNIE (Arch.Text.kind)"),
     )
     for applies, reason in reasons:
         if applies:
             raise UserError(f"{what} has no place for {reason}: only --to ernie_vil2 keeps it")
     assert isinstance(tower.backbone, VisionTransformer)
-    if tower.backbone.blocks[0].attn.qkv.bias is None:
+    block = tower.backbone.blocks[0]
+    if block.attn.qkv.bias is None:
         raise UserError(f"{what} needs Arch.Image.qkv_bias: only --to ernie_vil2 keeps it false")
+    if not is_quick_gelu(block.mlp.act):
+        raise UserError(
+            f"{what} has no place for GELU (Arch.Image.hidden_act): only --to ernie_vil2 keeps it"
+        )
 
 
 def float32_state(model: DualEncoder) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ def save_checkpoint(
     folder: str | os.PathLike,
     vocab_file: str | os.PathLike | None = None,
     transform: Mapping[str, Any] | None = None,
+    tokenizer: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a folder that `load` reads: `model.safetensors` and `config.yaml` with its `Arch`.
 
@@ -31,13 +32,21 @@ def save_checkpoint(
         vocab_file: the tokenizer's, copied to vocab.txt.
         transform: how pictures are to be prepared, as `{"eval": "clip"}`, with `mean` and `std`
             where those are others; evaluation and export go by it.
+        tokenizer: what belongs into `Tokenizer` beside the vocabulary; with it, be it empty,
+            config.yaml stands on base.yaml and can be given to commands.
 
     Raises:
         UserError: a folder that cannot be written.
     """
     with replacing_folder(Path(folder)) as draft:
         write_safetensors(draft / OURS, model.state_dict())
-        content = {"Arch": check_arch({"Arch": model.arch})}
+        content: dict[str, Any] = {} if tokenizer is None else {"_BASE_": "base.yaml"}
+        content["Arch"] = check_arch({"Arch": model.arch})
+        if tokenizer is not None:
+            transform = {"size": model.image_tower.img_size, **(transform or {})}
+        if tokenizer:
+            own = {} if vocab_file is None else {"vocab_file": str(Path(folder) / "vocab.txt")}
+            content["Tokenizer"] = Config({**tokenizer, **own})
         if transform:
             content["Transform"] = Config(transform)
         Config(content).dump(draft / "config.yaml")

@@ -26,49 +26,50 @@ TEXT_EPSILON = 1e-12
 # -- Reading a configuration -----------------------------------------------------------------------
 
 
-def _whole(least: int, most: int) -> tuple:
+def whole(least: int, most: int) -> tuple:
+    """What to say of a whole number, and whether a value is one; so do the others here."""
     return (
         f"a whole number from {least} to {most}",
         lambda value: type(value) is int and least <= value <= most,
     )
 
 
-def _number(expected: str, valid) -> tuple:
+def number(expected: str, valid) -> tuple:
     return (
         f"a number {expected}",
         lambda value: type(value) in (int, float) and math.isfinite(value) and valid(value),
     )
 
 
-def _one_of(*values) -> tuple:
+def one_of(*values) -> tuple:
     return " or ".join(map(str, values)), lambda value: value in values and type(value) is not bool
 
 
-_SIZE, _LAYERS = _whole(1, 1 << 20), _whole(1, 1000)
-_SHARE = _number("from 0 to below 1", lambda value: 0 <= value < 1)
+_SIZE, _LAYERS = whole(1, 1 << 20), whole(1, 1000)
+share = number("from 0 to below 1", lambda value: 0 <= value < 1)
 # PaddleNLP writes only what differs from these defaults of its own: key -> default, what is right.
 _TEXT = {
-    "vocab_size": (40000, _whole(4, 10_000_000)),
+    "vocab_size": (40000, whole(4, 10_000_000)),
     "hidden_size": (768, _SIZE),
     "num_hidden_layers": (12, _LAYERS),
     "num_attention_heads": (12, _SIZE),
     "intermediate_size": (3072, _SIZE),
     "max_position_embeddings": (2048, _SIZE),
-    "hidden_act": ("gelu", _one_of("gelu", "relu")),
-    "hidden_dropout_prob": (0.1, _SHARE),
-    "attention_probs_dropout_prob": (0.1, _SHARE),
-    "pad_token_id": (PAD_ID, _one_of(PAD_ID)),
-    "task_id": (0, _whole(0, 1 << 20)),
+    "hidden_act": ("gelu", one_of("gelu", "relu")),
+    "hidden_dropout_prob": (0.1, share),
+    "attention_probs_dropout_prob": (0.1, share),
+    "pad_token_id": (PAD_ID, one_of(PAD_ID)),
+    "task_id": (0, whole(0, 1 << 20)),
 }
 _VISION = {
     "hidden_size": (768, _SIZE),
     "num_hidden_layers": (12, _LAYERS),
     "num_attention_heads": (12, _SIZE),
     "intermediate_size": (3072, _SIZE),
-    "image_size": (224, _whole(1, 1 << 14)),
-    "patch_size": (16, _whole(1, 1 << 14)),
-    "hidden_act": ("quick_gelu", _one_of("quick_gelu")),
-    "layer_norm_eps": (1e-6, _number("above 0 and below 1", lambda value: 0 < value < 1)),
+    "image_size": (224, whole(1, 1 << 14)),
+    "patch_size": (16, whole(1, 1 << 14)),
+    "hidden_act": ("quick_gelu", one_of("quick_gelu")),
+    "layer_norm_eps": (1e-6, number("above 0 and below 1", lambda value: 0 < value < 1)),
 }
 
 
@@ -78,16 +79,36 @@ def read_config(path: Path) -> tuple[dict, dict]:
     Raises:
         UserError: no JSON object, or a value that the model cannot have.
     """
+    content = json_object(path)
+    return section(path, content, "text", _TEXT), section(path, content, "vision", _VISION)
+
+
+def json_object(path: Path) -> dict:
+    """What a config.json holds.
+
+    Raises:
+        UserError: it cannot be read, or holds no object.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: expected PaddleNLP's config.json")
-    return _section(path, content, "text", _TEXT), _section(path, content, "vision", _VISION)
+        raise UserError(f"{path} holds no JSON object: expected a model's config")
+    return content
 
 
-def _section(path: Path, content: dict, tower: str, table: dict) -> dict:
+def section(path: Path, content: dict, tower: str, table: dict) -> dict:
+    """A tower's section of a config.json, defaults filled in.
+
+    Args:
+        content: of the file.
+        tower: "text" or "vision".
+        table: key -> the default, and what `whole` and its like say is right.
+
+    Raises:
+        UserError: a value that the table does not allow.
+    """
     # Like ErnieViLConfig, which takes *_config_dict first.
     for key in (f"{tower}_config_dict", f"{tower}_config"):
         given = content.get(key)

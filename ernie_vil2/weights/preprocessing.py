@@ -1,4 +1,4 @@
-"""The preprocessing of pictures that weights were trained for, where their folder says it."""
+"""How pictures and texts are prepared that weights were trained for, where their folder says it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,21 @@ def own_preprocessing(weights: str | os.PathLike) -> dict[str, Any]:
     Raises:
         UserError: a configuration that cannot be read, or of another version that has more names.
     """
-    if has_programs(weights):
-        return {}
+    stated = {} if has_programs(weights) else _beside(weights, "Transform", _KEYS)
+    return stated if stated.get("eval") else {}
+
+
+def own_tokenizer(weights: str | os.PathLike) -> dict[str, Any] | None:
+    """The section `Tokenizer` of the configuration beside weights; None where it has none.
+
+    Raises:
+        UserError: a configuration that cannot be read, or with a value that cannot be.
+    """
+    return _beside(weights, "Tokenizer", ("vocab_file", "max_len", "lowercase")) or None
+
+
+def _beside(weights: str | os.PathLike, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Keys of a section of the configuration beside weights; `{}` where it states none of them."""
     path = resolve(weights) / "config.yaml"
     if not path.is_file():
         return {}
@@ -35,12 +48,12 @@ def own_preprocessing(weights: str | os.PathLike) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
-    stated = tree.get("Transform") if isinstance(tree, dict) else None
-    if not isinstance(stated, dict) or not stated.get("eval"):
+    section = tree.get(name) if isinstance(tree, dict) else None
+    if not isinstance(section, dict) or not section.keys() & set(keys):
         return {}
-    stated = {key: stated[key] for key in _KEYS if key in stated}
-    checked = SCHEMA.fields["Transform"].check(stated, "Transform", str(path), whole=True)
-    return {key: checked[key] for key in _KEYS}
+    stated = {key: section[key] for key in keys if key in section}
+    checked = SCHEMA.fields[name].check(stated, name, str(path), whole=True)
+    return {key: checked[key] for key in keys}
 
 
 def choose_preprocessing(weights: str | os.PathLike, config: Config) -> Preprocessing:

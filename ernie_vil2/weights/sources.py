@@ -45,7 +45,12 @@ def resolve(weights: str | os.PathLike) -> Path:
         )
     files = path.iterdir() if path.is_dir() else ()  # else a device, say
     foreign = sorted(p.name for p in files if p.suffix in (".pt", ".pth", ".bin"))
-    pytorch = f"; {foreign[0]} is a PyTorch file, which cannot be read here" if foreign else ""
+    pytorch = (
+        f"; {foreign[0]} is a PyTorch file, which tools/convert.py --from KIND reads where it is "
+        "CLIP's"
+        if foreign
+        else ""
+    )
     raise UserError(
         f"{path} holds neither model.safetensors nor config.json with model_state.pdparams: "
         f"expected a checkpoint of ours or of PaddleNLP's{pytorch}"

@@ -78,7 +78,8 @@ def test_again_and_without_a_folder(index, folder, tmp_path, monkeypatch):
     kept = content(tmp_path / "db")
     assert kept[str(paths[0])][0].tags == ("猫",)
     with contextlib.closing(open_collection(str(tmp_path / "db"))) as collection:
-        assert set(collection.notes) == {"model", "folders", "exported"}
+        assert {"model", "folders", "exported"} <= set(collection.notes)
+        assert "indexing" not in collection.notes
         assert os.path.isdir(collection.notes["exported"])
 
 
@@ -134,6 +135,7 @@ def test_a_damaged_collection_is_made_anew(index, folder, tmp_path):
         ([], "there is no such collection yet: name a FOLDER"),
         (["typo"], "typo is no folder: name one that holds pictures"),
         (["folder", "--exclude", "!a"], "--exclude !a: a pattern that takes back"),
+        (["--exclude", "a"], "are of the folders that are named with them: name a FOLDER"),
         (["folder", "--rebuild", "--watch"], "run it first, and --watch after it"),
         (["folder", "--precision", "int8"], "has no precision int8"),
         (["folder", "--tags-file", "none.jsonl"], "none.jsonl cannot be read: No such file"),
@@ -193,7 +195,7 @@ def test_watching_until_sigterm(tiny_artefact, folder, tmp_path):
     assert process.returncode == 0, err
     lines = out.splitlines()
     assert lines[0].startswith("3 pictures: 3 new") and lines[-1] == "stopped"
-    assert any("waiting: " in line and "mounted?" in line for line in lines)
+    assert "waiting: " in err and "mounted?" in err
     assert any("2 new, 0 changed, 0 moved, 1 deleted" in line for line in lines)
 
 

@@ -230,6 +230,8 @@ def test_released_names(monkeypatch):
         monkeypatch.setenv(key, "http://127.0.0.1:9")  # nothing listens there: offline everywhere
     with pytest.raises(UserError, match=r"ernie-gen-large-en-430g cannot be downloaded .*: set"):
         Tokenizer("ernie-gen-large-en-430g")
+    with pytest.raises(UserError, match=r"bert-base-chinese cannot be downloaded"):
+        Tokenizer("bert-base-chinese")
     with pytest.raises(UserError, match=r"disco_diffusion_ernie_vil-2.0-base-zh cannot be downl"):
         Tokenizer("disco_diffusion_ernie_vil-2.0-base-zh")
 

@@ -172,3 +172,13 @@ def test_mistakes_are_named(node, loss, said):
     with pytest.raises(UserError) as error:
         build_model(node, loss)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tower_that_projects_itself_is_projected_no_more():
+    resnet = {"name": "CLIP_rn50", "img_size": 32, "embed_dim": 64, "out_dim": 24}
+    text = {**TEXT, "kind": "bert"}
+    model = build_model({"embed_dim": 24, "Image": resnet, "Text": text})
+    assert model.image_projection is None and model.text_projection is not None
+    wider = build_model({"embed_dim": 16, "Image": resnet, "Text": text})
+    assert wider.image_projection.weight.shape == [24, 16]
+    assert model.encode_image(batch()[0]).shape == [3, 24]

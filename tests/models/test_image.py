@@ -3,7 +3,9 @@
 import numpy as np
 import paddle
 import pytest
+from paddle.nn import functional as F
 from paddleclas.ppcls.arch import backbone as zoo
+from paddlenlp.transformers.clip.modeling import ModifiedResNet
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.image import ImageTower
@@ -166,6 +168,13 @@ def test_recompute_behind_a_frozen_stem_still_learns():
             {"name": "ViT_base_patch16_224", "num_heads": 5},
             "768 of ViT_base_patch16_224 is no mult",
         ),
+        ({"name": "ResNet18", "hidden_act": "gelu"}, "hidden_act is gelu, but ResNet18 takes none"),
+        ({"name": "CLIP_rn50", "hidden_act": "gelu"}, "hidden_act is gelu, but CLIP_rn50 takes"),
+        ({"name": "CLIP_rn50", "out_dim": 8, "activation": "tanh"}, "activation is tanh, but CLIP"),
+        ({"name": "CLIP_rn50", "pretrained": True}, "PaddleClas has no weights for CLIP_rn50"),
+        ({"name": "CLIP_rn50", "embed_dim": 100}, "embed_dim 100 of CLIP_rn50 is no multiple of"),
+        ({"name": "CLIP_rn50", "img_size": 100}, "img_size 100 of CLIP_rn50 is no multiple of 32"),
+        ({"name": "CLIP_rn05"}, 'did you mean "CLIP_rn50'),
     ],
 )
 def test_mistakes_are_named(options, said):
@@ -213,3 +222,29 @@ def paddleclas_download():
     from paddleclas.ppcls.utils import download
 
     return download
+
+
+@pytest.mark.parametrize("hidden_act, function", [("gelu", F.gelu), (None, None)])
+def test_the_activation_of_clip_blocks(hidden_act, function):
+    tower = ImageTower("CLIP_vit_base_patch16_224", **TINY, hidden_act=hidden_act)
+    x = pixels(8)
+    quick = x * F.sigmoid(1.702 * x)
+    expected = function(x) if function else quick
+    for block in tower.backbone.blocks:
+        np.testing.assert_allclose(block.mlp.act(x).numpy(), expected.numpy(), atol=1e-6)
+
+
+def test_clips_resnet_gives_what_paddlenlps_gives():
+    paddle.seed(0)
+    tower = ImageTower("CLIP_rn50", img_size=64, embed_dim=256, num_heads=8, out_dim=24)
+    assert tower.is_projected and tower.width == 24 and tower.num_layers == 10
+    gradients = grads(tower, pixels(64))
+    assert [name for name, grad in gradients.items() if grad is None] == []
+    source = ModifiedResNet([3, 4, 6, 3], 24, 8, 64, width=8)
+    source.set_state_dict(tower.backbone.state_dict())
+    tower.eval(), source.eval()
+    np.testing.assert_allclose(
+        tower(pixels(64)).numpy(), source(pixels(64)).numpy(), rtol=1e-5, atol=1e-6
+    )
+    assert tower.layer_of("backbone.conv1.weight") == 0
+    assert tower.layer_of("backbone.attnpool.c_proj.weight") == tower.num_layers

@@ -3,10 +3,11 @@
 import numpy as np
 import paddle
 import pytest
-from paddlenlp.transformers import ErnieConfig, ErnieModel
+from paddlenlp.transformers import BertConfig, BertModel, ErnieConfig, ErnieModel, RobertaModel
 from paddlenlp.transformers.ernie.configuration import (
     ERNIE_PRETRAINED_INIT_CONFIGURATION as RELEASED,
 )
+from paddlenlp.transformers.roberta.configuration import PRETRAINED_INIT_CONFIGURATION as ROBERTA
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.models.text import TextTower, fold_constant_embeddings
@@ -128,6 +129,8 @@ def test_recompute_runs_blocks_twice_with_equal_gradients():
         ({"name": "ernie-3.0-bsae-zh"}, 'did you mean "ernie-3.0-base-zh"'),
         ({**TINY, "name": "own", "hidden_size": 30}, "no multiple of num_attention_heads 4"),
         ({**TINY, "name": "own", "pretrained": True}, 'no weights for "own"'),
+        ({"name": "own", "kind": "bert"}, "no released BERT and vocab_size"),
+        ({**TINY, "name": "own", "kind": "bert", "pretrained": True}, 'no weights for "own"'),
     ],
 )
 def test_mistakes_are_named(options, said):
@@ -139,3 +142,31 @@ def test_mistakes_are_named(options, said):
 def test_too_long_a_text_is_named():
     with pytest.raises(UserError, match="a text has 13 tokens, the text tower takes 12: lower"):
         TextTower("own", **TINY)(tokens(length=13))
+
+
+def test_bert_gives_the_last_state_of_its_first_token():
+    paddle.seed(0)
+    source = BertModel(BertConfig(**TINY, intermediate_size=64, type_vocab_size=2))
+    tower = TextTower("own", "bert", **TINY, intermediate_size=64, epsilon=1e-12)
+    state = {k: v for k, v in source.state_dict().items() if not k.startswith("pooler")}
+    assert state.keys() == tower.bert.state_dict().keys()
+    tower.bert.set_state_dict(state)
+    source.eval(), tower.eval()
+    ids = paddle.concat([tokens(), paddle.zeros([3, 4], "int64")], axis=1)
+    np.testing.assert_allclose(tower(ids).numpy(), source(ids)[0][:, 0].numpy(), atol=1e-5)
+    assert tower.layer_of("bert.embeddings.word_embeddings.weight") == 0
+    assert tower.layer_of("bert.encoder.layers.1.norm2.weight") == 2
+    tower.train()
+    tower(ids).square().sum().backward()
+    assert [name for name, p in tower.named_parameters() if p.grad is None] == []
+
+
+def test_released_berts_give_their_sizes(monkeypatch):
+    # of PaddleNLP's RobertaModel, whose positions begin at 1 where these were trained from 0
+    source = BertModel(BertConfig(**{**ROBERTA["hfl/rbt3"], "num_hidden_layers": 1}))
+    monkeypatch.setattr(RobertaModel, "from_pretrained", lambda name: source)
+    tower = TextTower("hfl/rbt3", pretrained=True, num_hidden_layers=1, epsilon=1e-12)
+    assert tower.kind == "bert" and tower.vocab_size == 21128 and tower.width == 768
+    source.eval(), tower.eval()
+    expected = source(tokens())[0][:, 0].numpy()
+    np.testing.assert_allclose(tower(tokens()).numpy(), expected, atol=1e-5)

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 
+import pytest
 from PIL import Image
 
 from ernie_vil2.search.bad import BadPictures
@@ -123,6 +124,17 @@ def test_hostile_files_cost_a_line_each(index, folder):
     assert len(lines) == len({line["source"] for line in lines}) == summary.bad
     assert str(folder / "\udcff.png") in {line["source"] for line in lines}
     assert counts(index.update(folder)) == {"there": len(kept), "bad": summary.bad}
+
+
+def test_a_time_that_no_store_keeps(index, folder):
+    first, last = write_pictures(folder, 2)
+    os.utime(first, (0, 10**10))  # the year 2286, whose nanoseconds are too many for 64 bits
+    os.utime(last, (0, -(10**9)))
+    if first.stat().st_mtime_ns < 2**63:
+        pytest.skip("the file system keeps no such time")
+    assert counts(index.update(folder)) == {"there": 2, "new": 2}
+    assert index.content()[str(last)][0].taken == -(10**9)
+    assert index.update(folder).looked_at == 0
 
 
 def _reason(index: Index, path: str) -> str:

@@ -135,6 +135,19 @@ def test_a_folder_that_never_was(index, tmp_path):
         index.update(tmp_path / "typo")
 
 
+def test_a_folder_that_cannot_be_listed_itself(index, folder, monkeypatch):
+    write_pictures(folder, 3)
+    index.update(folder)
+
+    def failing(path):
+        raise OSError(116, "Stale file handle", path)
+
+    monkeypatch.setattr(walking, "_listed", failing)
+    with pytest.raises(FolderGone, match=r"cannot be listed \(Stale file handle\)"):
+        index.update(folder, allow_empty=True)
+    assert len(index.content()) == 3
+
+
 def test_below_a_folder_that_cannot_be_listed_all_stays(index, folder, monkeypatch):
     write_pictures(folder, 9)
     index.update(folder)

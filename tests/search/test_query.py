@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.errors import UserError
@@ -95,6 +95,7 @@ queries = st.lists(
 ).map(lambda some: Query(tuple(some)))
 
 
+@settings(deadline=None)
 @given(queries)
 @example(Query((Term(text='a" + b'), Term(text="2:b", weight=-1.0))))
 @example(Query((Term(text='"'), Term(text='"'))))
@@ -103,6 +104,7 @@ def test_a_query_is_read_back_as_it_is_written(query):
     assert parse_query(str(query)) == query
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='ab +-＋－"：:0129. 雪\n\t', max_size=30))
 def test_any_text_is_a_query_or_one_line(written):
     try:
@@ -115,6 +117,7 @@ def test_any_text_is_a_query_or_one_line(written):
             assert term.text.strip() and 0 < abs(term.weight) <= 1000
 
 
+@settings(deadline=None)
 @given(words)
 def test_text_without_operators_and_weights_is_itself(text):
     text = " ".join(text.split())

@@ -86,6 +86,9 @@ class Browser:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Accessibility"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)  # as a window in front
+        clipboard = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+        self.call("Browser.grantPermissions", permissions=clipboard)
 
     def close(self) -> None:
         os.close(self._write)  # it ends with its pipe
@@ -146,6 +149,11 @@ class Browser:
         self.call("Page.navigate", url=url)
         self.until("document.readyState === 'complete'")
 
+    def reload(self) -> None:
+        self.run("window.notReloaded = true")
+        self.call("Page.reload")
+        self.until("!window.notReloaded && document.readyState === 'complete'")
+
     def run(self, script: str) -> Any:
         """The value of an expression in the page, awaited, as JSON has it."""
         result = self.call(
@@ -158,7 +166,7 @@ class Browser:
         assert "exceptionDetails" not in result, (script, result["exceptionDetails"])
         return result["result"].get("value")
 
-    def until(self, script: str, seconds: float = 30.0) -> Any:
+    def until(self, script: str, seconds: float = 20.0) -> Any:
         """Wait until an expression is true; its value."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):

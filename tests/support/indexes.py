@@ -32,7 +32,7 @@ def write_pictures(folder: Path, count: int, seed: int = 0) -> list[Path]:
     return paths
 
 
-def content(db: Path) -> dict[str, tuple[Picture, bytes]]:
+def content(db: Path | str) -> dict[str, tuple[Picture, bytes]]:
     """Path -> picture and the bytes of its vector."""
     with contextlib.closing(open_collection(str(db))) as collection:
         pictures = sorted(collection.pictures(), key=lambda x: x.path)
@@ -45,11 +45,13 @@ class Index:
 
     Attributes:
         embedded: pictures that the model got in all.
+        bad: those listed in `bad_file`; None: beside a folder's own files.
     """
 
-    def __init__(self, db: Path, artefact: Artefact, tower):
+    def __init__(self, db: Path | str, artefact: Artefact, tower, bad_file: Path | None = None):
         self.db, self.artefact, self._tower, self.embedded = db, artefact, tower, 0
-        self.bad = BadPictures(db / "bad.jsonl")
+        self._bad_file = bad_file or Path(db) / "bad.jsonl"
+        self.bad = BadPictures(self._bad_file)
 
     def _embed(self, rows: np.ndarray) -> np.ndarray:
         self.embedded += len(np.unique(rows.reshape(len(rows), -1), axis=0))
@@ -64,7 +66,7 @@ class Index:
         with contextlib.closing(
             open_collection(str(self.db), identity, dim=dim, write=True)
         ) as collection:
-            self.bad = BadPictures(self.db / "bad.jsonl")
+            self.bad = BadPictures(self._bad_file)
             embedder = Embedder(lambda: self._embed, 16)
             transform = self.artefact.transform()
             yield Indexer(collection, wanted, transform, embedder, self.bad, 2), collection

@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 EXACT, WRONG = 1e-5, 1e-3
-COMMANDS = ["loss", "scale", "inference", "data", "step", "records", "search"]
+COMMANDS = ["loss", "scale", "inference", "data", "step", "records", "index", "search"]
 
 
 def bench(*arguments):
@@ -209,6 +209,18 @@ def test_a_start_and_a_workers_memory_do_not_grow_with_the_set(results):
         assert row["open"] < 0.1 and 0 < row["anonymous"] < row["resident"] < 300 << 20
     assert abs(large["anonymous"] - small["anonymous"]) < 10 << 20
     assert abs(large["resident"] - small["resident"]) < 10 << 20
+
+
+def test_an_index_takes_turns_with_the_bare_model(results):
+    rows = results["index"][1]["tables"]["index"]
+    assert [row["name"].split(",")[0] for row in rows] == [
+        "the bare image tower",
+        "an index",
+        "reading and decoding alone",
+    ]
+    assert rows[0]["share"] == 1
+    for row in rows:
+        assert 0 < row["least"] <= row["rate"] <= row["most"] and row["cpu"] > 0
 
 
 def test_a_store_finds_what_numpy_does(results):

@@ -28,6 +28,8 @@ def test_official_round_trip(official, tmp_path):
         ({"Image": {**ARCH["Image"], "out_dim": 48}}, "a Linear after"),
         ({"Image": {**ARCH["Image"], "name": "MOCOV3_vit_small"}}, "backbone MOCOV3_vit_small"),
         ({"Image": {**ARCH["Image"], "qkv_bias": False}}, "qkv_bias"),
+        ({"Image": {**ARCH["Image"], "hidden_act": "gelu"}}, "no place for GELU"),
+        ({"Text": {**ARCH["Text"], "kind": "bert"}}, "a text tower that is no ERNIE"),
     ],
 )
 def test_models_that_the_others_cannot_hold(tmp_path, change, said):

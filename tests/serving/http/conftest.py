@@ -27,12 +27,12 @@ def predictor(tiny_artefact):
 def make_client(tiny_artefact):
     clients = []
 
-    def make(limits=LIMITS, keys=(), load=None, wait=True, db=None, **batching):
+    def make(limits=LIMITS, keys=(), load=None, wait=True, db=None, host="", **batching):
         load = load or (lambda: Predictor(tiny_artefact))
         keys = keys if isinstance(keys, ApiKeys) else ApiKeys(list(keys))
         artefact = Artefact.open(tiny_artefact)
         service = Service(artefact, load, limits, keys, **batching)
-        finder = make_finder(str(db), artefact, service) if db else None
+        finder = make_finder(str(db), artefact, service, host) if db else None
         client = TestClient(create_app(service, finder), raise_server_exceptions=False)
         client.__enter__()
         client.service = service

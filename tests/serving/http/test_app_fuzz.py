@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import schemathesis
 
+from ernie_vil2.commands.index import main as index
 from ernie_vil2.data.decode import FORMATS
+from tests.serving.http.find.conftest import write_drawings
 from tests.support.pictures import animation, noise, png_of
 from tests.support.server_process import serving
 
@@ -15,7 +17,11 @@ from tests.support.server_process import serving
 @pytest.fixture(scope="module")
 def server(tiny_artefact, tmp_path_factory):
     options = ["--max-items", "16", "--max-pixels", "1000000", "--max-body-mb", "4"]
-    with serving(tiny_artefact, tmp_path_factory.mktemp("fuzz") / "log", *options) as server:
+    folder, db = tmp_path_factory.mktemp("fuzz"), tmp_path_factory.mktemp("collection") / "db"
+    for number in range(2):  # enough of them for their relevance
+        write_drawings(folder / f"drawings {number}", number)
+    assert not index([str(tiny_artefact), str(folder), "--db", str(db)])
+    with serving(tiny_artefact, folder / "log", "--db", str(db), *options) as server:
         yield server
 
 

@@ -50,9 +50,13 @@ class Finder:
         service: whose limits and model it uses.
         gallery: the collection.
         encoder: the model, as the gallery's searcher has it.
+        local: answer to this machine's own names alone.
     """
 
-    def __init__(self, service: Service, gallery: Gallery, encoder: BatchedEncoder):
+    def __init__(
+        self, service: Service, gallery: Gallery, encoder: BatchedEncoder, local: bool = False
+    ):
+        self.local = local
         self._gallery, self._encoder = gallery, encoder
         self._limits, self._bodies = service.limits, service.bodies
         self._thumbnails = Thumbnails(service.limits)

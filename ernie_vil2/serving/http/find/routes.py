@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from ernie_vil2.serving.http.find import schemas
 from ernie_vil2.serving.http.find.files import TYPES
 from ernie_vil2.serving.http.find.finder import Finder
+from ernie_vil2.serving.http.find.hosts import check_host
 from ernie_vil2.serving.http.routing import STATUSES, Responses, body_of, keyed_router
 from ernie_vil2.serving.http.service import Service
 
 _ID = Annotated[str, Path(pattern="^[0-9a-f]{20}$", description="of a picture")]
-_OF_READING = (401, 404, 422, 429, 500, 503, 504)
+_OF_READING = (401, 404, 413, 421, 422, 429, 500, 503, 504)
 
 
 def find_routes(service: Service, finder: Finder) -> APIRouter:
     """All of them."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_host)] if finder.local else [])
     router.include_router(_search_routes(service, finder))
     router.include_router(_reading_routes(service, finder))
     return router
 
 
 def _search_routes(service: Service, finder: Finder) -> APIRouter:
-    router = keyed_router(service, "search", "/v1", (*STATUSES, 404))
+    router = keyed_router(service, "search", "/v1", (*STATUSES, 404, 421))
 
     @router.post(
         "/search",

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from ernie_vil2.commands.index import main as index
+from tests.support.chromium import Browser, browsing
+from tests.support.find_page import HOSTILE
+from tests.support.server_process import Process, serving
 from tests.support.shapes import COLORS, SHAPES, draw
 
 
@@ -42,3 +45,47 @@ def db(drawings, tiny_artefact):
 def finding(make_client, db):
     """A client of a server with that collection."""
     return make_client(db=db)
+
+
+@pytest.fixture(scope="package")
+def browser(tmp_path_factory):
+    """Chromium with a window like a desktop's."""
+    with browsing(tmp_path_factory.mktemp("browser") / "profile") as browser:
+        browser.screen(1200, 900)
+        yield browser
+
+
+@pytest.fixture(scope="package")
+def small(tmp_path_factory, tiny_artefact):
+    """A folder of drawings, some in copies, some of hostile names; and its collection."""
+    root = tmp_path_factory.mktemp("page")
+    folder, tags = write_drawings(root / "mine")
+    write_drawings(root / "mine" / "more", seed=1)
+    square = (folder / "red" / "square.png").read_bytes()
+    (folder / "red" / "copy of square.png").write_bytes(square)
+    for number, name in enumerate(HOSTILE):
+        (folder / name).write_bytes((folder / "blue" / "line.png").read_bytes() + bytes([number]))
+    db = root / "db"
+    assert not index([str(tiny_artefact), str(folder), "--db", str(db), "--tags-file", str(tags)])
+    return folder, db
+
+
+@pytest.fixture(scope="package")
+def find_server(small, tiny_artefact, tmp_path_factory):
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serving(tiny_artefact, log, "--db", str(small[1])) as server:
+        yield server
+
+
+@pytest.fixture
+def page(browser: Browser, find_server: Process):
+    """The page, in English, as on a first visit."""
+    browser.language("en-US")
+    url = str(find_server.http.base_url)
+    browser.call("Storage.clearDataForOrigin", origin=url, storageTypes="local_storage")
+    browser.problems.clear()
+    browser.open("about:blank")  # a mere change of what is behind # would not load it anew
+    browser.open(f"{url}/")
+    browser.until("document.getElementById('count').textContent")
+    yield browser
+    assert browser.problems == [] and browser.dialogs == []

@@ -17,7 +17,12 @@ const MOST = 100000; // hits that the server lists
 const query = new Query(() => search());
 const filters = new Filters(() => search());
 const grid = new Grid(by("results"), (place, how) => open(place, how));
-const viewer = new Viewer((id) => query.like(id), (step) => open(grid.focused + step));
+let opened = 0; // place of the picture in the viewer
+const viewer = new Viewer(
+  (id) => query.like(id),
+  (step) => open(opened + step),
+  () => grid.focus(opened), // the browser goes back to the one that was opened first
+);
 let running = null; // AbortController of the search on its way
 let collection = { count: 0, name: "", indexing: null };
 let hidden = null; // at most so many hits are as relevant as the slider asks, by the server
@@ -62,7 +67,9 @@ async function search({ remember = true } = {}) {
 async function limit() {
   const hits = grid.hits;
   const least = leastRelevance();
-  by("relevance-value").textContent = `${by("relevance").value} %`;
+  const said = `${by("relevance").value} %`;
+  by("relevance-value").textContent = said;
+  by("relevance").setAttribute("aria-valuetext", said);
   hidden = null;
   draw();
   if (!hits || !least || hits.firstBelow(least) < hits.total) return;
@@ -118,6 +125,7 @@ function fail(error) {
 async function open(place, how) {
   const hits = grid.hits;
   if (!hits || place < 0 || place >= grid.count) return;
+  opened = place;
   grid.focus(place);
   try {
     const hit = hits.at(place) ?? (await hits.one(place));
@@ -143,7 +151,7 @@ function drawAll() {
   translate();
   drawKeys();
   drawExamples();
-  drawCount(collection);
+  if (collection.name) drawCount(collection);
   filters.draw();
   query.draw();
   if (grid.hits) grid.show(grid.hits);

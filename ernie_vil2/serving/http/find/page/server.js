@@ -37,6 +37,7 @@ export async function ask(path, { signal, ...options } = {}) {
     if (answer.ok) return answer;
     const { code, message } = await refusal(answer);
     if (answer.status !== 401) throw new Refused(answer.status, code, message);
+    if (keyKept() !== key) continue; // given meanwhile, to another request
     asking ??= askForKey(key).finally(() => { asking = null; });
     await asking;
   }

@@ -10,8 +10,9 @@ export class Viewer {
   /**
    * @param like called with the id that more like it are wanted of
    * @param move called with -1 or 1, to show the picture beside this one
+   * @param closed called when it is gone
    */
-  constructor(like, move) {
+  constructor(like, move, closed) {
     this.dialog = by("viewer");
     this.hit = null;
     this.address = null; // of the picture shown
@@ -20,7 +21,10 @@ export class Viewer {
     by("viewer-copy").addEventListener("click", () => this.copy());
     by("viewer-back").addEventListener("click", () => move(-1));
     by("viewer-next").addEventListener("click", () => move(1));
-    this.dialog.addEventListener("close", () => this.clear());
+    this.dialog.addEventListener("close", () => {
+      this.clear();
+      closed();
+    });
     // a click beside it, on the backdrop, closes it
     this.dialog.addEventListener("click", (event) => {
       if (event.target === this.dialog) this.dialog.close();
