@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Files that this process has locked, by device and inode: fcntl's locks bind processes, so two
@@ -50,7 +51,7 @@ def _key(state: os.stat_result) -> tuple[int, int]:
 class Shared:
     """A lock on a file that is there, which many may have at once; freed with the object.
 
-    `alone` says whether nobody has it. Where the file system knows no locks, nobody ever has.
+    Where the file system knows no locks, nobody ever has it.
     """
 
     def __init__(self, path: Path):
@@ -65,15 +66,19 @@ class Shared:
 
     __del__ = release
 
-    @staticmethod
-    def alone(path: Path) -> bool:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether nobody has a `Shared` on a file; if so, nobody gets one until the block ends."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        free = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-        except OSError:
+            free = False
+        except OSError:  # no locks here
             pass
-        finally:
-            os.close(file)
-        return True
+        yield free
+    finally:
+        os.close(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import read_json, replace_text, sealed, sync
-from ernie_vil2.files.lock import Lock, Shared
+from ernie_vil2.files.lock import Lock, Shared, alone
 from ernie_vil2.search.models import check_format
 
 DATA = "pictures.lance"  # LanceDB's own
@@ -78,8 +79,9 @@ class Folder:
         """As long as it is held, the files of old versions are kept."""
         return Shared(self.path / _READERS)
 
-    def nobody_reads(self) -> bool:
-        return Shared.alone(self.path / _READERS)
+    def nobody_reads(self) -> contextlib.AbstractContextManager[bool]:
+        """Whether nobody holds it; if so, who wants it waits until the block ends."""
+        return alone(self.path / _READERS)
 
     def close(self) -> None:
         if self._lock is not None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
+from ernie_vil2.errors import UserError
 from ernie_vil2.search import filters, ivf, recall, rows
 from ernie_vil2.search.collection import COLUMNS, EVERYTHING, Filter, Hit, Picture
 from ernie_vil2.search.memory import Memory
@@ -58,7 +59,7 @@ class LanceCollection:
         if len(pictures):
             self._table.merge(rows.to_table(pictures, vectors))
             if self._table.untidy():
-                self.optimize()
+                self._table.optimize()
 
     def delete(self, ids: Sequence[str]) -> None:
         for some in _batches(ids):
@@ -114,6 +115,7 @@ class LanceCollection:
         if count > recall.EXACT_UP_TO:
             earlier = self.notes.get("index", {})
             result = self._table.change(lambda table: ivf.renew(table, earlier))
+            self._table.clean()
         self.note(index=result)
         return result
 
@@ -125,7 +127,15 @@ class LanceCollection:
 
     def _exact(self) -> Memory | None:
         """The rows as they are now, in memory; None where they are too many."""
-        with self._mutex, self._table.pinned() as (version, table):
+        with self._mutex:
+            try:
+                return self._follow()
+            except UserError:  # their files were cleaned up meanwhile: the next version has others
+                self._table.forget()
+                return self._follow()
+
+    def _follow(self) -> Memory | None:
+        with self._table.pinned() as (version, table):
             seen, memory = self._memory
             if version == seen:
                 return memory

@@ -25,8 +25,9 @@ T = TypeVar("T")
 # fair share of all rows, since all are written anew; after more in any case.
 _FRAGMENTS, _SHARE, _MOST_FRAGMENTS = 256, 1 / 8, 1024
 _FEW_CHANGES = 16  # of which `optimize` makes nothing
-_KEEP = timedelta(minutes=1)  # old versions, for searches that are under way
+_KEEP = timedelta(milliseconds=1)  # old versions: a read that lost its files is done again
 _KEEP_READ = timedelta(days=7)  # the same, while somebody goes through all pictures
+_CACHE = 4 << 30  # bytes of an index in memory: 1.3 million vectors of 768 numbers
 _TICK = 50 * 10**6  # nanoseconds; those of file systems are up to 10 ms
 _DAMAGE = (RuntimeError, OSError)  # what LanceDB raises; ValueError where no table is
 
@@ -41,7 +42,7 @@ class Table:
         self._mutex = threading.RLock()
         self._synced: set[str] = set()
         self._table: Any = None
-        self._version, self._seen = 0, (0, 0)
+        self._version, self._seen, self._made = 0, (0, 0), ""
         if write:
             lock, there = lock_folder(path, dim)
             try:
@@ -68,17 +69,21 @@ class Table:
             pass
         try:
             return ask(table)
-        except _DAMAGE:  # it took so long that its version was cleaned up
+        except _DAMAGE:  # its version was cleaned up meanwhile
+            self.forget()
             with self.pinned() as (_, table), self._explained():
                 return ask(table)
+
+    def forget(self) -> None:
+        """Ask LanceDB itself for the last version the next time."""
+        self._seen = (0, 0)
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[tuple[tuple[str, int], Any]]:
         """The table as it is now, and a name of this state; inside, it stays so."""
         with self._mutex:
-            made = self.folder.made
             self.folder.refresh()
-            if self.folder.made != made:  # by --rebuild, at the same place
+            if self.folder.made != self._made:  # by --rebuild, at the same place
                 self._open(None)
             with self._explained():
                 self._follow()
@@ -130,10 +135,17 @@ class Table:
         """Put small files together, bring the index up to date, remove what is no longer read."""
         if self._since.changes + self._since.fragments < _FEW_CHANGES:
             return
-        keep = _KEEP if self.folder.nobody_reads() else _KEEP_READ
-        # files that no version names are those of killed writers: we have the lock
-        self.change(lambda x: x.optimize(cleanup_older_than=keep, delete_unverified=True))
-        self._since = _Since(self._table)
+        self.change(lambda table: table.optimize(cleanup_older_than=_KEEP_READ))
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove the files that only old versions name, unless somebody goes through them."""
+        with self.folder.nobody_reads() as nobody:
+            if nobody:
+                # files that no version names are those of killed writers: we have the lock
+                self.change(lambda x: x.optimize(cleanup_older_than=_KEEP, delete_unverified=True))
+        with self._explained():
+            self._since = _Since(self._table)
 
     def close(self) -> None:
         self.folder.close()
@@ -150,7 +162,10 @@ class Table:
         check_model(name, self.folder.notes.get("model"), self._model)
         check_dim(name, self.folder.dim, dim)
         with self._explained():
-            self._table = self._lancedb.connect(self._path).open_table(TABLE)
+            session = self._lancedb.Session(index_cache_size_bytes=_CACHE)
+            database = self._lancedb.connect(self._path, session=session)
+            self._table = database.open_table(TABLE)
+            self._made = self.folder.made
             self._seen, self._version = (0, 0), self._table.version
 
     def _sync(self) -> None:
