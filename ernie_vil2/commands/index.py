@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is bad is listed
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.search import folders
+    from ernie_vil2.search.searcher import calibrate
     from ernie_vil2.search.watch import watch
+    from ernie_vil2.serving.collection_model import CollectionModel
 
     options = folders.folder_options(args.exclude, args.follow_links, args.tags_file)
     wanted = dict.fromkeys(folders.real_paths(args.folders), options)
@@ -138,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         summary = indexer.update()
         found = collection.optimize()
+        # or the first search would have to
+        calibrate(collection, CollectionModel(collection, args.exported))
     print(_told(summary, bad))
     if found["index"]:
         print(f"index {found['index']}, recall@10 {found['recall']:.3f} against exact search")

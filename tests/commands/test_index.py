@@ -221,3 +221,10 @@ def test_ctrl_c_ends_at_once_and_keeps_what_is_done(tiny_artefact, folder, tmp_p
     assert 0 < done < 4030
     with contextlib.closing(open_collection(str(db))) as collection:
         assert "indexing" not in collection.notes
+
+
+def test_what_relevance_needs_is_measured_for_the_first_search(index, folder, tmp_path):
+    write_pictures(folder, 25)  # fewer than 20 have no relevance
+    assert index(folder)[0] == 0
+    with contextlib.closing(open_collection(str(tmp_path / "db"))) as collection:
+        assert collection.notes["background"]
