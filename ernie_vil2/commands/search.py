@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import re
@@ -16,17 +15,12 @@ from ernie_vil2 import cli, runtime
 from ernie_vil2.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ernie_vil2.artefact.folder import Artefact
-    from ernie_vil2.search.collection import Collection, Filter
+    from ernie_vil2.search.collection import Filter
     from ernie_vil2.search.query import Query
     from ernie_vil2.search.results import Found, Group
     from ernie_vil2.search.searcher import Searcher
-    from ernie_vil2.serving.tower import Tower
 
 LINE = "# probably not: half of random queries find better"
-EXPORTED = "exported"  # the note that tools/index.py leaves of its model's folder
 _EXAMPLES = """examples:
   search.py pictures.db 海边的猫
   search.py pictures.db "cat.jpg + 2:雪 - 人" -k 50
@@ -99,11 +93,12 @@ def main(argv: list[str] | None = None) -> int:
     runtime.prepare()
     from ernie_vil2.search.open import open_collection
     from ernie_vil2.search.searcher import Searcher
+    from ernie_vil2.serving.collection_model import CollectionModel
 
     where = _where(args)
     query = None if args.duplicates else _query(args)
     with contextlib.closing(open_collection(args.db)) as collection:
-        searcher = Searcher(collection, _Model(collection, args.model))
+        searcher = Searcher(collection, CollectionModel(collection, args.model))
         if query is None:
             _print_groups(args, searcher.duplicates(where))
             return 0
@@ -146,52 +141,6 @@ def _query(args: argparse.Namespace) -> Query:
     if re.fullmatch("[0-9a-f]{20}", args.similar):
         return Query.like(args.similar)
     return Query.like(picture_id(indexed_path(args.similar)), args.similar)
-
-
-class _Model:
-    """The towers of a collection's model, each loaded when it is needed.
-
-    A query in words needs no image tower, and pictures of the collection need none at all.
-    """
-
-    def __init__(self, collection: Collection, folder: str | None):
-        self._collection, self._folder = collection, folder
-
-    def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        return self._tower("text")(self._artefact.tokenizer()(list(texts), pad_to="longest"))
-
-    def encode_image(self, images: Sequence[bytes]) -> np.ndarray:
-        import numpy as np
-
-        transform = self._artefact.transform()
-        return self._tower("image")(np.stack([transform(image) for image in images]))
-
-    @functools.cached_property
-    def _artefact(self) -> Artefact:
-        """Raises UserError where it is not the one of the collection's vectors."""
-        from ernie_vil2.artefact.folder import Artefact
-        from ernie_vil2.search.identity import model_identity
-        from ernie_vil2.search.models import check_model
-
-        notes, uri = self._collection.notes, self._collection.uri
-        folder = self._folder or notes.get(EXPORTED)
-        if folder is None:
-            raise UserError(f"{uri} does not know the folder of its model: name it with --model")
-        if not os.path.isdir(folder):
-            raise UserError(
-                f"{folder}, where the model of {uri} was, is no folder: name it with --model"
-            )
-        artefact = Artefact.open(folder)
-        check_model(uri, notes.get("model"), model_identity(artefact))
-        return artefact
-
-    @functools.cache  # noqa: B019  # ends with the process
-    def _tower(self, name: str) -> Tower:
-        from ernie_vil2.serving.tower import Tower, TowerOptions
-
-        tower = Tower(self._artefact, name, TowerOptions())
-        tower.verify()
-        return tower
 
 
 def _keep(uri: str, searcher: Searcher) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.data.arrays import Array, Floats, Numbers
-from ernie_vil2.data.close_hashes import CloseHashes, close_pairs
-from ernie_vil2.search.collection import Collection, Filter
+from ernie_vil2.data.close_hashes import CloseHashes, hamming
+from ernie_vil2.search.collection import Collection, Filter, Picture
 from ernie_vil2.search.near_duplicates import BITS, COSINE
 from ernie_vil2.search.reading import vectors_of
 from ernie_vil2.search.relevance import LIKELY
@@ -20,7 +21,7 @@ MOST = 100_000  # hits that one can scroll to
 _FIRST = 1000  # hits that are asked for at first,
 _MORE = 10  # and how many times as many the next time
 FOLDED = 2000  # hits among which near-duplicates are folded: a jump to place 50,000 must not wait
-_STEP = 256  # hits folded at a time, and how far ahead of what is shown
+_STEP = 256  # hits folded at a time, up to twice as many, and how far ahead of what is shown
 
 
 @dataclass
@@ -63,6 +64,20 @@ class Asked:
     shares: Callable[[Floats], Array | None]
 
 
+class Extent(NamedTuple):
+    """How far a ranking goes; of the hits that are not settled none is counted as folded.
+
+    Attributes:
+        total: hits to scroll to.
+        likely: how many of them are; None: no relevance is known.
+        read: pictures that were read to find out, by id.
+    """
+
+    total: int
+    likely: int | None
+    read: Mapping[str, Picture]
+
+
 class Ranking:
     """Hits of one query, best first; threads may share it.
 
@@ -84,18 +99,15 @@ class Ranking:
         self.settled: list[Settled] = []
         self.born = time.monotonic()
 
-    def settle(self, count: int) -> tuple[int, int | None]:
-        """See to it that `settled` has `count` hits, or all there are.
-
-        Returns:
-            How many hits there are to scroll to, and how many of those are likely: of the hits that
-            are not settled yet none is counted as folded. None: no relevance is known.
-        """
+    def settle(self, count: int) -> Extent:
+        """See to it that `settled` has `count` hits, or all there are."""
+        read: dict[str, Picture] = {}
         with self._lock:
             ahead = count + _STEP if self._asked.fold else count
             while len(self.settled) < count or self._place < ahead:
                 if self._place < len(self._hits):
-                    self._settle(self._hits[self._place : self._place + _STEP])
+                    step = min(max(_STEP, ahead - self._place), 2 * _STEP)
+                    self._settle(self._hits[self._place : self._place + step], read)
                 elif self._complete:
                     break
                 else:
@@ -106,8 +118,9 @@ class Ranking:
             if not self._complete:
                 count = min(MOST, self._collection.count(self._asked.where))
                 total = max(total, count - (self._place - len(self.settled)))
-            line = self._likely_settled + max(0, self._likely - self._place)
-            return total, None if self._hits and self._hits[0].relevance is None else line
+            likely = self._likely_settled + max(0, self._likely - self._place)
+            unknown = bool(self._hits) and self._hits[0].relevance is None
+            return Extent(total, None if unknown else likely, read)
 
     def _ask(self, least: int) -> None:
         """Ask the collection for more hits; those that are there keep their places."""
@@ -125,7 +138,7 @@ class Ranking:
                 self._hits.append(hit)
                 self._likely += hit.likely
 
-    def _settle(self, hits: Sequence[Settled]) -> None:
+    def _settle(self, hits: Sequence[Settled], read: dict[str, Picture]) -> None:
         late = self._place >= FOLDED
         self._place += len(hits)
         if late or not self._asked.fold:
@@ -133,7 +146,8 @@ class Ranking:
             self._likely_settled += sum(hit.likely for hit in hits)
             return
         found = self._collection.get([hit.id for hit in hits])
-        hits = [hit for hit, picture in zip(hits, found) if picture is not None]
+        read.update((picture.id, picture) for picture in found if picture is not None)
+        hits = [hit for hit in hits if hit.id in read]
         hashes = np.array([x.dhash for x in found if x is not None], np.int64)
         near = self._near_duplicates(hits, hashes)
         first = len(self.settled)  # places from here on are those of `hits`, until they are settled
@@ -154,7 +168,8 @@ class Ranking:
         """Place in `hits` -> places of its near-duplicates among all that are settled and, behind
         those, `hits` before it; best first."""
         first = len(self.settled)
-        within = close_pairs(hashes, BITS)[:, ::-1] + [0, first]  # the later one, the earlier one
+        close = hamming(hashes[:, None], hashes) <= BITS
+        within = np.add(np.argwhere(np.tril(close, -1)), [0, first])  # the later, the earlier one
         pairs = np.concatenate([self._hashes.pairs(hashes), within]).tolist()
         if not pairs:
             return {}

@@ -92,13 +92,17 @@ class Searcher:
         """
         ranking = self._ranking((query, where, minimum, fold), offset > 0)
         end = min(offset + k, MOST)
-        total, line = ranking.settle(end)
+        total, line, read = ranking.settle(end)
         settled = ranking.settled[offset:end]
-        found = self._collection.get([hit.id for hit in settled])
+        pictures = dict(read)
+        unread = [hit.id for hit in settled if hit.id not in pictures]
+        if unread:
+            found = self._collection.get(unread)
+            pictures.update((x.id, x) for x in found if x is not None)  # else deleted since
         hits = tuple(
-            FoundPicture(picture, hit.cosine, hit.relevance, hit.likely, tuple(hit.folded))
-            for hit, picture in zip(settled, found)
-            if picture is not None  # deleted since
+            FoundPicture(pictures[hit.id], hit.cosine, hit.relevance, hit.likely, tuple(hit.folded))
+            for hit in settled
+            if hit.id in pictures
         )
         following = end if end < min(total, MOST) and settled else None
         return Found(str(query), hits, offset, following, total, line)

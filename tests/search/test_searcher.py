@@ -8,7 +8,8 @@ from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
 from ernie_vil2.search.collection import EVERYTHING, Filter
 from ernie_vil2.search.query import Query, parse_query
-from ernie_vil2.search.searcher import Searcher, UnknownPicture
+from ernie_vil2.search.relevance import NOTE
+from ernie_vil2.search.searcher import Searcher, UnknownPicture, calibrate
 from tests.support.collections import TAGS, judge, passes, picture, unit
 from tests.support.demo_vectors import Demo
 
@@ -240,6 +241,24 @@ def test_threads_share_it_while_pictures_come_and_go(demo, tmp_path):
             stop.set()
         changing.result()
     assert all({x.id for x in demo.pictures[:400]} <= ids for ids in found)
+    made.close()
+
+
+@pytest.mark.slow
+def test_milvus_finds_the_same(demo, collection, milvus):
+    made = demo.collection(milvus.uri("searched"))
+    one, other = Searcher(collection, demo), Searcher(made, demo)
+    calibrate(made, demo)
+    for where in FILTERS:
+        query = parse_query(demo.present[0])
+        found, again = (x.search(query, 30, where=where) for x in (one, other))
+        assert [x.picture for x in again.hits] == [x.picture for x in found.hits]
+        assert [x.duplicates for x in again.hits] == [x.duplicates for x in found.hits]
+        cosines = [[hit.cosine for hit in x.hits] for x in (found, again)]
+        np.testing.assert_allclose(*cosines, atol=1e-5)
+        assert (again.total, again.line) == (found.total, found.line)
+    assert other.duplicates() == one.duplicates()
+    assert made.notes[NOTE]["count"] == 800
     made.close()
 
 

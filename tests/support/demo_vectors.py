@@ -41,9 +41,9 @@ class Demo:
     def dim(self) -> int:
         return self.vectors.shape[1]
 
-    def collection(self, folder: Path, count: int | None = None):
-        """The first `count` pictures, in a folder's collection; closed by who asks."""
-        made = open_collection(str(folder), {"weights": "demo"}, dim=self.dim, write=True)
+    def collection(self, uri: Path | str, count: int | None = None):
+        """The first `count` pictures, in a new collection; closed by who asks."""
+        made = open_collection(str(uri), {"weights": "demo"}, dim=self.dim, write=True)
         made.add(self.pictures[:count], self.vectors[:count])
         return made
 
