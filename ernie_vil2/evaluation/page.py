@@ -15,7 +15,6 @@ from typing import Any
 
 import cv2
 import jinja2
-from markupsafe import Markup
 
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.transforms import decode_image
@@ -31,6 +30,7 @@ from ernie_vil2.evaluation.report import (
     spoken,
     write_text,
 )
+from ernie_vil2.files.html import style, templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _THUMBNAIL = 128  # pixels of the longer side
@@ -52,13 +52,12 @@ def write_page(
         queries: of both kinds, each kind in its order.
     """
     queries = list(queries)
-    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     page = (
         _environment()
         .get_template("page.html.j2")
         .render(
             title=title,
-            style=Markup(style),  # ours, and no HTML
+            style=style(_TEMPLATES / "page.css"),
             mean_recall=percent(report["mean_recall"]),
             remarks=remarks(report),
             directions=list(DIRECTIONS.values()),
@@ -79,14 +78,7 @@ def write_page(
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(_TEMPLATES)
     environment.tests["chinese"] = _is_chinese
     environment.filters["thumbnail"] = _thumbnail
     return environment

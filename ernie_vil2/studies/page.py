@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from ernie_vil2.files import durable
+from ernie_vil2.files.html import style, templates
 from ernie_vil2.studies import plots
 from ernie_vil2.studies.curves import Curves, read_curves
 from ernie_vil2.studies.plan import Plan
@@ -82,19 +83,13 @@ def _inline(figures: Sequence[Any]) -> list[Markup]:
 
 def render(path: Path, **values: Any) -> None:
     """Write the page of the template."""
-    style = Markup((_TEMPLATES / "study.css").read_text(encoding="utf-8"))  # ours, and no HTML
-    html = _environment().get_template("study.html.j2").render(style=style, **values)
+    template = _environment().get_template("study.html.j2")
+    html = template.render(style=style(_TEMPLATES / "study.css"), **values)
     durable.replace_text(path, html)
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(_TEMPLATES)
     environment.filters["percent"] = lambda share: f"{100 * share:.1f}"
     return environment

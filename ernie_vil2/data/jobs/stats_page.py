@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+
+from ernie_vil2.files.html import style, templates
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(report: Mapping[str, Any]) -> str:
     """HTML of what `write_stats` has counted."""
-    style = Markup((_TEMPLATES / "stats.css").read_text(encoding="utf-8"))  # ours, and no HTML
     groups = {
         "Pictures": _plots(report["pictures"]),
         "Texts": _plots(report["texts"]),
@@ -24,7 +24,7 @@ def page(report: Mapping[str, Any]) -> str:
     return (
         _environment()
         .get_template("stats.html.j2")
-        .render(style=style, report=report, groups=groups)
+        .render(style=style(_TEMPLATES / "stats.css"), report=report, groups=groups)
     )
 
 
@@ -57,10 +57,4 @@ def _labels(starts: list[float], unit: str) -> list[str]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates(_TEMPLATES)
