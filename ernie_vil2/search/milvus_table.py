@@ -21,7 +21,8 @@ NOTES, WRITER = "ernie_vil2.notes", "ernie_vil2.writer"  # properties of the col
 BATCH = 1000  # pictures of one message
 _VECTOR = "vector"
 _INDEX_TIME = 24 * 3600  # seconds
-_FLUSH_TIME = 600
+_LOAD_TIME = 600
+_FLUSH_TIME = 20
 # Milvus asks for bounds: bytes of strings, tags of a picture
 _LONGEST = {"id": 64, "path": 16384, "sha256": 64}
 _TAGS = {"max_capacity": 1024, "max_length": 1024}
@@ -45,7 +46,7 @@ class MilvusTable:
         """See that it has an index and is in the server's memory; nothing to do, mostly."""
         if not self._link.ask(self._collection.has_index):
             self._make_index("FLAT", {})
-        self._link.call(partial(self._collection.load, timeout=_FLUSH_TIME))
+        self._link.call(partial(self._collection.load, timeout=_LOAD_TIME))
 
     # -- properties --------------------------------------------------------------------------------
 
@@ -121,8 +122,20 @@ class MilvusTable:
     # -- the index ---------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Let what was written lately become segments, which are indexed."""
-        self._link.call(partial(self._collection.flush, timeout=_FLUSH_TIME))
+        """Let what was written lately become segments, which are indexed.
+
+        After a crash of the server that may take minutes, or never be told. Nothing is lost
+        without: rows in no segment are searched one by one, and the server flushes by itself.
+        """
+
+        def flush() -> None:
+            try:
+                self._collection.flush(timeout=_FLUSH_TIME)
+            except self._link.api.MilvusException as error:
+                if "wait for flush timeout" not in error.message:
+                    raise
+
+        self._link.call(flush)
 
     def renew_index(self, kind: str) -> None:
         """See that the index is FLAT or IVF_FLAT. To change it takes it out of memory."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -68,9 +69,12 @@ class Told:
 def writing(uri, told: Told):
     """A writer that goes on where the last one ended; killed at the end."""
     writer = start("write", uri, max(told.added, default=-1) + 1)
+    watch = threading.Timer(300, writer.kill)  # of one that hangs nothing more is read
+    watch.start()
     try:
         yield writer
     finally:
+        watch.cancel()
         writer.kill()
         told.take(writer.communicate(timeout=300)[0].splitlines())
         told.killed()
