@@ -14,9 +14,9 @@ from tests.support.milvus_server import Server
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def milvus(tmp_path_factory) -> Server:
-    """A Milvus server that is ready."""
+    """A Milvus server that is ready; it takes a tenth of a core, so it ends with these tests."""
     server = Server(tmp_path_factory.mktemp("milvus"))
     try:
         server.wait()
