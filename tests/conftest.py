@@ -27,6 +27,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU, and Paddle sees none"))
 
 
+@pytest.fixture(autouse=True)
+def no_log_of_an_earlier_run():
+    """A run in this process leaves its train.log to be written to, whose folder goes now."""
+    yield
+    log = logging.getLogger("ernie_vil2")
+    for handler in list(log.handlers):
+        if isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
+
+
 @pytest.fixture
 def logged(caplog):
     """What the package logs, also after a run in this process took its logger for itself."""

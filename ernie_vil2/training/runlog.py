@@ -37,6 +37,12 @@ class _LogFile(logging.FileHandler):
 
     warned = False
 
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:  # it was closed, and is opened again for a last line: its folder is gone
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
