@@ -1,4 +1,4 @@
-"""Packages that only some formats of data and stores need."""
+"""Packages that only some formats, stores and logs need."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from ernie_vil2.errors import UserError
 
 
-def needed(module: str, what: str, extra: str = "data") -> Any:
+def needed(module: str, what: str, extra: str | None = "data") -> Any:
     """The module `module` of an optional package, which `what` cannot do without.
 
     Args:
-        extra: of this package, with which it is installed.
+        extra: of this package, with which it is installed; None: it is installed by itself.
 
     Raises:
         UserError: it is not installed; says how to get it.
@@ -23,6 +23,7 @@ def needed(module: str, what: str, extra: str = "data") -> Any:
         package = module.partition(".")[0]
         missing = isinstance(error, ModuleNotFoundError)
         reason = "" if missing else f" ({' '.join(str(error).split())})"
+        install = package if extra is None else f'"ernie_vil2[{extra}]"'
         raise UserError(
-            f'{what} needs the package {package}{reason}: pip install "ernie_vil2[{extra}]"'
+            f"{what} needs the package {package}{reason}: pip install {install}"
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import struct
 import time
@@ -15,6 +14,7 @@ import numpy as np
 
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.arrays import Array
+from ernie_vil2.data.packages import needed
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import append
 
@@ -104,7 +104,7 @@ class _VisualDL:
 
 class _TensorBoard:
     def __init__(self, output: Path, config: Config):
-        writer = _needed("tensorboardX", "tensorboard").SummaryWriter
+        writer = needed("tensorboardX", "Global.log_to: tensorboard", None).SummaryWriter
         self._writer = writer(str(output / "tensorboard"), flush_secs=30)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -131,7 +131,7 @@ class _WandB:
     """Goes where WANDB_PROJECT, WANDB_ENTITY and WANDB_MODE say, as all programs that use it."""
 
     def __init__(self, output: Path, config: Config):
-        wandb = self._wandb = _needed("wandb", "wandb")
+        wandb = self._wandb = needed("wandb", "Global.log_to: wandb", None)
         known = output / _ID
         if not known.exists():
             known.write_text(wandb.util.generate_id(), encoding="utf-8")
@@ -178,12 +178,3 @@ _SINKS: Mapping[str, Callable[[Path, Config], Sink]] = {
     "tensorboard": _TensorBoard,
     "wandb": _WandB,
 }
-
-
-def _needed(module: str, name: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(
-            f"Global.log_to: {name} needs the package {module}: pip install {module}"
-        ) from error
