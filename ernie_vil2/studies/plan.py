@@ -73,8 +73,8 @@ class Plan:
     equal: tuple[str, ...]
     figures: Mapping[str, str]
     variants: tuple[Variant, ...]
-    before: tuple[str, ...] = ()
-    set: Mapping[str, Any] | None = None
+    before: tuple[str, ...]
+    set: Mapping[str, Any]
 
 
 def read_plan(path: str | os.PathLike) -> Plan:

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ernie_vil2.studies.curves import Curves
@@ -104,7 +105,7 @@ def _line(curves: Curves, name: str, against: str) -> tuple[list[float], list[fl
     if not steps:
         return None
     if name.startswith("train/"):
-        values = [_mean(values[max(0, i + 1 - _SMOOTH) : i + 1]) for i in range(len(values))]
+        values = [fmean(values[max(0, i + 1 - _SMOOTH) : i + 1]) for i in range(len(values))]
     return list(map(float, steps)) if against == "step" else seconds, values
 
 
@@ -112,10 +113,6 @@ def _mean_line(lines: Sequence[tuple[list[float], list[float]]]) -> tuple[list, 
     """Point by point, as far as all go: runs that log alike have their points in one order."""
     length = min(len(values) for _, values in lines)
     return (
-        [_mean([places[i] for places, _ in lines]) for i in range(length)],
-        [_mean([values[i] for _, values in lines]) for i in range(length)],
+        [fmean([places[i] for places, _ in lines]) for i in range(length)],
+        [fmean([values[i] for _, values in lines]) for i in range(length)],
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

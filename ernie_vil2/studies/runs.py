@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,19 @@ class Run:
         return self.plan.output_dir / self.budget / self.variant.folder / f"seed-{self.seed}"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What the study and the variant set, with placeholders."""
+        return {**self.plan.set, **self.variant.set}
+
+    @property
     def overrides(self) -> list[str]:
         """What follows -o."""
-        settings = {**(self.plan.set or {}), **self.variant.set, "Global.seed": self.seed}
+        settings = {**self.settings, "Global.seed": self.seed}
         if self.steps is not None:
             # as many epochs as it takes: the steps decide
             settings |= {"Global.max_steps": self.steps, "Global.epochs": 1_000_000}
         settings["Global.output_dir"] = str(self.folder)
-        return [f"{key}={json.dumps(self.fill(v))}" for key, v in settings.items()]
+        return _written(self.fill(settings))
 
     def fill(self, value: Any) -> Any:
         """A value with this run's placeholders filled."""
@@ -72,10 +77,9 @@ class Run:
         Raises:
             UserError: naming the variant.
         """
-        settings = {**(self.plan.set or {}), **self.variant.set}
-        settings = filled(settings, str(self.plan.output_dir), self.seed, str)
+        settings = filled(self.settings, str(self.plan.output_dir), self.seed, str)
         try:
-            load_config(self.plan.config, [f"{k}={json.dumps(v)}" for k, v in settings.items()])
+            load_config(self.plan.config, _written(settings))
         except UserError as error:
             raise UserError(f"{self.plan.path}: variant {self.variant.name}: {error}") from None
 
@@ -100,11 +104,7 @@ class Run:
 
     def _settled(self) -> list[str]:
         """The overrides with names in place of checkpoints, which may not be there yet."""
-        settings = {**(self.plan.set or {}), **self.variant.set}
-        return [f"{key}={json.dumps(value)}" for key, value in settings.items()] + [
-            f"steps={self.steps}",
-            *self.variant.before,
-        ]
+        return [*_written(self.settings), f"steps={self.steps}", *self.variant.before]
 
     def train_and_evaluate(self, threads: int, ranks: int) -> dict[str, Any]:
         """Do what is not done of it.
@@ -135,6 +135,11 @@ class Run:
         }
         durable.replace_text(self.folder / _DONE, durable.sealed(result))
         return result
+
+
+def _written(settings: Mapping[str, Any]) -> list[str]:
+    """As -o takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
 def words_of(command: str, plan: Plan, seed: int, checkpoint: Callable[[str], str]) -> list[str]:
@@ -182,7 +187,7 @@ def run_all(
         return result
 
     # a variant at a time: another may start from its checkpoints
-    for _, group in _by_variant(runs, results):
+    for group in _by_variant(runs, results):
         with ThreadPoolExecutor(processes) as pool:
             try:
                 for place, result in zip(group, pool.map(do, [runs[place] for place in group])):
@@ -193,13 +198,13 @@ def run_all(
     return [result for result in results if result is not None]
 
 
-def _by_variant(runs: Sequence[Run], results: Sequence[Any]) -> list[tuple[str, list[int]]]:
-    """(name, places of its runs that are not done), in order."""
+def _by_variant(runs: Sequence[Run], results: Sequence[Any]) -> list[list[int]]:
+    """Places of the runs that are not done, of one variant in one list, in order."""
     groups: dict[str, list[int]] = {}
     for place, run in enumerate(runs):
         if results[place] is None:
-            groups.setdefault(f"{run.budget} {run.variant.name}", []).append(place)
-    return list(groups.items())
+            groups.setdefault(run.variant.name, []).append(place)
+    return list(groups.values())
 
 
 def call(words: Sequence[str], log: Path, threads: int | None = None, ranks: int = 1) -> None:

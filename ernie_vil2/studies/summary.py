@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from ernie_vil2.errors import UserError, did_you_mean
@@ -38,7 +39,7 @@ def query_interval(reports: Sequence[Mapping[str, Any]], key: str) -> tuple[floa
         ends = [figure_interval(report, way, name) for report in reports]
     except KeyError:
         return None
-    return (_mean([low for low, _ in ends]), _mean([high for _, high in ends]))
+    return (fmean([low for low, _ in ends]), fmean([high for _, high in ends]))
 
 
 def figure_interval(report: Any, way: Sequence[str], name: str) -> tuple[float, float]:
@@ -54,9 +55,9 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     from scipy import stats
 
-    mean = _mean(values)
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * math.sqrt(variance / len(values))
+    mean = fmean(values)
+    error = stdev(values) / math.sqrt(len(values))
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * error
     return mean - reach, mean + reach
 
 
@@ -80,8 +81,8 @@ def summarize(
     for name, runs in results.items():
         reports = {seed: run["report"] for seed, run in runs.items()}
         table[name] = {
-            "steps": _mean([run["steps"] for run in runs.values()]),
-            "seconds": _mean([run["seconds"] for run in runs.values()]),
+            "steps": fmean([run["steps"] for run in runs.values()]),
+            "seconds": fmean([run["seconds"] for run in runs.values()]),
             "figures": {},
         }
         for title, key in figures.items():
@@ -89,15 +90,11 @@ def summarize(
             apart = [values[seed] - figure(first[seed]["report"], key) for seed in values]
             table[name]["figures"][title] = {
                 "values": values,
-                "mean": _mean(list(values.values())),
+                "mean": fmean(list(values.values())),
                 "seeds": seed_interval(list(values.values())),
                 "queries": query_interval(list(reports.values()), key),
                 "difference": None
                 if runs is first
-                else {"mean": _mean(apart), "interval": seed_interval(apart)},
+                else {"mean": fmean(apart), "interval": seed_interval(apart)},
             }
     return table
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
