@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ernie_vil2.errors import UserError
-from ernie_vil2.files.pickles import SafeUnpickler
+from ernie_vil2.files.pickles import SafeUnpickler, reading_weights
 
 _NAME_TABLE = "StructuredToParameterName@@"  # paddle.save adds it: structured name -> own name
 _PYTORCH_MAGIC = 0x1950A86A20F9469CFC6C  # what torch.save's older files begin with
@@ -28,7 +28,7 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, damaged, or with something else in it.
     """
-    try:
+    with reading_weights(path, "Paddle"):
         with open(path, "rb") as file:
             if file.read(4) == b"PK\x03\x04":  # torch.save's ZIP archive; Paddle writes none
                 raise pytorch_file(path)
@@ -37,13 +37,6 @@ def read_pdparams(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if content == _PYTORCH_MAGIC:
             raise pytorch_file(path)
         return _arrays(content)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged pickle fails in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged or no file of Paddle weights: {reason}") from error
 
 
 def pytorch_file(path: str | os.PathLike) -> UserError:

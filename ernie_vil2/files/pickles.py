@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import pickle
 import pickletools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any
+
+from ernie_vil2.errors import UserError
 
 # What tuples, lists, texts, whole numbers and None are written with, by any protocol.
 _PLAIN = set(
@@ -81,3 +85,21 @@ def plain_value(data: bytes) -> Any:
     except Exception as error:  # a damaged pickle fails in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"a pickle that cannot be read: {reason}") from error
+
+
+@contextlib.contextmanager
+def reading_weights(path: str | os.PathLike, program: str) -> Iterator[None]:
+    """Inside, what fails is a UserError that names the file.
+
+    Args:
+        program: whose weights are expected.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle fails in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged or no file of {program} weights: {reason}") from error

@@ -17,9 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ernie_vil2.errors import UserError
 from ernie_vil2.files.pdparams import numpy_stand_ins
-from ernie_vil2.files.pickles import SafeUnpickler, check_counts
+from ernie_vil2.files.pickles import SafeUnpickler, check_counts, reading_weights
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files before PyTorch 1.6
 STORAGES = {  # bfloat16 comes as uint16, as Paddle hands it to NumPy
@@ -48,22 +47,14 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         UserError: no such file, damaged, or with something else in it.
     """
-    try:
-        with open(path, "rb") as file:
-            zipped = file.read(4) == b"PK\x03\x04"
-            file.seek(0)
-            content, fetch = _read_zip(file) if zipped else _read_legacy(file)
-            tensors = _tensors(content)
-            if not tensors:
-                raise ValueError("it holds no weights by name")
-            return {name: tensor.array(fetch) for name, tensor in tensors.items()}
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle fails in any way
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged or no file of PyTorch weights: {reason}") from error
+    with reading_weights(path, "PyTorch"), open(path, "rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        content, fetch = _read_zip(file) if zipped else _read_legacy(file)
+        tensors = _tensors(content)
+        if not tensors:
+            raise ValueError("it holds no weights by name")
+        return {name: tensor.array(fetch) for name, tensor in tensors.items()}
 
 
 def _tensors(content: Any) -> dict[str, _Tensor]:
