@@ -8,6 +8,7 @@ import pytest
 
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.search import recall
+from tests.support.demo_vectors import Demo
 from tests.support.indexes import Index
 from tests.support.milvus_server import Server
 
@@ -57,3 +58,13 @@ def index(tmp_path, tiny_artefact, tiny_tower) -> Index:
 def folder(tmp_path):
     (tmp_path / "folder").mkdir()
     return tmp_path / "folder"
+
+
+@pytest.fixture(scope="module")
+def demo() -> Demo:
+    return Demo()
+
+
+@pytest.fixture(scope="module")
+def collection(demo, tmp_path_factory):
+    return demo.collection(tmp_path_factory.mktemp("demo") / "db")

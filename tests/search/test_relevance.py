@@ -8,17 +8,6 @@ import pytest
 from ernie_vil2.search.query import Query, parse_query
 from ernie_vil2.search.relevance import LIKELY, NOTE, Background, form_of, random_words
 from ernie_vil2.search.searcher import Searcher, calibrate
-from tests.support.demo_vectors import Demo
-
-
-@pytest.fixture(scope="module")
-def demo() -> Demo:
-    return Demo()
-
-
-@pytest.fixture(scope="module")
-def collection(demo, tmp_path_factory):
-    return demo.collection(tmp_path_factory.mktemp("demo") / "db")
 
 
 def standing_out(demo, queries: np.ndarray, own=None) -> np.ndarray:

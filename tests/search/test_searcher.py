@@ -11,7 +11,6 @@ from ernie_vil2.search.query import Query, parse_query
 from ernie_vil2.search.relevance import NOTE
 from ernie_vil2.search.searcher import Searcher, UnknownPicture, calibrate
 from tests.support.collections import TAGS, judge, passes, picture, unit
-from tests.support.demo_vectors import Demo
 
 FILTERS = [
     EVERYTHING,
@@ -21,16 +20,6 @@ FILTERS = [
     Filter("/emoji/c", 10**9 + 50, 10**9 + 700, (TAGS[2],)),
     Filter("/nowhere"),
 ]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Demo:
-    return Demo()
-
-
-@pytest.fixture(scope="module")
-def collection(demo, tmp_path_factory):
-    return demo.collection(tmp_path_factory.mktemp("demo") / "db")
 
 
 @pytest.fixture
