@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
 
 import paddle  # noqa: F401  # what a run imports later
@@ -27,7 +25,7 @@ from ernie_vil2.commands import index as command
 from ernie_vil2.search import rebuild, writer
 from ernie_vil2.search.bad import BadPictures
 from ernie_vil2.search.indexer import Indexer
-from tests.support.paths import ROOT
+from tests.support.processes import forking
 
 
 @dataclass(frozen=True)
@@ -63,16 +61,7 @@ class Runs:
 
     def __init__(self, folder: Path):
         self.folder, self.count = folder, 0
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["tests.conftest", __name__])
-        before = dict(os.environ)
-        os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
-        os.environ.pop("ERNIE_VIL2_CHOSE", None)  # one thread is our wish, not a choice to revise
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        self.context = forking(__name__)
 
     def __call__(self, *argv, kill: Kill | None = None) -> Ended:
         self.count += 1

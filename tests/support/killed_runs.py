@@ -10,7 +10,6 @@ import contextlib
 import functools
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -21,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver
+from multiprocessing import connection
 from pathlib import Path
 
 import paddle
@@ -33,7 +32,7 @@ from ernie_vil2.checkpoints import writer as checkpoint_writer
 from ernie_vil2.training.ema import EMA
 from ernie_vil2.training.runlog import RunLog
 from ernie_vil2.training.trainer import Trainer
-from tests.support.paths import ROOT
+from tests.support.processes import forking
 from tools import train
 
 # Where a run may die: before each of these calls, on whatever thread.
@@ -101,19 +100,8 @@ class Runs:
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None):
         self.folder, self.count, self.environment = folder, 0, environment or {}
-        self.context = multiprocessing.get_context("forkserver")
-        # the first prepares for paddle
-        self.context.set_forkserver_preload(["tests.conftest", __name__])
-        before = dict(os.environ)
-        os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1")
         # a killed run's semaphores are for the server's tracker to remove, which it tells of
-        os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
-        os.environ.pop("ERNIE_VIL2_CHOSE", None)  # one thread is our wish, not a choice to revise
-        try:
-            forkserver.ensure_running()
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+        self.context = forking(__name__, PYTHONWARNINGS="ignore:resource_tracker")
 
     def __call__(self, output: Path, argv: list, processes=1, kill: Kill | None = None) -> Ended:
         """One attempt at the run that writes to `output`."""

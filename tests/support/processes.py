@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
 from pathlib import Path
+
+from tests.support.paths import ROOT
 
 _SHOWN = 2000  # characters of the end of each log
 
@@ -75,3 +80,22 @@ def may_mount(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return done.returncode == 0
+
+
+def forking(module: str, **environment: str) -> BaseContext:
+    """A context whose processes are forked from a server that has imported `module`.
+
+    Args:
+        environment: of the server, beside ours; one thread each.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.conftest", module])  # the first prepares for paddle
+    before = dict(os.environ)
+    os.environ.update(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", **environment)
+    os.environ.pop("ERNIE_VIL2_CHOSE", None)  # one thread is our wish, not a choice to revise
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return context
