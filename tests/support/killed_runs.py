@@ -153,6 +153,10 @@ class Runs:
             assert ended, f"a run hangs: {folder}"
             code = min(process.exitcode for process in running if process.sentinel in ended)
             running = [process for process in running if process.sentinel not in ended]
+        if code and kill:  # the killed one's sockets close, and end the other, before it is gone
+            killed = ranks[kill.rank]
+            killed.join(10)
+            code = killed.exitcode if killed.exitcode == -signal.SIGKILL else code
         for process in running:
             process.join(kill.grace if kill else 20)
             _kill(process, group=True)
