@@ -139,6 +139,19 @@ def test_the_keyboard_is_enough(page):
     page.until("!document.getElementById('help').open")
 
 
+def test_who_types_on_as_the_viewer_closes_keeps_the_focus(page):
+    look_for(page, "green")
+    page.run("document.querySelector('.tile .picture').click()")
+    page.until("document.getElementById('viewer-image').naturalWidth")
+    # the page is told of it in a later task
+    page.run(
+        "new Promise(told => { const viewer = document.getElementById('viewer');"
+        "viewer.addEventListener('close', () => requestAnimationFrame(told), {once: true});"
+        "viewer.close(); document.getElementById('words').focus() })"
+    )
+    assert page.run("document.activeElement.id") == "words"
+
+
 def test_folded_ones_can_be_seen(page, small):
     page.drop("#results", small[0] / "red" / "square.png")
     page.until(f"{DRAWN} > 3 && !!document.querySelector('.tile .twins')")

@@ -21,7 +21,7 @@ let opened = 0; // place of the picture in the viewer
 const viewer = new Viewer(
   (id) => query.like(id),
   (step) => open(opened + step),
-  () => grid.focus(opened), // the browser goes back to the one that was opened first
+  refocus,
 );
 let running = null; // AbortController of the search on its way
 let collection = { count: 0, name: "", indexing: null };
@@ -133,6 +133,13 @@ async function open(place, how) {
   } catch (error) {
     fail(error);
   }
+}
+
+/** After the viewer: the browser goes back to the picture that was opened first, not to the last. */
+function refocus() {
+  const now = document.activeElement;
+  // it is told late that it was closed: whoever types by then keeps the focus
+  if (now === document.body || by("results").contains(now)) grid.focus(opened);
 }
 
 function drawExamples() {
