@@ -71,7 +71,7 @@ class LanceCollection:
             positions, cosines = memory.nearest(query, k, where)
             return list(map(Hit, memory.pictures(positions), cosines.tolist()))
         found = self._nearest(query, k, where, COLUMNS)
-        return list(map(Hit, rows.to_pictures(found), _cosines(found).tolist()))
+        return list(map(Hit, rows.to_pictures(found), ivf.cosines(found).tolist()))
 
     def ranking(
         self, query: Floats, k: int, where: Filter = EVERYTHING
@@ -81,7 +81,7 @@ class LanceCollection:
             positions, cosines = memory.nearest(query, k, where)
             return memory.ids(positions), cosines
         found = self._nearest(query, k, where, ["id"])
-        return found.column("id").to_pylist(), _cosines(found)
+        return found.column("id").to_pylist(), ivf.cosines(found)
 
     def count(self, where: Filter = EVERYTHING) -> int:
         return self._table.read(lambda table: table.count_rows(filters.sql(where)))
@@ -159,7 +159,7 @@ class LanceCollection:
         while True:
 
             def ask_for(table: Any, count: int = ask) -> Any:
-                search = table.search(np.asarray(query, "float32")).distance_type("dot")
+                search = table.search(np.asarray(query, "float32")).distance_type(ivf.METRIC)
                 search = search.nprobes(cells).limit(count).select([*columns, ivf.DISTANCE])
                 return (search.where(condition, prefilter=True) if condition else search).to_arrow()
 
@@ -199,7 +199,3 @@ def _of(ids: Sequence[str]) -> str:
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))
-
-
-def _cosines(found: Any) -> Floats:
-    return 1 - found.column(ivf.DISTANCE).to_numpy()

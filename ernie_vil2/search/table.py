@@ -36,6 +36,7 @@ class Table:
     """The table of the collection at `path`; see `open_collection` for the arguments."""
 
     def __init__(self, path: Path, model: Mapping[str, Any] | None, dim: int | None, write: bool):
+        os.environ.setdefault("LANCEDB_LOG", "error")  # its warnings are of indexes' cells
         self._lancedb = needed("lancedb", f"the collection {path}", "search")
         leaving.wait_at_exit()
         self._path, self._model = path, model

@@ -180,7 +180,8 @@ def test_the_index_is_measured_and_finds_what_it_says(tmp_path, monkeypatch):
     collection.add(pictures[:5000], vectors[:5000])
     found = collection.optimize()
     assert (found["index"], found["rows"]) == ("IVF_FLAT", 5000)
-    assert found["recall"] >= 0.99 and 8 <= found["cells"] <= 50  # of 100
+    # of 100; if 8 were enough, most vectors would lie in few cells
+    assert found["recall"] >= 0.99 and 8 < found["cells"] <= 50
     assert collection.notes["index"] == found
     collection.add(pictures[5000:], vectors[5000:])
 
