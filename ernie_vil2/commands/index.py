@@ -271,12 +271,16 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         if before is not None:
-            signal.signal(signal.SIGTERM, before)
+            _on_sigterm(before)
 
 
 def _take_sigterm() -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    _on_sigterm(interrupt)
+
+
+def _on_sigterm(action: Any) -> None:
     with contextlib.suppress(ValueError):  # a thread of another program may not
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, action)

@@ -15,7 +15,7 @@ from ernie_vil2 import cli, runtime
 from ernie_vil2.errors import UserError
 
 if TYPE_CHECKING:
-    from ernie_vil2.search.collection import Filter
+    from ernie_vil2.search.collection import Collection, Filter
     from ernie_vil2.search.query import Query
     from ernie_vil2.search.results import Found, Group
     from ernie_vil2.search.searcher import Searcher
@@ -98,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
     where = _where(args)
     query = None if args.duplicates else _query(args)
     with contextlib.closing(open_collection(args.db)) as collection:
+        _tell_progress(collection)
         searcher = Searcher(collection, CollectionModel(collection, args.model))
         if query is None:
             _print_groups(args, searcher.duplicates(where))
@@ -176,6 +177,15 @@ def _print_found(args: argparse.Namespace, found: Found) -> None:
             print(f"{hit.cosine:.4f}  {_on_one_line(hit.picture.path)}{folded}")
         if not found.hits:
             print("no picture found", file=sys.stderr)
+
+
+def _tell_progress(collection: Collection) -> None:
+    """Say that not all pictures may be there yet."""
+    from ernie_vil2.search.progress import progress_of
+
+    found = progress_of(collection)
+    if found is not None:
+        print(f"{collection.uri} is being indexed: {found['percent']} %", file=sys.stderr)
 
 
 def _print_groups(args: argparse.Namespace, groups: Sequence[Group]) -> None:

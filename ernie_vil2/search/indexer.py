@@ -18,7 +18,8 @@ from ernie_vil2.search.collection import Collection, Filter, picture_id
 from ernie_vil2.search.folders import Folders
 from ernie_vil2.search.known import Known
 from ernie_vil2.search.load import Bad, Loaded, Loader, Transform
-from ernie_vil2.search.writer import PROGRESS, Kept, Writer
+from ernie_vil2.search.progress import NOTE
+from ernie_vil2.search.writer import Kept, Writer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,8 +101,8 @@ class Indexer:
                 self._read(pass_)
             self._delete(pass_)
         finally:
-            if PROGRESS in self._collection.notes:
-                self._collection.note(**{PROGRESS: None})
+            if NOTE in self._collection.notes:
+                self._collection.note(**{NOTE: None})
         self._bad.keep(lambda path: path in changes.bad or self._elsewhere(path, changes))
         summary = pass_.summary
         summary.bad, summary.foreign = len(changes.bad), changes.foreign

@@ -12,7 +12,7 @@ from typing import Any
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import exchange, sync
 from ernie_vil2.search.collection import Collection
-from ernie_vil2.search.folder import lock_folder
+from ernie_vil2.search.folder import lock_folder, open_folder
 from ernie_vil2.search.open import open_collection
 
 _DRAFT = "rebuild"  # a note of a collection that is not finished
@@ -29,7 +29,7 @@ def rebuilt(uri: str, model: Mapping[str, Any], dim: int) -> Iterator[Collection
         UserError: as `open_collection`.
     """
     path = Path(os.path.abspath(uri))
-    draft = path.with_name(f".{path.name}.rebuild")
+    draft = _draft_path(uri)
     lock, _ = lock_folder(path, dim)  # nobody else may write to what is about to go
     try:
         collection = _draft(draft, model, dim)
@@ -43,6 +43,18 @@ def rebuilt(uri: str, model: Mapping[str, Any], dim: int) -> Iterator[Collection
         shutil.rmtree(draft, ignore_errors=True)
     finally:
         lock.release()
+
+
+def draft_notes(uri: str) -> Mapping[str, Any]:
+    """Of the collection that will take the place of that at `uri`; none: nobody makes one."""
+    with contextlib.suppress(UserError, OSError):
+        return open_folder(_draft_path(uri)).notes
+    return {}
+
+
+def _draft_path(uri: str) -> Path:
+    path = Path(os.path.abspath(uri))
+    return path.with_name(f".{path.name}.rebuild")
 
 
 def _draft(draft: Path, model: Mapping[str, Any], dim: int) -> Collection:

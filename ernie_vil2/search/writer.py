@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import queue
 import threading
 import time
@@ -14,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_vil2.data.arrays import Floats
+from ernie_vil2.search import progress
 from ernie_vil2.search.collection import Collection, Picture
 
 EVERY_SECONDS, EVERY_PICTURES = 5.0, 1000  # after which what has come is added
 NOTE_SECONDS = 1.0  # between two notes of the progress
 _LOOK = 0.2  # seconds between looks at what no queue tells
-PROGRESS = "indexing"  # the note's name
 
 
 class Kept(NamedTuple):
@@ -98,8 +97,7 @@ class Writer:
                 noted = now
 
     def _note(self) -> None:
-        progress = {"done": self.done, "total": self.total, "pid": os.getpid()}
-        self._collection.note(**{PROGRESS: progress})
+        self._collection.note(**{progress.NOTE: progress.note(self.done, self.total)})
 
     def _add(self, waiting: Sequence[Kept]) -> None:
         new = [(kept.picture, kept.vector) for kept in waiting if kept.vector is not None]

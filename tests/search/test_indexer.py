@@ -12,7 +12,7 @@ from ernie_vil2.search import walk as walking
 from ernie_vil2.search.changes import FolderGone
 from ernie_vil2.search.lance import LanceCollection
 from ernie_vil2.search.open import open_collection
-from ernie_vil2.search.writer import PROGRESS
+from ernie_vil2.search.progress import NOTE
 from tests.support.indexes import anew, counts, write_pictures
 
 
@@ -180,7 +180,7 @@ def test_progress_is_noted_and_forgotten(index, folder, monkeypatch):
     def noting(self, **values):
         note(self, **values)
         with contextlib.closing(open_collection(str(index.db))) as reader:  # as the page does
-            noted.append(dict(reader.notes).get(PROGRESS))
+            noted.append(dict(reader.notes).get(NOTE))
 
     monkeypatch.setattr(LanceCollection, "note", noting)
     index.update(folder)
@@ -206,7 +206,7 @@ def test_what_was_added_before_an_error_stays(index, folder, monkeypatch, error)
         monkeypatch.setattr(collection, "add", failing)
         with pytest.raises(type(error)):
             indexer.update()
-        assert PROGRESS not in collection.notes
+        assert NOTE not in collection.notes
     assert len(index.content()) == sum(calls[:2])
     index.update(folder)
     assert index.content() == anew(index, folder)

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from ernie_vil2.errors import UserError
 from ernie_vil2.search.collection import Filter, Picture
+from ernie_vil2.search.progress import progress_of
 from ernie_vil2.search.query import Query, parse_query
 from ernie_vil2.search.results import Found, short
 from ernie_vil2.search.searcher import UnknownPicture
@@ -23,7 +24,6 @@ from ernie_vil2.serving.http.endpoints import Answer
 from ernie_vil2.serving.http.find.encoder import BatchedEncoder, UnknownImage
 from ernie_vil2.serving.http.find.files import SIDE, Thumbnails, read_original, type_of, unchanged
 from ernie_vil2.serving.http.find.gallery import Gallery, Opened
-from ernie_vil2.serving.http.find.progress import indexing
 from ernie_vil2.serving.http.find.schemas import PageRequest, SearchRequest
 from ernie_vil2.serving.http.inputs import JSON
 from ernie_vil2.serving.http.service import Service
@@ -138,7 +138,7 @@ class Finder:
             return {
                 "name": self._gallery.uri,
                 "count": count,
-                "indexing": indexing(opened.collection.notes),
+                "indexing": progress_of(opened.collection),
                 "folders": _counted(summary.folders) if summary else [],
                 "tags": _counted(summary.tags) if summary else [],
                 "oldest": summary.oldest if summary else None,

@@ -2,17 +2,19 @@
 
 import contextlib
 import importlib.util
-import os
-from dataclasses import replace
+import threading
+import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from ernie_vil2.commands.index import main as index
 from ernie_vil2.search.collection import picture_id
 from ernie_vil2.search.open import open_collection
+from ernie_vil2.search.progress import progress_of
 from tests.support.find_page import ATTACK, DRAWN, HOSTILE, NAMES, STATUS, look_for
 
+COUNT = "document.getElementById('count').textContent"
 pytestmark = pytest.mark.slow
 
 
@@ -101,23 +103,28 @@ def test_axe_finds_nothing(page, browser, dark):
         browser.screen(1200, 900)
 
 
-def test_an_index_in_work_shows(page, small):
+def test_an_index_in_work_shows(page, small, tiny_artefact, tmp_path):
+    """A thousand pictures more, one at a time, so that there is time to look."""
     folder, db = small
-    with contextlib.closing(open_collection(str(db), write=True)) as writer:
-        count = writer.count()
-        writer.note(indexing={"done": 63, "total": 100, "pid": os.getpid()})
-        page.reload()
-        page.until(
-            f"document.getElementById('count').textContent === '{count} pictures, indexing 63 %'"
-        )
-        assert page.run("document.getElementById('progress').value") == 63
-        page.click("#language")
-        page.until("document.getElementById('count').textContent.endsWith('正在建立索引 63 %')")
-        path = str(folder / "none.png")
-        new = replace(next(iter(writer.pictures())), id=picture_id(path), path=path)
-        writer.add([new], np.eye(writer.dim, dtype=np.float32)[:1])
-        writer.note(indexing=None)
+    drawing = (folder / "blue" / "line.png").read_bytes()
+    more = [tmp_path / f"{number}.png" for number in range(1000)]
+    for number, path in enumerate(more):
+        path.write_bytes(drawing + number.to_bytes(4, "big"))
+    arguments = [str(tiny_artefact), str(tmp_path), "--db", str(db), "--batch-size", "1"]
+    work = threading.Thread(target=index, args=([*arguments, "--workers", "1", "--threads", "1"],))
+    with contextlib.closing(open_collection(str(db))) as reader:
+        count = reader.count()
+        work.start()
+        while progress_of(reader) is None:
+            assert work.is_alive(), "done before it could be seen"
+            time.sleep(0.05)
+    page.reload()
+    page.until(f"/^[\\d,]+ pictures, indexing \\d+ %$/.test({COUNT})")
+    page.until("document.getElementById('progress').value > 0")
+    page.click("#language")
+    page.until(f"/正在建立索引 \\d+ %$/.test({COUNT})")
+    work.join()
     # without a reload
-    page.until(f"document.getElementById('count').textContent === '{count + 1} 张图片'")
+    page.until(f"{COUNT} === '{count + len(more):,} 张图片'")
     with contextlib.closing(open_collection(str(db), write=True)) as writer:
-        writer.delete([new.id])
+        writer.delete([picture_id(str(path)) for path in more])
