@@ -27,6 +27,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a GPU, and Paddle sees none"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from tests.support.side_by_side import ByFile
+
+    return ByFile(config, log)
+
+
 @pytest.fixture(autouse=True)
 def no_log_of_an_earlier_run():
     """A run in this process leaves its train.log to be written to, whose folder goes now."""
