@@ -261,7 +261,8 @@ def test_no_rank_leaves_while_another_saves(tmp_path):
     """The launcher kills the others three seconds after the first has left."""
     faults = [fault("slow_disk", 0, seconds=1.5), fault("signal_rank", 6, number=signal.SIGTERM)]
     runs = Runs(tmp_path, [run("stopped", tmp_path, "Global.max_steps=30", faults=faults)])
-    assert runs.code == 1
+    # that of the ranks, or of the launcher's own signal where a slow one was still leaving
+    assert runs.code in (1, 256 - signal.SIGTERM)
     assert runs.code_of("stopped") == ["1", "1"]
     saved = store.find_latest(tmp_path / "stopped" / "checkpoints")
     assert saved is not None and layout.step_of(saved) == 7

@@ -1,13 +1,13 @@
 """Search over HTTP: what is found, by NumPy's own count; what is refused; and who is let in."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ernie_vil2.commands.index import main as index
+from ernie_vil2.search import progress
 from ernie_vil2.search.open import open_collection
 from tests.serving.http.find.conftest import write_drawings
 from tests.support.http_requests import KEY, b64, error_of, png
@@ -189,8 +189,8 @@ def test_new_pictures_show_while_another_process_writes(make_client, tiny_artefa
     assert found(client, query="red")["total"] == 4
     index([str(tiny_artefact), str(folder / "blue"), "--db", db])
     with contextlib.closing(open_collection(db, write=True)) as writer:
-        writer.note(indexing={"done": 5, "total": 8, "pid": os.getpid()})
+        writer.note(**{progress.NOTE: progress.note(5, 8)})
         told = client.get("/v1/collection").json()
         assert told["indexing"] == {"done": 5, "total": 8, "percent": 62}
-        writer.note(indexing=None)
+        writer.note(**{progress.NOTE: None})
     assert found(client, query="red")["total"] == told["count"] == 8
