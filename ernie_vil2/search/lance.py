@@ -115,7 +115,6 @@ class LanceCollection:
         if count > recall.EXACT_UP_TO:
             earlier = self.notes.get("index", {})
             result = self._table.change(lambda table: ivf.renew(table, earlier))
-            self._table.clean()
         self.note(index=result)
         return result
 

@@ -133,18 +133,15 @@ class Table:
         return fragments >= (_FRAGMENTS if share else _MOST_FRAGMENTS)
 
     def optimize(self) -> None:
-        """Put small files together, bring the index up to date, remove what is no longer read."""
+        """Put small files together, bring the index up to date, remove files that only old
+        versions name, unless somebody goes through them."""
         if self._since.changes + self._since.fragments < _FEW_CHANGES:
             return
-        self.change(lambda table: table.optimize(cleanup_older_than=_KEEP_READ))
-        self.clean()
-
-    def clean(self) -> None:
-        """Remove the files that only old versions name, unless somebody goes through them."""
         with self.folder.nobody_reads() as nobody:
-            if nobody:
-                # files that no version names are those of killed writers: we have the lock
-                self.change(lambda x: x.optimize(cleanup_older_than=_KEEP, delete_unverified=True))
+            keep = _KEEP if nobody else _KEEP_READ
+            # Files that no version names are those of killed writers: we have the lock. Once, since
+            # each time LanceDB writes the whole index anew, and keeps the one before it.
+            self.change(lambda x: x.optimize(cleanup_older_than=keep, delete_unverified=nobody))
         with self._explained():
             self._since = _Since(self._table)
 
