@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from ernie_vil2 import cli
 from ernie_vil2.config.load import load_config
@@ -47,6 +48,7 @@ def arguments() -> argparse.ArgumentParser:
         help="write the recalls of text to image as Chinese-CLIP's evaluation.py, and those of "
         "image to text beside it, for a.json in a.tr.json",
     )
+    add("--muge", metavar="FILE", help="write what MUGE takes: query_id, query_text and item_ids")
     add(
         "--skip-bad",
         action="store_true",
@@ -59,7 +61,7 @@ def main(argv: list | None = None) -> int:
     args = arguments().parse_args(argv)
     if args.examples < 0:
         raise cli.UserError(f"--examples is {args.examples}: expected 0 or more queries")
-    outputs = Outputs(args.predictions, args.features, args.dump, args.score)
+    outputs = Outputs(args.predictions, args.features, args.dump, args.score, args.muge)
     _check_source(args)
     if args.read:
         from ernie_vil2.evaluation.from_files import evaluate_files
@@ -74,7 +76,7 @@ def main(argv: list | None = None) -> int:
             args.official, args.config or "base", args.override, args.weights
         )
         out = out or dump.parent
-        outputs = Outputs(args.predictions, args.features, args.dump or dump, args.score)
+        outputs = dataclasses.replace(outputs, dump=args.dump or dump)
     else:
         config = load_config(args.config, args.override)
     if config.DataLoader.Eval is None:

@@ -1,6 +1,6 @@
-"""Make the demo set (emoji), a vocabulary from your own texts (vocab), or go over a whole data set:
-write it as shards, measure it, check it, look at its bad records, find tags (shard, stats, check,
-replay, tag)."""
+"""Make the demo set (emoji), a vocabulary from your own texts (vocab), a data set of published
+captions and a folder of pictures (captions), or go over a whole data set: write it as shards,
+measure it, check it, look at its bad records, find tags (shard, stats, check, replay, tag)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ernie_vil2 import cli
 from ernie_vil2.commands import data_jobs, prepare_tags
@@ -59,9 +60,35 @@ def arguments() -> argparse.ArgumentParser:
         "of pairs: captions and tags), or plain text (.txt)",
     )
     vocab.set_defaults(run=vocab_command)
+    add_captions(commands)
     data_jobs.add(commands)
     prepare_tags.add(commands)
     return parser
+
+
+def add_captions(commands: Any) -> None:
+    """Add `captions` to the sub-commands of a parser."""
+    captions = commands.add_parser(
+        "captions", help="lines for {name: folder, ...} from captions as Flickr30k-CN, COCO-CN ..."
+    )
+    captions.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="lines ID#0 CAPTION (Flickr30k, Flickr30k-CN, COCO-CN), or AI Challenger's .json",
+    )
+    captions.add_argument(
+        "--images", required=True, metavar="DIR", help="the pictures lie below it, as ID.jpg"
+    )
+    captions.add_argument("--out", required=True, metavar="FILE", help="JSONL to write")
+    captions.add_argument("--only", metavar="FILE", help="ids of the pictures to take, one a line")
+    captions.add_argument(
+        "--limit", type=cli.positive, metavar="N", help="only the first N pictures"
+    )
+    captions.add_argument(
+        "--segmented", action="store_true", help="words stand apart, as in seg.*: join them"
+    )
+    captions.set_defaults(run=captions_command)
 
 
 def emoji_command(args: argparse.Namespace) -> None:
@@ -82,6 +109,24 @@ def vocab_command(args: argparse.Namespace) -> None:
     with durable.replacing(out) as draft:
         draft.write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     print(f"{len(tokens)} tokens in {args.out}")
+
+
+def captions_command(args: argparse.Namespace) -> None:
+    from ernie_vil2.data import caption_files
+    from ernie_vil2.data.formats import rows
+
+    only = caption_files.read_ids(args.only) if args.only else None
+    done = caption_files.write_folder_rows(
+        rows.files(args.files), args.images, Path(args.out), only, args.limit, args.segmented
+    )
+    print(
+        f"{done.images} pictures with {done.captions} captions in {args.out}; left out: "
+        f"{len(done.missing)} pictures that are not below {args.images}, {len(done.bad)} lines "
+        "that are no captions"
+    )
+    for what, found in (("not there", done.missing), ("no caption", done.bad)):
+        if found:
+            print(f"the first that is {what}: {found[0]}")
 
 
 def main(argv: Sequence[str] | None = None) -> int | None:

@@ -289,6 +289,7 @@ SCHEMA = section(
     Metric=section(
         ks=listof(integer(POSITIVE), SOME_SET, [1, 5, 10]),
         protocol=choice("strict", "official", "chinese_clip", default="strict"),
+        equal_captions=choice("apart", "one", default="apart"),
         bootstrap=integer(NOT_NEGATIVE, 1000, most=10**6),
         block=integer(POSITIVE, 1024),
         best=string("mean_recall"),  # one of those that `check_together` makes of ks

@@ -76,6 +76,7 @@ def embed_records(
     timeout: float | None = None,
     skip: Callable[[BadRecord], object] | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    one_text: bool = False,
 ) -> Embeddings | None:
     """`Embeddings` of all records, complete on every rank; rows with equal ids are one image.
 
@@ -88,6 +89,7 @@ def embed_records(
         skip: called with the BadRecord of each row that cannot be read; None: such a row is an
             error.
         stopping: asked before each batch; where one rank's says True, all ranks get None.
+        one_text: as in `merge`.
 
     Raises:
         UserError: a bad row, on every rank.
@@ -123,11 +125,14 @@ def embed_records(
     else:
         for error in part.bad:
             skip(error)
-    return merge(parts)
+    return merge(parts, one_text)
 
 
-def merge(parts: Sequence[Part]) -> Embeddings:
+def merge(parts: Sequence[Part], one_text: bool = False) -> Embeddings:
     """The ranks' parts as one; what stands on two ranks was embedded on both.
+
+    Args:
+        one_text: captions that read alike are one text, the first, which has the images of all.
 
     Raises:
         UserError: no image, or no text.
@@ -150,10 +155,13 @@ def merge(parts: Sequence[Part]) -> Embeddings:
             "needs some of both"
         )
     number_of = {image_id: number for number, image_id in enumerate(images)}
-    places = sorted(texts)
+    first: dict[str, _Place] = {}  # text -> the place that stands for all where it is
+    for key in sorted(texts):
+        first.setdefault(texts[key][1], key)
+    places = list(first.values()) if one_text else sorted(texts)
     owned: dict[_Place, set[int]] = {key: set() for key in places}
     for key, image_id in (pair for part in parts for pair in part.pairs):
-        owned[key].add(number_of[image_id])
+        owned[first[texts[key][1]] if one_text else key].add(number_of[image_id])
     kept_images, kept_texts = [place for place, _ in images.values()], [texts[k][0] for k in places]
     return Embeddings(
         image_ids=list(images),

@@ -109,6 +109,7 @@ class Evaluator:
             timeout=self.loader.worker_timeout,
             skip=self._skip if self.skip_bad else None,
             stopping=stopping,
+            one_text=self.metric.equal_captions == "one",
         )
 
     def _skip(self, error: BadRecord) -> None:

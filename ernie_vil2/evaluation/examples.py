@@ -119,8 +119,8 @@ def draw_examples(
 
 
 def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1024) -> Path:
-    """The `k` best images of each text as JSONL, as Chinese-CLIP's evaluation.py and MUGE take
-    them: {"text_id": 7, "image_ids": [...]}; and beside it the texts of each image, as its
+    """The `k` best images of each text as JSONL, as Chinese-CLIP's evaluation.py takes them:
+    {"text_id": 7, "image_ids": [...]}; and beside it the texts of each image, as its
     evaluation_tr.py does: {"image_id": 7, "text_ids": [...]}. Of equal scores the set's first.
 
     Ids that are numbers are written as such; a text without an id has its place in the set, from 0.
@@ -155,12 +155,36 @@ def write_predictions(path: Path, embeddings: Embeddings, k: int, block: int = 1
         ),
     ):
         found, _ = top_k(query, gallery, k, block)
-        lines = (
-            json.dumps({name: own, found_name: [found_ids[i] for i in row]}, ensure_ascii=False)
-            for own, row in zip(ids, found.tolist())
+        _write_lines(
+            file,
+            (
+                {name: own, found_name: [found_ids[i] for i in row]}
+                for own, row in zip(ids, found.tolist())
+            ),
         )
-        write_text(file, "".join(f"{line}\n" for line in lines))
     return transposed
+
+
+def write_muge(path: Path, embeddings: Embeddings, k: int, block: int = 1024) -> None:
+    """The `k` best images of each text as MUGE's own submission, in the form of its
+    MR_valid_queries.jsonl: {"query_id": 7, "query_text": "...", "item_ids": [...]}.
+
+    Arguments and errors are those of `write_predictions`.
+    """
+    image_ids, text_ids = ids_of(embeddings)
+    found, _ = top_k(embeddings.text_embeds, embeddings.image_embeds, k, block)
+    _write_lines(
+        path,
+        (
+            {"query_id": own, "query_text": text, "item_ids": [image_ids[i] for i in row]}
+            for own, text, row in zip(text_ids, embeddings.texts, found.tolist())
+        ),
+    )
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """JSON, a row a line."""
+    write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
 
 
 def ids_of(embeddings: Embeddings) -> tuple[list[int | str], list[int | str]]:

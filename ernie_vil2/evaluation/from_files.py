@@ -49,6 +49,11 @@ def evaluate_files(
         UserError: files that cannot be read or do not belong together.
     """
     outputs = outputs or Outputs()
+    if outputs.muge:
+        raise UserError(
+            f"{files[0]} does not hold the texts of the queries, which MUGE's file repeats: write "
+            "--muge with the model, -c and -w, or --predictions of these files"
+        )
     paths: dict[str, Path] = {}
     for path in map(Path, files):
         kind = kind_of(path)

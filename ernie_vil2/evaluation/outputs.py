@@ -22,12 +22,14 @@ class Outputs:
         dump: the official dump of embeddings (`official_dump.py`).
         score: the JSON of evaluation.py, text to image; the other direction beside it, for `a.json`
             in `a.tr.json`.
+        muge: MUGE's own submission, query_id, query_text and item_ids a line.
     """
 
     predictions: str | os.PathLike | None = None
     features: str | None = None
     dump: str | os.PathLike | None = None
     score: str | os.PathLike | None = None
+    muge: str | os.PathLike | None = None
 
     def write_embeddings(
         self, embeddings: Embeddings, metric: Mapping[str, Any], say: Callable[[str], object]
@@ -43,6 +45,11 @@ class Outputs:
             path, k = Path(self.predictions), max(metric["ks"])
             transposed = write_predictions(path, embeddings, k, metric["block"])
             say(f"predictions: {path} and {transposed}")
+        if self.muge:
+            from ernie_vil2.evaluation.examples import write_muge
+
+            write_muge(Path(self.muge), embeddings, max(metric["ks"]), metric["block"])
+            say(f"submission: {self.muge}, {len(embeddings.texts)} queries")
         if self.features:
             from ernie_vil2.evaluation.feature_files import write_features
 
@@ -55,7 +62,7 @@ class Outputs:
     @property
     def of_embeddings(self) -> bool:
         """Whether anything is wanted that is made of embeddings."""
-        return any((self.predictions, self.features, self.dump))
+        return any((self.predictions, self.features, self.dump, self.muge))
 
     def write_score(self, report: Mapping[str, Any], say: Callable[[str], object]) -> None:
         """The score of those directions that the report has."""

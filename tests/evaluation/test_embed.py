@@ -98,6 +98,15 @@ def test_captions_that_read_alike_are_texts_of_their_own(embed):
     assert result.images_of_text == [[0], [1], [0], [1]]
 
 
+def test_captions_that_read_alike_are_one_text_where_that_is_asked_for(embed):
+    """As where a class name is the only caption of many images."""
+    result = embed([*rows(), ("red circle", "b", rows()[1][2])], one_text=True)
+    assert result.texts == ["red circle", "blue line", "circle"]
+    assert result.images_of_text == [[0, 1], [1], [0]]
+    apart = embed(rows())
+    np.testing.assert_allclose(result.text_embeds, apart.text_embeds, atol=1e-6)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_text_with_several_images_is_one_text(embed, tmp_path, workers):
     image = base64.b64encode(rows()[0][2]).decode()

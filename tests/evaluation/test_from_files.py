@@ -207,6 +207,8 @@ def test_files_that_do_not_belong_together(tmp_path):
         assert said in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match="no embeddings: of predictions only a score"):
         evaluate_files(PREDICTIONS, ANSWERS, outputs=Outputs(dump="a.out"))
+    with pytest.raises(UserError, match="does not hold the texts of the queries"):
+        evaluate_files(FEATURES, ANSWERS, outputs=Outputs(muge="a.jsonl"))
 
 
 def test_options_that_contradict_one_another(capsys):

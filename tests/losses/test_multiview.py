@@ -46,6 +46,35 @@ def test_weighted_sum_and_default_pairs():
     assert float(weighted) == pytest.approx(reference.multi_view(arrays, pairs)["loss"], rel=1e-5)
 
 
+def test_where_texts_are_equal_the_diagonal_softmax_has_the_same_gradient_but_the_sigmoid_not():
+    """As where a class name is the only caption of many images: docs/finetuning.md says so.
+
+    Cross-entropy is linear in its target, and over the rows of one class the diagonal's targets
+    average to those of the class. What differs is the accuracy, which the diagonal cannot reach.
+    """
+    classes = np.array([0, 1, 0, 2, 0, 1])
+    images, texts = unit_rows(6, 5, 1), unit_rows(3, 5, 2)
+    ids = {"text": paddle.to_tensor(classes), "image": paddle.arange(6)}
+
+    def learn(positives, pair):
+        image = paddle.to_tensor(images.astype("float32"), stop_gradient=False)
+        text = paddle.to_tensor(texts.astype("float32"), stop_gradient=False)
+        embeds = {"image1": image, "text1": text.gather(paddle.to_tensor(classes))}
+        loss = MultiViewContrastive([pair], multi_positive=positives)
+        result = loss(embeds, paddle.to_tensor([7.0]), ids=ids)
+        result["loss"].backward()
+        return image.grad.numpy(), text.grad.numpy(), float(result["image1-text1/accuracy"])
+
+    softmax = {"views": ["image1", "text1"]}
+    ours, diagonal = learn(True, softmax), learn(False, softmax)
+    np.testing.assert_allclose(ours[0], diagonal[0], atol=1e-6)
+    np.testing.assert_allclose(ours[1], diagonal[1], atol=1e-6)
+    assert np.abs(ours[0]).max() > 1e-2
+    assert diagonal[2] <= 3 / 6  # an image of three, and of two, cannot be told from the others
+    sigmoid = {**softmax, "loss": "sigmoid", "bias": -2.0}
+    assert np.abs(learn(True, sigmoid)[0] - learn(False, sigmoid)[0]).max() > 0.1
+
+
 def test_row_that_is_not_valid_has_no_influence():
     _, tensors = embeds_of(("image1", "text1"))
     loss, scale = MultiViewContrastive(["image1-text1"]), paddle.to_tensor([7.0])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.config.load import load_config
+from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.errors import UserError
 from ernie_vil2.studies.plan import read_plan
 from ernie_vil2.studies.runs import Run, words_of
@@ -38,6 +39,18 @@ def test_studies_of_the_project_have_configurations(path, monkeypatch):
         if not v.needs
     ]
     assert all(one != other for i, one in enumerate(configs) for other in configs[:i])
+
+
+def test_the_study_of_few_labels_reads_a_class_name_for_each_photograph(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = read_plan("configs/studies/grocery_labels.yaml")
+    if not (ROOT.parent / "shared" / "data" / "grocery").is_dir():
+        pytest.skip("no ../shared/data/grocery beside this clone")
+    for part, count in (("Train", 2936), ("Eval", 2485)):
+        reader = build_reader(**plan.set[f"DataLoader.{part}.dataset"])
+        names = {reader.texts(number)[0] for number in range(len(reader))}
+        assert (len(reader), len(names)) == (count, 81)
+        assert all(len(reader[number].captions) == 1 for number in (0, 99))
 
 
 def test_defaults(tmp_path):

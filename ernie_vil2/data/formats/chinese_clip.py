@@ -7,18 +7,21 @@ from ernie_vil2.data.formats.joined import JoinedReader, Text, text_id
 from ernie_vil2.data.records import BadRecord
 
 _MAX_ID_BYTES = 4096  # an image's id is looked for so far into its row
+_NAMES = ("text_id", "text", "image_ids")
+_MUGE = ("query_id", "query_text", "item_ids")  # the same in MUGE's own MR_*_queries.jsonl
 
 
 def chinese_clip_text(texts: spans.Spans, row: int) -> Text:
-    """A row of `*_texts.jsonl`; of a test set it may name no image."""
+    """A row of `*_texts.jsonl`, or of MUGE's queries; of a test set it may name no image."""
     source, line = rows.line(texts, row)
     parsed = rows.json_object(line, source)
-    ids = parsed.get("image_ids")
+    own, text, images = _MUGE if _MUGE[0] in parsed else _NAMES
+    ids = parsed.get(images, [] if images == _MUGE[2] else None)  # MUGE's test set has no such key
     if not isinstance(ids, list):
-        raise BadRecord(source, '"image_ids" is no list of ids')
-    ids = [rows.identity(image_id, '"image_ids"', source) for image_id in ids]
-    text = rows.text(parsed.get("text"), '"text"', source)
-    return Text(source, text, ids, text_id(parsed.get("text_id")))
+        raise BadRecord(source, f'"{images}" is no list of ids')
+    ids = [rows.identity(image_id, f'"{images}"', source) for image_id in ids]
+    words = rows.text(parsed.get(text), f'"{text}"', source)
+    return Text(source, words, ids, text_id(parsed.get(own)))
 
 
 class ChineseClipReader(JoinedReader):
@@ -27,7 +30,8 @@ class ChineseClipReader(JoinedReader):
     Args:
         imgs: `*_imgs.tsv` with rows `id \t base64`.
         texts: `*_texts.jsonl` with {"text_id", "text", "image_ids"}; an evaluation takes an empty
-            list of ids, as in MUGE's test set.
+            list of ids, as in MUGE's test set. Or MUGE's own names: {"query_id", "query_text",
+            "item_ids"}, the last missing in its test set.
     """
 
     _images: spans.Spans

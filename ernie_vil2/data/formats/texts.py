@@ -82,7 +82,7 @@ def _jsonl(path: str) -> TextRows:
             keys = rows.json_object(line, source)
         except BadRecord:
             continue
-        if "image_ids" in keys:
+        if "image_ids" in keys or "query_text" in keys:
             return len(spans), lambda row: (chinese_clip.chinese_clip_text(spans, row).text,)
         if "image" in keys:
             reader = FolderReader(os.path.dirname(path) or ".", path)

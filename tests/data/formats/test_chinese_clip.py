@@ -38,3 +38,19 @@ def test_chinese_clip(tmp_path):
     assert whole[4].text_ids == ((4, 4),)
     assert [bad(whole, i).source for i in (5, 6, 7)] == [f"{imgs}:5", f"{texts}:3", f"{texts}:4"]
     assert "99" in bad(whole, 7).reason
+
+
+def test_the_queries_of_muge_under_their_own_names(tmp_path):
+    imgs = write(tmp_path / "MR_train_imgs.tsv", b"42967\t" + b64(png(1)))
+    query = {"query_id": 8426, "query_text": "胖妹妹松紧腰长裤"}
+    texts = write(
+        tmp_path / "MR_train_queries.jsonl", {**query, "item_ids": [42967]}, {"query_id": 1}
+    )
+    reader = build_reader("chinese_clip", imgs=imgs, texts=texts)
+    assert (reader[0].id, reader[0].captions) == ("42967", ("胖妹妹松紧腰长裤",))
+    assert reader[0].text_ids == ((0, 8426),)
+    assert "query_text" in bad(reader, 1).reason
+    texts = write(tmp_path / "MR_test_queries.jsonl", query)  # the one to predict names no image
+    whole = build_reader("chinese_clip", imgs=imgs, texts=texts).evaluation()
+    assert [whole[i].captions for i in (0, 1)] == [(), ("胖妹妹松紧腰长裤",)]
+    assert whole[1].text_ids == ((0, 8426),)
