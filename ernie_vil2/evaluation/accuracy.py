@@ -47,16 +47,12 @@ def evaluate_classification(
     rank = rank_of_positives(
         image_embeds, class_embeds, labels[:, None], block, PROTOCOLS[protocol]
     )
-    nearest = top_k(image_embeds, class_embeds, 1, block)[0][:, 0]
+    confusion = _confusion(labels, top_k(image_embeds, class_embeds, 1, block)[0][:, 0], classes)
     count = len(classes)
     images = np.bincount(labels, minlength=count)
     right = {k: np.bincount(labels, rank < k, minlength=count) for k in _KS}  # float64 [C]
     there = images > 0
     shares = {k: right[k][there] / images[there] for k in _KS}
-    confusion: list[dict[str, int]] = [{} for _ in classes]
-    pairs, times = np.unique(labels * count + nearest, return_counts=True)
-    for pair, number in zip(pairs.tolist(), times.tolist()):
-        confusion[pair // count][str(pair % count)] = number
     interval = {}
     if bootstrap:
         found = bootstrap_interval(rank, _KS, bootstrap, seed)
@@ -87,6 +83,17 @@ def evaluate_classification(
             for i, each in enumerate(classes)
         ],
     }
+
+
+def _confusion(
+    labels: np.ndarray, nearest: np.ndarray, classes: Sequence[Class]
+) -> list[dict[str, int]]:
+    """For each class how often which one was the nearest, by its place."""
+    found: list[dict[str, int]] = [{} for _ in classes]
+    pairs, times = np.unique(labels * len(classes) + nearest, return_counts=True)
+    for pair, number in zip(pairs.tolist(), times.tolist()):
+        found[pair // len(classes)][str(pair % len(classes))] = number
+    return found
 
 
 def mistaken(report: Mapping[str, Any], most: int) -> list[tuple[int, int, int]]:

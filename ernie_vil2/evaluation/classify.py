@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_vil2.artefact.description import read_prompts
 from ernie_vil2.config.load import Config
-from ernie_vil2.data.class_names import Class, name_classes, read_names
+from ernie_vil2.data.class_names import Class, NameList, name_classes, read_names
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.labelled import LabelOf
 from ernie_vil2.evaluation.pipeline import (
@@ -68,17 +68,13 @@ def classify(
     from ernie_vil2.evaluation.classification_report import format_classification
     from ernie_vil2.evaluation.report import write_json
 
-    classes: Sequence[Class] | None = getattr(evaluator.reader, "classes", None)
-    if named is not None:
-        own = [each.key for each in classes] if classes else named.keys or named.names
-        classes = name_classes(own, named, "class")
+    classes = _classes_of(evaluator.reader, named)
     known = None if classes is None else [each.key for each in classes]
     label_of = LabelOf(label, known, str(names) if names is not None else "the set")
     embeddings = embed_set(evaluator, embedder, config, label=label_of, captions=False)
     if not distributed.is_main():
         return None
-    if classes is None:
-        classes = [Class(found, found) for found in sorted(set(map(str, embeddings.labels)))]
+    classes = classes or [Class(each, each) for each in sorted(set(map(str, embeddings.labels)))]
     if len(classes) < 2:
         raise UserError(
             f"there is one class, {classes[0].key}: name the others that an image may be of with "
@@ -106,6 +102,15 @@ def classify(
     say(format_classification(report))
     say_files(out, evaluator, embeddings, say)
     return report
+
+
+def _classes_of(reader: Any, named: NameList | None) -> list[Class] | None:
+    """What the set or a list of names says that there is; None: what its records say."""
+    classes: list[Class] | None = getattr(reader, "classes", None)
+    if named is None:
+        return classes
+    own = [each.key for each in classes] if classes else named.keys or named.names
+    return name_classes(own, named, "class")
 
 
 def _class_embeds(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.classification import fill_templates, label_embeddings
 from ernie_vil2.files.durable import replacing
+from ernie_vil2.files.user_cache import user_cache
 
 log = logging.getLogger("ernie_vil2")
 _AT_ONCE = 1024  # prompts
@@ -72,8 +72,7 @@ def kept_classes(
         return embed_classes(names, templates, embed)
     content = {**identity, "names": list(names), "templates": list(templates)}
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = (folder or home / "ernie_vil2" / "classifiers") / f"{key}.npy"
+    path = (folder or user_cache() / "classifiers") / f"{key}.npy"
     found = _read(path, len(names))
     if found is None:
         found = embed_classes(names, templates, embed)
