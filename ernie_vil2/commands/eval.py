@@ -31,8 +31,8 @@ def arguments() -> argparse.ArgumentParser:
         "--directions",
         nargs="+",
         choices=DIRECTIONS,
-        help="of retrieval; image_to_image and text_to_text leave the query itself out "
-        "(text_to_image image_to_text)",
+        help="of retrieval; text_to_image and image_to_text come together, image_to_image and "
+        "text_to_text leave the query itself out (text_to_image image_to_text)",
     )
     add("--official", metavar="YAML", help="evaluate what run_infer.py's flat YAML names")
     add(

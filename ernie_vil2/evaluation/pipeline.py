@@ -64,11 +64,12 @@ def evaluate(
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json
 
+    directions = directions or ACROSS
     label_of = None if label is None else LabelOf(label)
-    embeddings = embed_set(evaluator, embedder, config, label=label_of)
+    captions = label is None or set(directions) != {"image_to_image"}  # a set may have none
+    embeddings = embed_set(evaluator, embedder, config, label=label_of, captions=captions)
     if not distributed.is_main():
         return None
-    directions = directions or ACROSS
     outputs = outputs or Outputs()
     outputs.write_embeddings(embeddings, config.Metric, say)
     if outputs.of_embeddings and not any(embeddings.images_of_text):

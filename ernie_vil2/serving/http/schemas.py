@@ -63,9 +63,10 @@ class Requests:
         self._max_items = max_items
         texts = self._some(list[str], ["一只猫", "a photo of a dog"])
         images = self._some(list[Image], [EXAMPLE_IMAGE])
+        names = ["猫", "狗"]
         labels = self._some(
             list[str],
-            ["猫", "狗"],
+            names,
             description="default: the classes that were exported with the model",
         )
         top = Annotated[
@@ -88,7 +89,8 @@ class Requests:
         self.Classify = _with(
             ClassifyRequest,
             images=(images, ...),
-            labels=(Optional[labels], None),
+            # an example within Optional would stand where no reader of the schema looks
+            labels=(Optional[labels], Field(None, examples=[names])),
             templates=(Optional[templates], None),
             top=(Optional[top], None),
         )

@@ -31,7 +31,9 @@ def classifying(make_client, exported):
 
 def test_the_exported_classes_answer_as_labels_would(classifying):
     images = [b64(png(0)), b64(b"no image"), b64(png(1))]
-    found = classifying.post("/v1/classify", json={"images": images}).json()
+    response = classifying.post("/v1/classify", json={"images": images})
+    assert response.status_code == 200, response.text
+    found = response.json()
     asked = {"images": images, "labels": NAMES, "templates": TEMPLATES}
     expected = classifying.post("/v1/classify", json=asked).json()
     assert found["labels"] == NAMES == expected["labels"]
