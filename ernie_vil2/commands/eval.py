@@ -18,9 +18,10 @@ from ernie_vil2.evaluation.report import DIRECTIONS
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
-        "Evaluate image-text retrieval or zero-shot classification: a model (-c and -w) on the set "
-        "of DataLoader.Eval or the pictures of --images, what an official YAML names (--official), "
-        "or files that another program wrote (--read).",
+        "Evaluate image-text retrieval or zero-shot classification: a model (-c and -w, or for a "
+        "folder of tools/export.py -w alone) on the set of DataLoader.Eval or the pictures of "
+        "--images, what an official YAML names (--official), or files that another program wrote "
+        "(--read).",
         required=False,
     )
     add = parser.add_argument

@@ -127,7 +127,8 @@ def test_classes_that_a_sets_rows_name(evaluate, tmp_path, pictures):
     code, report, _, errors = evaluate(*of_one_class, overrides=overrides)
     assert code == 0, errors  # though the set has no caption
     found = report["image_to_image"]
-    assert (found["queries"], found["candidates"], found["chance"]["R@1"]) == (24, 23, 2 / 23)
+    assert (found["queries"], found["candidates"]) == (24, 23)
+    assert found["chance"]["R@1"] == pytest.approx(2 / 23)  # each has two fellows
     _, report, _, _ = evaluate(*task, "--label", "tags.0", overrides=overrides)
     assert [each["class"] for each in report["per_class"]] == sorted(COLORS)
 
