@@ -31,7 +31,7 @@ def evaluate_classification(
         labels: int [N], the class of each image.
         class_embeds: [C, D] numbers, of `embed_classes`.
         classes: [C].
-        bootstrap: resamples of the images behind the 95 % intervals; 0: none. The classes stay.
+        bootstrap: resamples of the images behind the 95 % intervals; 0: none.
         protocol: what a tie makes of the rank, see `PROTOCOLS`.
 
     Returns:
@@ -57,12 +57,7 @@ def evaluate_classification(
     if bootstrap:
         found = bootstrap_interval(rank, _KS, bootstrap, seed)
         interval = {f"top{k}": list(found[f"R@{k}"]) for k in _KS}
-        # the images of a class drawn anew are right as often as a binomial says
-        drawn = np.random.default_rng(seed).binomial(
-            images[there], shares[1], size=(bootstrap, int(there.sum()))
-        )
-        means = (drawn / images[there]).mean(axis=1)
-        interval["mean_per_class"] = np.quantile(means, [0.025, 0.975]).tolist()
+        interval["mean_per_class"] = _interval_of_means(images, right[1], bootstrap, seed)
     chance = random_recalls([1], count, list(_KS))
     return {
         "protocol": protocol,
@@ -83,6 +78,26 @@ def evaluate_classification(
             for i, each in enumerate(classes)
         ],
     }
+
+
+def _interval_of_means(
+    images: np.ndarray, right: np.ndarray, bootstrap: int, seed: int
+) -> list[float]:
+    """Of the mean over classes, over draws of all images, each weighted by 1 / its class's size.
+
+    Draws within each class would show no spread where classes have one image each.
+
+    Args:
+        images, right: [C], how many each class has, and how many of them are right.
+    """
+    total, weight = images.sum(), 1 / np.maximum(images, 1)
+    cells = np.concatenate([right, images - right]) / total  # an image is of a class, right or not
+    rng = np.random.default_rng(seed)
+    means = np.empty(bootstrap)
+    for place in range(bootstrap):
+        hits, misses = rng.multinomial(total, cells).reshape(2, -1)
+        means[place] = hits @ weight / ((hits + misses) @ weight)
+    return np.quantile(means, [0.025, 0.975]).tolist()
 
 
 def _confusion(

@@ -74,10 +74,26 @@ def test_intervals_and_chance(embeds):
     assert report["interval"]["top5"] == list(expected["R@5"])
     low, high = report["interval"]["mean_per_class"]
     assert low < report["mean_per_class"] < high
-    # as wide as the classes' own spreads say: sqrt(sum p (1 - p) / n) / classes
-    spread = [c["top1"] * (1 - c["top1"]) / c["images"] for c in report["per_class"][:7]]
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(sum(spread)) / 7, rel=0.15)
+    # the variance of a weighted mean: the sum of (weight * (hit - mean))^2
+    mean = report["mean_per_class"]
+    size = {number: c["images"] for number, c in enumerate(report["per_class"])}
+    spread = [((r < 1) - mean) / size[number] / 7 for r, number in zip(ranks, labels.tolist())]
+    width = 2 * 1.96 * np.sqrt(np.sum(np.square(spread)))
+    assert high - low == pytest.approx(width, rel=0.15)
     assert report["chance"] == {"top1": 1 / 8, "top5": 5 / 8, "mean_per_class": 1 / 8}
+
+
+def test_classes_of_one_image_have_a_spread_too():
+    """A quarter of 400 is right."""
+    rows = np.eye(400, dtype=np.float32)
+    labels = np.arange(400)
+    images = rows[np.where(labels % 4, (labels + 1) % 400, labels)]
+    classes = [Class(str(i), str(i)) for i in range(400)]
+    report = evaluate_classification(images, labels, rows, classes)
+    low, high = report["interval"]["mean_per_class"]
+    expected = 2 * 1.96 * np.sqrt(0.25 * 0.75 / 400)
+    assert report["mean_per_class"] == 0.25
+    assert high - low == pytest.approx(expected, rel=0.15)
 
 
 def test_what_was_mistaken_by_hand():
