@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from ernie_vil2.data.class_names import read_lines
 from ernie_vil2.errors import UserError
 from ernie_vil2.preprocessing import PREPROCESSINGS
 
 DESCRIPTION, VOCABULARY, GOLDEN = "inference.yml", "vocab.txt", "golden.npz"
+CLASSIFIER = "classifier.npz"  # not in every export
 SHAPES = "tensorrt"  # the folder of a file for each tower
 FORMAT = 2
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -151,17 +153,13 @@ def check_prompts(prompts: list[str], where: str) -> list[str]:
     return prompts
 
 
-def read_prompts(path: str | Path) -> list[str]:
-    """The templates of a text file, one a line.
+def read_prompts(what: str | Path) -> list[str]:
+    """The templates of a list of the package (`data/class_names.py`), or of a file, one a line.
 
     Raises:
-        UserError: as `check_prompts`; a file that cannot be read.
+        UserError: as `check_prompts` and `read_lines`.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    return check_prompts([line.strip() for line in lines if line.strip()], str(path))
+    return check_prompts(read_lines(what, "templates"), str(what))
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.artefact import description, seal
-from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, SHAPES, VOCABULARY
+from ernie_vil2.artefact.classifier import Classifier
+from ernie_vil2.artefact.description import CLASSIFIER, DESCRIPTION, GOLDEN, SHAPES, VOCABULARY
 from ernie_vil2.artefact.golden import Golden
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import MEAN, STD, eval_pixels, eval_transform
@@ -241,3 +242,14 @@ class Artefact:
                     f"{DESCRIPTION} says {self.embed_dim} numbers: export the model again"
                 )
         return golden
+
+    def classifier(self) -> Classifier | None:
+        """The zero-shot classifier that was exported with the model; None: none was.
+
+        Raises:
+            UserError: a damaged file, or one of another model.
+        """
+        if CLASSIFIER not in self.files:
+            return None
+        self.check(CLASSIFIER)
+        return Classifier.load(self.folder / CLASSIFIER, self.embed_dim)

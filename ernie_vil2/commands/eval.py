@@ -1,24 +1,41 @@
-"""Evaluate retrieval: `python tools/eval.py -c configs/demo.yaml -w output/demo`."""
+"""Evaluate: `python tools/eval.py -c configs/demo.yaml -w output/demo`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
 
-from ernie_vil2 import cli
+from ernie_vil2 import cli, runtime
+from ernie_vil2.artefact.description import DESCRIPTION
 from ernie_vil2.config.load import load_config
+from ernie_vil2.evaluation.classify import classify
 from ernie_vil2.evaluation.outputs import Outputs
-from ernie_vil2.evaluation.pipeline import evaluate
+from ernie_vil2.evaluation.pipeline import Load, evaluate
+from ernie_vil2.evaluation.report import DIRECTIONS
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = cli.parser(
-        "Evaluate image-text retrieval: a model (-c and -w) on the set of DataLoader.Eval, what an "
-        "official YAML names (--official), or files that another program wrote (--read).",
+        "Evaluate image-text retrieval or zero-shot classification: a model (-c and -w, or for a "
+        "folder of tools/export.py -w alone) on the set of DataLoader.Eval or the pictures of "
+        "--images, what an official YAML names (--official), or files that another program wrote "
+        "(--read).",
         required=False,
     )
     add = parser.add_argument
     cli.add_weights(parser, required=False)
+    add("--task", choices=("retrieval", "classification"), default="retrieval", help="%(default)s")
+    _add_classification(add)
+    add(
+        "--directions",
+        nargs="+",
+        choices=DIRECTIONS,
+        help="of retrieval; text_to_image and image_to_text come together, image_to_image and "
+        "text_to_text leave the query itself out (text_to_image image_to_text)",
+    )
     add("--official", metavar="YAML", help="evaluate what run_infer.py's flat YAML names")
     add(
         "--read",
@@ -57,12 +74,40 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_classification(add: Callable) -> None:
+    add(
+        "--images",
+        metavar="DIR",
+        help="a folder for each class, or a set of ELEVATER as Chinese-CLIP has them (label_cn.txt "
+        "and test/), in place of DataLoader.Eval.dataset",
+    )
+    add(
+        "--classes",
+        metavar="NAMES",
+        help="names of the classes, one a line or CLASS<tab>NAME, or imagenet_en, imagenet_zh "
+        "(the set's own)",
+    )
+    add(
+        "--templates",
+        metavar="NAME",
+        help="templates with {} for the class, a file, one a line, or openai_imagenet, "
+        "chinese_clip_imagenet, chinese_clip ... (the model's own)",
+    )
+    add(
+        "--label",
+        metavar="KEY",
+        help="what says an image's class: a field of the set's rows, caption, tags (the last), "
+        "tags.0 (class); in retrieval it makes images of one class right for one another",
+    )
+
+
 def main(argv: list | None = None) -> int:
     args = arguments().parse_args(argv)
     if args.examples < 0:
         raise cli.UserError(f"--examples is {args.examples}: expected 0 or more queries")
     outputs = Outputs(args.predictions, args.features, args.dump, args.score, args.muge)
     _check_source(args)
+    _check_task(args)
     if args.read:
         from ernie_vil2.evaluation.from_files import evaluate_files
 
@@ -78,11 +123,43 @@ def main(argv: list | None = None) -> int:
         out = out or dump.parent
         outputs = dataclasses.replace(outputs, dump=args.dump or dump)
     else:
-        config = load_config(args.config, args.override)
+        config = load_config(args.config or "base", [*_dataset(args), *args.override])
     if config.DataLoader.Eval is None:
         raise cli.UserError(f"{args.config} has no DataLoader.Eval: name the set to evaluate on")
-    evaluate(weights, config, out, examples=args.examples, outputs=outputs, skip_bad=args.skip_bad)
+    shared: dict = {"skip_bad": args.skip_bad, "load": _load(weights)}
+    if args.task == "classification":
+        names = None if args.images else args.classes  # else they are an option of the set
+        of_classes = {"names": names, "templates": args.templates, "label": args.label or "class"}
+        classify(weights, config, out, **of_classes, **shared)
+    else:
+        of_pairs = {"examples": args.examples, "outputs": outputs, "label": args.label}
+        evaluate(weights, config, out, directions=args.directions, **of_pairs, **shared)
     return 0
+
+
+def _is_exported(weights: str | None) -> bool:
+    return weights is not None and (Path(weights) / DESCRIPTION).is_file()
+
+
+def _load(weights: str) -> Load | None:
+    """How the weights are loaded, where they are not what was trained."""
+    if not _is_exported(weights):
+        return None
+    runtime.prepare()  # before Paddle
+
+    from ernie_vil2.serving.exported import load_exported
+
+    return load_exported
+
+
+def _dataset(args: argparse.Namespace) -> list[str]:
+    """What --images changes in the configuration."""
+    if not args.images:
+        return []
+    dataset = {"name": "class_folders", "root": args.images}
+    if args.classes:
+        dataset["names"] = args.classes
+    return [f"DataLoader.Eval.dataset={json.dumps(dataset, ensure_ascii=False)}"]
 
 
 def _check_source(args: argparse.Namespace) -> None:
@@ -91,9 +168,25 @@ def _check_source(args: argparse.Namespace) -> None:
         raise cli.UserError("--read scores files, --official and -w a model: name one of them")
     if not (args.read or args.official):
         for flag, value in (("-c", args.config), ("-w", args.weights)):
-            if value is None:
+            if value is None and not (flag == "-c" and _is_exported(args.weights)):
                 raise cli.UserError(
                     f"{flag} is missing: name it, or --official YAML, or --read FILE"
                 )
+        if not (args.config or args.out):
+            raise cli.UserError("--out is missing: without -c nothing else names the folder for it")
     if args.answers and not args.read:
         raise cli.UserError("--answers belongs to --read: the set of DataLoader.Eval has its own")
+
+
+def _check_task(args: argparse.Namespace) -> None:
+    """Refuse options of the other task."""
+    classification = args.task == "classification"
+    if classification and (args.read or args.official):
+        raise cli.UserError("--task classification evaluates a model: name it with -w")
+    others = ("directions", "predictions", "features", "dump", "score")
+    for name in others if classification else ("images", "classes", "templates"):
+        if getattr(args, name) is not None:
+            task = "retrieval" if classification else "classification"
+            raise cli.UserError(f"--{name} belongs to --task {task}")
+    if (args.read or args.official) and (args.directions or args.label):
+        raise cli.UserError("--directions and --label need -w and a set: leave them out")

@@ -7,6 +7,7 @@ import argparse
 from ernie_vil2 import cli
 from ernie_vil2.artefact.description import PRECISIONS, PROMPTS, read_prompts
 from ernie_vil2.config.load import load_config
+from ernie_vil2.data.class_names import read_names
 from ernie_vil2.export.pipeline import Options, export_model
 
 
@@ -38,7 +39,18 @@ def arguments() -> argparse.ArgumentParser:
         help="write get_image_features and get_text_features too, for PaddleNLP's infer.py",
     )
     add("--preprocess", action="store_true", help="image program takes uint8 pixels [B, S, S, 3]")
-    add("--prompts", metavar="FILE", help="zero-shot templates, one a line with {} for the label")
+    add(
+        "--prompts",
+        metavar="NAME",
+        help="zero-shot templates with {} for the label: a file, one a line, or openai_imagenet, "
+        "chinese_clip_imagenet, chinese_clip ...",
+    )
+    add(
+        "--classes",
+        metavar="NAMES",
+        help="write the zero-shot classifier of these classes too: a file, a name a line, or "
+        "imagenet_en, imagenet_zh",
+    )
     for name, kind, help in (
         ("records", cli.positive, "of DataLoader.Eval to compare on"),
         ("calibration", cli.positive, "of DataLoader.Train for int8"),
@@ -65,6 +77,7 @@ def main(argv: list | None = None) -> int:
         args.max_recall_drop,
         args.tensorrt,
         args.paddlenlp_names,
+        read_names(args.classes).names if args.classes else (),
     )
     export_model(args.weights, config, args.save_dir, options, config_name=args.config)
     return 0

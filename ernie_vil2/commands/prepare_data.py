@@ -5,7 +5,6 @@ measure it, check it, look at its bad records, find tags (shard, stats, check, r
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ernie_vil2 import cli
 from ernie_vil2.commands import data_jobs, prepare_tags
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
+from ernie_vil2.files.user_cache import user_cache
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     """Where downloads are kept: in a clone in its data folder, else where the user keeps others."""
     if (ROOT / "setup.py").is_file():
         return ROOT / "data" / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ernie_vil2"
+    return user_cache()
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from ernie_vil2 import distributed
 from ernie_vil2.data.formats.reader import Reader
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.loader import one_thread
-from ernie_vil2.data.records import BadRecord, Records
+from ernie_vil2.data.records import BadRecord, Record, Records
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
 
@@ -28,12 +28,14 @@ class Row(NamedTuple):
         image_id: "" for a text alone.
         captions: strings.
         text_ids: as in `Record`.
+        label: of its class; None where nobody asked.
     """
 
     number: int
     image_id: str
     captions: tuple[str, ...]
     text_ids: tuple[tuple[int, Any], ...]
+    label: str | None = None
 
 
 class Rows:
@@ -48,6 +50,7 @@ class Rows:
         batch_size: records of a batch; the last one may have fewer.
         num_workers: processes, which end with the iterator; 0: this one reads.
         timeout: seconds after which a silent worker is replaced; None: never.
+        label: from a record to that of its class, may raise BadRecord; None: not asked for.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class Rows:
         batch_size: int,
         num_workers: int = 0,
         timeout: float | None = None,
+        label: Callable[[Record], str] | None = None,
     ):
         self.reader, self.transform, self.batch_size = reader, transform, batch_size
-        self.num_workers, self.timeout = num_workers, timeout
+        self.num_workers, self.timeout, self.label = num_workers, timeout, label
         world, rank = distributed.world_size(), distributed.rank()
         self.first, self.last = (len(reader) * r // world for r in (rank, rank + 1))
         self._none = transform(np.zeros([1, 1, 3], np.uint8))[None][:0]
@@ -98,6 +102,7 @@ class Rows:
         for place in range(first, min(first + self.batch_size, self.last)):
             try:
                 record = self.reader[place]
+                label = self.label(record) if self.label and record.image else None
                 if record.image:
                     pixels.append(self.transform(record.image))
             except ImageError as error:
@@ -105,7 +110,7 @@ class Rows:
             except BadRecord as error:
                 bad.append(error)
             else:
-                rows.append(Row(place, record.id, record.captions, record.text_ids))
+                rows.append(Row(place, record.id, record.captions, record.text_ids, label))
         return {"rows": rows, "pixels": np.stack(pixels) if pixels else self._none, "bad": bad}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ class Embeddings(NamedTuple):
         text_embeds: float32 [M, D], L2-normalised.
         images_of_text: [M] lists of the images that a text belongs to, maybe empty.
         bad_records: how many rows were left out.
+        labels: [N] the classes of the images, None where nobody asked for them; or ().
     """
 
     image_ids: list[str]
@@ -29,3 +31,4 @@ class Embeddings(NamedTuple):
     text_embeds: np.ndarray
     images_of_text: list[list[int]]
     bad_records: int
+    labels: Sequence[str | None] = ()

@@ -15,12 +15,13 @@ from typing import Any
 
 import cv2
 import jinja2
+from markupsafe import Markup
 
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.data.transforms import decode_image
 from ernie_vil2.evaluation.examples import ImageQuery, TextQuery
 from ernie_vil2.evaluation.report import (
-    DIRECTIONS,
+    directions_of,
     number,
     number_names,
     percent,
@@ -51,22 +52,22 @@ def write_page(
         report: of `evaluate_retrieval`.
         queries: of both kinds, each kind in its order.
     """
-    queries = list(queries)
+    queries, directions = list(queries), directions_of(report)
     page = (
-        _environment()
+        page_templates()
         .get_template("page.html.j2")
         .render(
             title=title,
-            style=style(_TEMPLATES / "page.css"),
-            mean_recall=percent(report["mean_recall"]),
+            style=page_style(),
+            mean_recall=percent(report["mean_recall"]) if "mean_recall" in report else None,
             remarks=remarks(report),
-            directions=list(DIRECTIONS.values()),
+            directions=list(directions.values()),
             recalls=[
-                (spoken(name), [recall_cells(report[direction], name) for direction in DIRECTIONS])
+                (spoken(name), [recall_cells(report[direction], name) for direction in directions])
                 for name in recall_names(report)
             ],
             numbers=[
-                (spoken(name), [number(report[direction][name]) for direction in DIRECTIONS])
+                (spoken(name), [number(report[direction][name]) for direction in directions])
                 for name in number_names(report)
             ],
             text_queries=[query for query in queries if isinstance(query, TextQuery)],
@@ -77,11 +78,17 @@ def write_page(
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def page_templates() -> jinja2.Environment:
+    """The templates of evaluations' pages."""
     environment = templates(_TEMPLATES)
     environment.tests["chinese"] = _is_chinese
     environment.filters["thumbnail"] = _thumbnail
     return environment
+
+
+def page_style() -> Markup:
+    """Their style sheet."""
+    return style(_TEMPLATES / "page.css")
 
 
 def _is_chinese(text: str) -> bool:

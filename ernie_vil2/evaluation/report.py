@@ -9,7 +9,17 @@ from typing import Any
 
 from ernie_vil2.files.durable import replacing
 
-DIRECTIONS = {"text_to_image": "Text to image", "image_to_text": "Image to text"}
+DIRECTIONS = {
+    "text_to_image": "Text to image",
+    "image_to_text": "Image to text",
+    "image_to_image": "Image to image",
+    "text_to_text": "Text to text",
+}
+
+
+def directions_of(report: dict[str, Any]) -> dict[str, str]:
+    """Those of `DIRECTIONS` that a report has."""
+    return {key: name for key, name in DIRECTIONS.items() if key in report}
 
 
 def write_json(path: str | os.PathLike, report: dict[str, Any]) -> None:
@@ -19,20 +29,22 @@ def write_json(path: str | os.PathLike, report: dict[str, Any]) -> None:
 
 def format_table(report: dict[str, Any]) -> str:
     """The report of `evaluate_retrieval` as lines for a terminal, in percent."""
-    rows = [["", *[f"{name}, %" for name in DIRECTIONS.values()]]]
-    rows.append(["", *["recall  95 % interval  chance"] * 2])
+    directions = directions_of(report)
+    rows = [["", *[f"{name}, %" for name in directions.values()]]]
+    rows.append(["", *["recall  95 % interval  chance"] * len(directions)])
     for name in recall_names(report):
         cells = []
-        for direction in DIRECTIONS:
+        for direction in directions:
             recall, interval, chance = recall_cells(report[direction], name)
             cells.append(f"{recall:>6}  {interval:>13}  {chance:>6}")
         rows.append([spoken(name), *cells])
     for name in number_names(report):
-        rows.append([spoken(name), *[f"{number(report[d][name]):>6}" for d in DIRECTIONS]])
+        rows.append([spoken(name), *[f"{number(report[d][name]):>6}" for d in directions]])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["   ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    both = f"mean recall of both directions: {percent(report['mean_recall'])} %"
-    return "\n".join([*lines, both, *remarks(report)])
+    if "mean_recall" in report:
+        lines.append(f"mean recall of both directions: {percent(report['mean_recall'])} %")
+    return "\n".join([*lines, *remarks(report)])
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -44,13 +56,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def recall_names(report: dict[str, Any]) -> list[str]:
     """What a report has with interval and chance, in order."""
-    return [*(name for name in report["text_to_image"] if name.startswith("R@")), "mean_recall"]
+    return [*(name for name in _first(report) if name.startswith("R@")), "mean_recall"]
 
 
 def number_names(report: dict[str, Any]) -> list[str]:
     """What else a report has of each direction, in order."""
     names = ("mrr", "median_rank", "queries", "candidates")
-    return [name for name in names if name in report["text_to_image"]]
+    return [name for name in names if name in _first(report)]
+
+
+def _first(report: dict[str, Any]) -> dict[str, Any]:
+    """The first direction of a report: all of them have the same figures."""
+    return report[next(iter(directions_of(report)))]
 
 
 def remarks(report: dict[str, Any]) -> list[str]:

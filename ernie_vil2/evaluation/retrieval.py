@@ -67,13 +67,18 @@ def rank_of_positives(
     positives: Positives,
     block: int = 1024,
     ties: str = "against",
+    own: np.ndarray | None = None,
 ) -> np.ndarray:
     """Rank of each query's best positive, int64 [Q], 0 the best.
 
     It is the number of gallery rows that score higher, and of those that score the same: with ties
     "against" the model all but the query's other positives, which never push one another down;
-    with "for" none; "in order" those that stand before its first positive of that score. Other
-    arguments and errors as in `recall_at_k`.
+    with "for" none; "in order" those that stand before its first positive of that score.
+
+    Args:
+        own: int [Q], where the query itself stands in the gallery, which is left out there; None:
+            it does not.
+        query, gallery, positives, block: as in `recall_at_k`, and so are the errors.
     """
     assert ties in ("against", "for", "in order"), ties
     query, gallery = _check_pair(query, gallery)
@@ -98,6 +103,9 @@ def rank_of_positives(
         if ties == "in order":
             before = np.arange(where.start, where.stop) < first[lines, None]
             above |= (scores == best[lines, None]) & before
+        if own is not None:
+            here = np.flatnonzero((own[lines] >= where.start) & (own[lines] < where.stop))
+            above[here, own[lines][here] - where.start] = False
         rank[lines] += np.count_nonzero(above, axis=1)
     return rank
 
@@ -160,8 +168,7 @@ def evaluate_retrieval(
         UserError: as `recall_at_k`; an unknown protocol; no pair to score.
     """
     ks = check_ks(ks)
-    if protocol not in PROTOCOLS:
-        raise UserError(f'no protocol "{protocol}"{did_you_mean(protocol, PROTOCOLS)}')
+    check_protocol(protocol)
     embeds = dict(zip(("image", "text"), check_embeddings(image=image_embeds, text=text_embeds)))
     texts, images = check_image_of_text(image_of_text, len(embeds["text"]), len(embeds["image"]))
     pairs = {"image": images, "text": texts}
@@ -180,16 +187,8 @@ def evaluate_retrieval(
             groups = images[order][starts]  # of a text with several images, the first
         query = embeds[source][queries]
         rank = rank_of_positives(query, gallery, positives, block, PROTOCOLS[protocol])
-        interval = bootstrap_interval(rank, ks, bootstrap, seed, groups=groups) if bootstrap else {}
-        return {
-            **_recalls(rank, ks),
-            "mrr": float(np.mean(1 / (rank + 1))),
-            "median_rank": float(np.median(rank)) + 1,
-            "interval": {name: list(ends) for name, ends in interval.items()},
-            "queries": len(query),
-            "candidates": len(gallery),
-            "chance": random_recalls([len(each) for each in positives], len(gallery), ks),
-        }
+        sizes = [len(each) for each in positives]
+        return report_of_ranks(rank, groups, sizes, len(gallery), ks, bootstrap, seed)
 
     report = {
         "image_to_text": direction("image", "text"),
@@ -197,6 +196,40 @@ def evaluate_retrieval(
     }
     mean_recall = sum(each["mean_recall"] for each in report.values()) / 2
     return {"protocol": protocol, **report, "mean_recall": mean_recall}
+
+
+def report_of_ranks(
+    rank: np.ndarray,
+    groups: np.ndarray,
+    positives: list[int],
+    candidates: int,
+    ks: list[int],
+    bootstrap: int,
+    seed: int,
+) -> dict:
+    """What `evaluate_retrieval` says of a direction.
+
+    Args:
+        rank: int [Q], of `rank_of_positives`.
+        groups: int [Q], queries that are drawn together, see `bootstrap_interval`.
+        positives: how many each query has.
+    """
+    interval = bootstrap_interval(rank, ks, bootstrap, seed, groups=groups) if bootstrap else {}
+    return {
+        **_recalls(rank, ks),
+        "mrr": float(np.mean(1 / (rank + 1))),
+        "median_rank": float(np.median(rank)) + 1,
+        "interval": {name: list(ends) for name, ends in interval.items()},
+        "queries": len(rank),
+        "candidates": candidates,
+        "chance": random_recalls(positives, candidates, ks),
+    }
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises UserError for a name that is not in `PROTOCOLS`."""
+    if protocol not in PROTOCOLS:
+        raise UserError(f'no protocol "{protocol}"{did_you_mean(protocol, PROTOCOLS)}')
 
 
 def _check_pair(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2 import processor, runtime
-from ernie_vil2.artefact.description import PRECISIONS, PROMPTS
+from ernie_vil2.artefact.description import CLASSIFIER, PRECISIONS, PROMPTS
 from ernie_vil2.config.load import Config
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.export import place
@@ -17,6 +17,7 @@ from ernie_vil2.export import place
 if TYPE_CHECKING:  # which needs OpenCV
     from ernie_vil2.artefact.folder import Artefact
     from ernie_vil2.models.dual_encoder import DualEncoder
+    from ernie_vil2.serving.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Options:
         tensorrt: collect the shapes that TensorRT needs, of up to so many images or texts; 0: none.
         preprocess: the image program takes uint8 pixels [B, S, S, 3].
         prompts: templates for zero-shot classification, `{}` for the label.
+        classes: names of the classes of a classifier to lie beside the programs.
         records: of `DataLoader.Eval`, to compare the other precisions with fp32 on.
         calibration: records of `DataLoader.Train`, to calibrate int8 on.
         min_cosine: the least that an embedding may have with fp32's.
@@ -46,6 +48,7 @@ class Options:
     max_recall_drop: float = 0.01
     tensorrt: int = 0
     paddlenlp_names: bool = False
+    classes: Sequence[str] = ()
 
 
 def export_model(
@@ -108,9 +111,12 @@ def export_model(
             source=Path(weights).name,
             preprocessing=name,
         )
-        difference = Predictor(artefact, verify=False).verify()
+        predictor = Predictor(artefact, verify=False)
+        difference = predictor.verify()
         say(f"fp32: largest difference from the model {max(difference.values()):.1e}")
         _add_precisions(artefact, config, options, config_name, say)
+        if options.classes:
+            _add_classifier(predictor, options, say)
         if options.onnx:
             _add_onnx(artefact, say)
         if options.tensorrt:
@@ -173,6 +179,17 @@ def _add_int8(artefact: Artefact, config: Config, options: Options) -> None:
     data = calibration(artefact, dataset, options.calibration, config.Global.seed)
     for tower, batches in data.items():
         quantize(artefact.folder / "fp32", artefact.folder / "int8", tower, batches)
+
+
+def _add_classifier(predictor: Predictor, options: Options, say: Callable[[str], object]) -> None:
+    """In fp32, which serves all precisions: they are close enough to it."""
+    from ernie_vil2.artefact.classifier import Classifier
+    from ernie_vil2.evaluation.zero_shot import embed_classes
+
+    names, prompts = list(options.classes), list(options.prompts)
+    embeds = embed_classes(names, prompts, predictor.encode_text)
+    Classifier(names, prompts, embeds).save(predictor.artefact.folder / CLASSIFIER)
+    say(f"classifier: {len(names)} classes, {len(prompts)} templates")
 
 
 def _add_onnx(artefact: Artefact, say: Callable[[str], object]) -> None:

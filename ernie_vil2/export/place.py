@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ernie_vil2.artefact.description import DESCRIPTION, GOLDEN, SHAPES, VOCABULARY
+from ernie_vil2.artefact.description import CLASSIFIER, DESCRIPTION, GOLDEN, SHAPES, VOCABULARY
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
 
 _ALWAYS = {DESCRIPTION, VOCABULARY, GOLDEN, "fp32"}
-_OURS = _ALWAYS | {"int8", "onnx", "serving_server", "serving_client", "paddlenlp", SHAPES}
+_SERVING = {"serving_server", "serving_client"}
+_OURS = _ALWAYS | _SERVING | {"int8", "onnx", "paddlenlp", SHAPES, CLASSIFIER}
 
 
 def find(save_dir: str | os.PathLike) -> Path:

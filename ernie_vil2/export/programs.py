@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from ernie_vil2.export.towers import ImageProgram, TextProgram
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.preprocessing import DEFAULT
 from ernie_vil2.tf32 import full_float32
+from ernie_vil2.weights.digest import weights_hash
 
 GOLDEN_TEXTS = (
     "一只戴着帽子的猫在海边看日落",
@@ -134,15 +134,6 @@ def _device_name() -> str:
     """What runs the model: "cpu", or a GPU's name."""
     device = paddle.get_device()
     return paddle.device.cuda.get_device_name(device) if device.startswith("gpu") else device
-
-
-def weights_hash(model: nn.Layer) -> str:
-    """SHA-256 over names, shapes and float32 values of all weights, whatever file holds them."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {list(tensor.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(tensor.astype("float32").numpy()).tobytes())
-    return digest.hexdigest()
 
 
 @paddle.no_grad()

@@ -11,10 +11,13 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2 import runtime
+from ernie_vil2.artefact.classifier import most_probable
 from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.data.decode import rgb_pixels
 from ernie_vil2.data.image_file import ImageError
 from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.classification import probabilities
+from ernie_vil2.evaluation.zero_shot import embed_classes
 from ernie_vil2.serving import fork
 from ernie_vil2.serving.tower import Tower, TowerOptions
 
@@ -107,6 +110,39 @@ class Predictor:
         if isinstance(texts, (str, bytes)):
             raise UserError(f"texts is one {type(texts).__name__}: expected a list, as in [text]")
         return self.embed_ids(self.tokenizer(texts, pad_to="longest"))
+
+    def classify(
+        self,
+        images: Sequence,
+        classes: Sequence[str] | None = None,
+        templates: Sequence[str] | None = None,
+        top: int = 5,
+    ) -> list[list[tuple[str, float]]]:
+        """For each image the `top` most probable classes: (name, probability), the best first.
+
+        Args:
+            images: as of `encode_image`.
+            classes: names; None: those of the classifier that was exported with the model, whose
+                texts need not be embedded again.
+            templates: of the prompts, `{}` for the name; None: the artefact's.
+
+        Raises:
+            UserError: no classes, and none exported; a template without `{}`; as `encode_image`.
+        """
+        embeds = None
+        if classes is None:
+            classifier = self.artefact.classifier()
+            if classifier is None:
+                raise UserError(
+                    f"{self.artefact.folder} holds no classifier: name classes, or export the "
+                    "model with --classes"
+                )
+            classes, embeds = classifier.names, classifier.embeds
+        if embeds is None:
+            prompts = self.artefact.prompts if templates is None else templates
+            embeds = embed_classes(classes, prompts, self.encode_text)
+        cosine = self.encode_image(images) @ embeds.T  # [N, D], [C, D] -> [N, C]
+        return most_probable(classes, probabilities(cosine, self.logit_scale), top)
 
     def embed_pixels(self, pixels: np.ndarray) -> np.ndarray:
         """What `artefact.transform()` gave, stacked: [N, ...] -> float32 [N, D]."""

@@ -20,6 +20,7 @@ from typing import Any
 from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.errors import UserError
 from ernie_vil2.files import durable
+from ernie_vil2.files.user_cache import user_cache
 from ernie_vil2.serving import gpu
 
 _PRECISIONS = ("fp32", "fp16")
@@ -106,8 +107,7 @@ def engine(
     card = paddle.device.cuda.get_device_properties(gpu.number(device))
     version = inference.get_trt_runtime_version()
     runs_on = [paddle.__version__, version, card.name, card.major, card.minor]
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = Path(cache) if cache else home / "ernie_vil2" / "tensorrt"
+    folder = Path(cache) if cache else user_cache() / "tensorrt"
     return Engine(artefact.shapes(tower), folder / name(artefact, tower, precision, runs_on))
 
 

@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 
 PYTHON = ROOT / os.environ.get("ERNIE_VIL2_SERVING_VENV", ".venv-serving") / "bin" / "python"
 DEFAULTS = ROOT / "configs" / "paddle_serving.yml"
+CLASSES = ["红", "blue", "红"]  # of its classifier
 TEXTS = ["a red circle", "the blue line " * 9, "square", "white cross a"]
 
 # of the tests that start it

@@ -28,6 +28,7 @@ from ernie_vil2.data.files.room import Room, lock
 from ernie_vil2.data.files.store import Remote
 from ernie_vil2.errors import UserError
 from ernie_vil2.files.durable import replace_text, sync
+from ernie_vil2.files.user_cache import user_cache
 
 _AWAY = 600.0  # seconds before a file that could not be had is asked for again
 _LOOK = 0.05  # seconds between two looks for room
@@ -50,8 +51,7 @@ class Cache:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, most: int | None = None):
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.folder = Path(folder or home / "ernie_vil2" / "files").absolute()
+        self.folder = Path(folder or user_cache() / "files").absolute()
         self._room = room = Room(self.folder, most)
         self._files, self._drafts, self._away = room.files, room.drafts, self.folder / "away"
         with _disk(self.folder):

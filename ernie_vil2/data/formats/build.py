@@ -37,6 +37,7 @@ from typing import Any
 from ernie_vil2.data.formats import rows
 from ernie_vil2.data.formats.arrow import arrow_reader
 from ernie_vil2.data.formats.chinese_clip import ChineseClipReader
+from ernie_vil2.data.formats.class_folders import ClassFoldersReader
 from ernie_vil2.data.formats.coco import coco_reader
 from ernie_vil2.data.formats.folder import FolderReader
 from ernie_vil2.data.formats.lmdb import LmdbReader
@@ -65,6 +66,7 @@ FORMATS: dict[str, Callable[..., Reader]] = {
     "parquet": ParquetReader,
     "lmdb": LmdbReader,
     "arrow": arrow_reader,
+    "class_folders": ClassFoldersReader,
     "mixture": _mixture,
 }
 

@@ -165,7 +165,8 @@ def _model_routes(service: Service) -> APIRouter:
         openapi_extra=body_of(requests.Classify),
     )
     async def classify(request: Request):
-        """Which of some labels fits an image best: zero-shot classification.
+        """Which of some labels, or of the exported classes, fits an image best: zero-shot
+        classification.
 
         A label's embedding is the mean of its prompts' embeddings, normalised.
         """

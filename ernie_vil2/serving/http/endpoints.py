@@ -33,12 +33,12 @@ class Endpoints:
     def __init__(self, embedder: Embedder, artefact: Artefact):
         self.embedder = embedder
         self.dim, self.logit_scale = artefact.embed_dim, artefact.logit_scale
-        self.prompts = artefact.prompts
+        self.prompts, self.classifier = artefact.prompts, artefact.classifier()
 
     def count(self, body: BaseModel) -> int:
         """How many items a request puts into the queue: texts, images and prompts."""
         count = sum(len(getattr(body, name, ())) for name in ("texts", "images"))
-        if isinstance(body, ClassifyRequest):
+        if isinstance(body, ClassifyRequest) and body.labels is not None:
             count += len(body.labels) * len(self._templates(body))
         return count
 
@@ -85,32 +85,56 @@ class Endpoints:
         return answer, images if rows else texts
 
     async def classify(self, body: ClassifyRequest) -> Answer:
-        prompts = await self._prompts(body)
-        texts, images = await asyncio.gather(
-            self.embedder.texts(prompts), self.embedder.images(body.images)
-        )
-        labels = _labels(texts, len(body.labels))
+        if body.labels is None:
+            names, labels = self._exported(body)
+            images = await self.embedder.images(body.images)
+        else:
+            names, prompts = body.labels, await self._prompts(body)
+            texts, images = await asyncio.gather(
+                self.embedder.texts(prompts), self.embedder.images(body.images)
+            )
+            labels = _labels(texts, len(names))
         results = [
             {"index": i, "error": image.at(i)}
             if isinstance(image, ItemError)
-            else {"index": i, **self._classified(body.labels, labels @ image)}
+            else {"index": i, **self._classified(names, labels @ image, body.top)}
             for i, image in enumerate(images)
         ]
-        return {"labels": body.labels, "results": results}, images
+        if body.top:
+            return {"results": results}, images
+        return {"labels": names, "results": results}, images
 
-    def _classified(self, labels: list[str], cosine: np.ndarray) -> dict:
+    def _exported(self, body: ClassifyRequest) -> tuple[list[str], np.ndarray]:
+        """Names and embeddings of the export's classes. Raises ApiError 422: it has none."""
+        if self.classifier is None:
+            message = "labels is missing, and no classes were exported with the model (--classes)"
+            raise ApiError(422, "no_classes", message)
+        if body.templates is not None:
+            message = "templates without labels: the exported classes have their own"
+            raise ApiError(422, "bad_template", message)
+        return self.classifier.names, self.classifier.embeds
+
+    def _classified(self, labels: list[str], cosine: np.ndarray, top: int | None) -> dict:
         """An image's result, by its cosine with each label."""
-        return {
-            "label": labels[int(cosine.argmax())],
-            "probabilities": classification.probabilities(cosine, self.logit_scale).tolist(),
-            "cosine": short_floats(cosine),
-        }
+        probabilities = classification.probabilities(cosine, self.logit_scale)
+        best = {"label": labels[int(cosine.argmax())]}
+        if top is None:
+            return {
+                **best,
+                "probabilities": probabilities.tolist(),
+                "cosine": short_floats(cosine),
+            }
+        order = np.argsort(-cosine, kind="stable")[:top].tolist()
+        rows = zip(order, probabilities[order].tolist(), short_floats(cosine[order]))
+        found = [{"label": labels[i], "probability": p, "cosine": c} for i, p, c in rows]
+        return {**best, "top": found}
 
     def _templates(self, body: ClassifyRequest) -> list[str]:
         return self.prompts if body.templates is None else body.templates
 
     async def _prompts(self, body: ClassifyRequest) -> list[str]:
         """Each label's prompts. Raises ApiError 422: a bad template or label."""
+        assert body.labels is not None
         templates = self._templates(body)
         for i, template in enumerate(templates):
             try:

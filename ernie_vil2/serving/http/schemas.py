@@ -47,8 +47,9 @@ class SimilarityRequest(_Request):
 
 class ClassifyRequest(_Request):
     images: list[Image]
-    labels: list[str]
+    labels: Optional[list[str]] = None
     templates: Optional[list[str]] = None
+    top: Optional[int] = None
 
 
 class Requests:
@@ -62,7 +63,20 @@ class Requests:
         self._max_items = max_items
         texts = self._some(list[str], ["一只猫", "a photo of a dog"])
         images = self._some(list[Image], [EXAMPLE_IMAGE])
-        labels = self._some(list[str], ["猫", "狗"])
+        names = ["猫", "狗"]
+        labels = self._some(
+            list[str],
+            names,
+            description="default: the classes that were exported with the model",
+        )
+        top = Annotated[
+            int,
+            Field(
+                ge=1,
+                description="answer with so many labels of each image, the most probable first, "
+                "not with the numbers of all",
+            ),
+        ]
         templates = self._some(
             list[str],
             ["一张{}的图片", "a photo of {}"],
@@ -75,8 +89,10 @@ class Requests:
         self.Classify = _with(
             ClassifyRequest,
             images=(images, ...),
-            labels=(labels, ...),
+            # an example within Optional would stand where no reader of the schema looks
+            labels=(Optional[labels], Field(None, examples=[names])),
             templates=(Optional[templates], None),
+            top=(Optional[top], None),
         )
 
     def _some(self, kind: Any, example: list, **more: Any) -> Any:
@@ -132,8 +148,14 @@ class SimilarityResponse(BaseModel):
     errors: list[FailedItem]
 
 
+class Probable(BaseModel):
+    label: str
+    probability: float
+    cosine: float
+
+
 class Classification(BaseModel):
-    """Either a label with all labels' numbers or an error."""
+    """Either a label with all labels' numbers, or those of the most probable, or an error."""
 
     index: int
     label: Optional[str] = Field(None, description="the most probable one")
@@ -141,11 +163,12 @@ class Classification(BaseModel):
         None, description="in the labels' order: softmax of logit_scale * cosine"
     )
     cosine: Optional[list[float]] = None
+    top: Optional[list[Probable]] = Field(None, description="where `top` was asked for")
     error: Optional[ErrorDetail] = None
 
 
 class ClassifyResponse(BaseModel):
-    labels: list[str]
+    labels: Optional[list[str]] = Field(None, description="unless `top` was asked for")
     results: list[Classification] = Field(description="one for each image, in its order")
 
 

@@ -11,13 +11,14 @@ from typing import Protocol
 import numpy as np
 
 from ernie_vil2 import runtime
+from ernie_vil2.artefact.description import CLASSIFIER
 from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.serving.items import ItemError, json_kind, prepare_image, prepare_text
 from ernie_vil2.serving.paddle_serving.settings import Limits
 
 BAD_REQUEST, TOO_LARGE = 51, 52  # err_no; 51 to 99 are a service's own in Paddle Serving
-_KEYS = ("images", "image", "texts", "text", "similarity")
+_KEYS = ("images", "image", "texts", "text", "similarity", "classify")
 
 
 class RequestError(UserError):
@@ -42,6 +43,7 @@ class Reader:
     images: a JSON list of base64-encoded image files; image: one of them, as it is.
     texts: a JSON list of strings; text: one string, as it is.
     similarity: "true" for the cosines of each image with each text as well.
+    classify: "true" for the probabilities of the exported classes for each image.
 
     Args:
         artefact: whose tokenizer and transform prepare the items.
@@ -59,6 +61,7 @@ class Reader:
         if artefact.preprocess:
             self.no_images = np.zeros([0, size, size, 3], np.uint8)
         self.no_texts = self.tokenizer([])
+        self.classes = CLASSIFIER in artefact.files
 
     def prepare(self, request: Message) -> dict:
         """A job: for each tower its rows (`image`: what the program takes, `text`: int64
@@ -84,11 +87,13 @@ class Reader:
         images, texts = (self.items(values, tower) for tower in TOWERS)
         if not images and not texts:
             raise RequestError('nothing to embed: expected the key "images" or "texts"')
-        similarity = values.get("similarity", "false").lower()
-        if similarity not in ("true", "false"):
-            raise RequestError(f'similarity "{similarity[:20]}": expected "true" or "false"')
-        if similarity == "true" and not (images and texts):
+        similarity, classify = _asked(values, "similarity"), _asked(values, "classify")
+        if similarity and not (images and texts):
             raise RequestError("similarity needs images and texts")
+        if classify and not images:
+            raise RequestError("classify needs images")
+        if classify and not self.classes:
+            raise RequestError("no classes were exported with the model (--classes)")
 
         pixels, image_errors = self.each(self.pixels, images)
         ids, text_errors = self.each(self.ids, texts)
@@ -99,7 +104,8 @@ class Reader:
             "text": np.stack(ids) if ids else self.no_texts,
             "text_count": len(texts),
             "text_errors": text_errors,
-            "similarity": similarity == "true",
+            "similarity": similarity,
+            "classify": classify,
         }
 
     def items(self, values: dict, tower: str) -> list:
@@ -154,3 +160,11 @@ class Reader:
 
     def ids(self, item: object) -> np.ndarray | ItemError:
         return prepare_text(item, self.tokenizer, self.limits)
+
+
+def _asked(values: dict, key: str) -> bool:
+    """Whether a request asks for what it names by "true"."""
+    value = values.get(key, "false").lower()
+    if value not in ("true", "false"):
+        raise RequestError(f'{key} "{value[:20]}": expected "true" or "false"')
+    return value == "true"

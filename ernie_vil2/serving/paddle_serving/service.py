@@ -26,6 +26,7 @@ from paddle_serving_server.web_service import WebService
 from ernie_vil2.artefact.folder import TOWERS, Artefact
 from ernie_vil2.artefact.golden import check_golden
 from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.classification import probabilities
 from ernie_vil2.serving.paddle_serving.request import Reader, RequestError
 from ernie_vil2.serving.paddle_serving.settings import Settings
 from ernie_vil2.serving.paddle_serving.turns import Turns
@@ -127,12 +128,13 @@ class Answer(pipeline.ResponseOp):
     image_embeds, text_embeds: a list of lists of numbers, null for a bad item.
     image_errors, text_errors: a list of strings, null for a good item.
     similarity: the cosine of each image (rows) with each text, null for a bad one.
+    classes, probabilities: the exported classes' names, and for each image theirs, null for a bad.
     logit_scale: the model's factor on cosines.
     """
 
-    def __init__(self, input_ops: list, logit_scale: float):
+    def __init__(self, input_ops: list, artefact: Artefact):
         super().__init__(input_ops)
-        self.logit_scale = logit_scale
+        self.logit_scale, self.classifier = artefact.logit_scale, artefact.classifier()
 
     def pack_response_package(self, channeldata):
         if channeldata.error_code != 0:
@@ -150,6 +152,11 @@ class Answer(pipeline.ResponseOp):
             full[:, [i for i in range(job["text_count"]) if i not in job["text_errors"]]] = table
             rows = _json_rows(full, job["image_count"], job["image_errors"])
             answer["similarity"] = rows.replace("nan", "null")
+        if job["classify"]:
+            cosine = job["image_embeds"] @ self.classifier.embeds.T
+            rows = probabilities(cosine, self.logit_scale)
+            answer["classes"] = json.dumps(self.classifier.names, ensure_ascii=False)
+            answer["probabilities"] = _json_rows(rows, job["image_count"], job["image_errors"])
         answer["logit_scale"] = json.dumps(self.logit_scale)
         return messages.Response(key=list(answer), value=list(answer.values()))
 
@@ -195,7 +202,7 @@ class EmbeddingService(WebService):
     def prepare_pipeline_config(self, yml_file=None, yml_dict=None):
         request = Request(Reader(self.artefact, self.limits, self.turns.moved))
         last = self.get_pipeline_response(request)
-        self._server.set_response_op(Answer([last], self.artefact.logit_scale))
+        self._server.set_response_op(Answer([last], self.artefact))
         self._server.prepare_server(yml_file=yml_file, yml_dict=yml_dict)
 
     def get_pipeline_response(self, read_op):

@@ -27,10 +27,13 @@ def predictor(tiny_artefact):
 def make_client(tiny_artefact):
     clients = []
 
-    def make(limits=LIMITS, keys=(), load=None, wait=True, db=None, host="", **batching):
-        load = load or (lambda: Predictor(tiny_artefact))
+    def make(
+        limits=LIMITS, keys=(), load=None, wait=True, db=None, host="", folder=None, **batching
+    ):
+        folder = folder or tiny_artefact
+        load = load or (lambda: Predictor(folder))
         keys = keys if isinstance(keys, ApiKeys) else ApiKeys(list(keys))
-        artefact = Artefact.open(tiny_artefact)
+        artefact = Artefact.open(folder)
         service = Service(artefact, load, limits, keys, **batching)
         finder = make_finder(str(db), artefact, service, host) if db else None
         client = TestClient(create_app(service, finder), raise_server_exceptions=False)

@@ -8,15 +8,17 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_vil2.artefact.classifier import Classifier
+from ernie_vil2.artefact.description import CLASSIFIER
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
-from tests.support.paddle_serving import PYTHON, TEXTS, Service
+from tests.support.paddle_serving import CLASSES, PYTHON, TEXTS, Service
 from tests.support.sealing import reseal
 from tests.support.shapes import COLORS, SHAPES, draw
 
 
 @pytest.fixture(scope="module")
-def artefact(tiny_artefact, tmp_path_factory):
+def artefact(tiny_model, tiny_artefact, tmp_path_factory):
     if not PYTHON.exists():
         if os.environ.get("REQUIRE_SERVING"):
             pytest.fail(f"REQUIRE_SERVING is set and {PYTHON} is missing")
@@ -25,6 +27,9 @@ def artefact(tiny_artefact, tmp_path_factory):
 
     folder = shutil.copytree(tiny_artefact, tmp_path_factory.mktemp("paddle_serving") / "model")
     write_serving(folder)
+    numbers = np.random.default_rng(0).normal(size=(3, tiny_model.embed_dim))
+    numbers /= np.linalg.norm(numbers, axis=1, keepdims=True)
+    Classifier(CLASSES, ["{}"], numbers.astype(np.float32)).save(folder / CLASSIFIER)
     reseal(folder)
     return folder
 

@@ -88,6 +88,8 @@ BAD_BODIES = [
     (b'{"key": ["text"], "value": ["\\ud800"]}', 400, "no valid Unicode"),
     (b'{"key": ["text"], "value": ["a"], "logid": "x"}', 400, "logid"),
     (b'{"key": ["text", "similarity"], "value": ["a", "true"]}', 400, "similarity needs images"),
+    (b'{"key": ["text", "classify"], "value": ["a", "true"]}', 400, "classify needs images"),
+    (b'{"key": ["text", "classify"], "value": ["a", "1"]}', 400, 'classify "1": expected "true"'),
     (TEN_THOUSAND, 413, "10000 texts, at most 512"),
     (b'{"key": ["texts"], "value": ["[' + b"[]," * 2_000_000 + b'[]]"]}', 400, "commas"),
 ]

@@ -11,7 +11,7 @@ import yaml
 
 from ernie_vil2 import processor
 from ernie_vil2.artefact.folder import Artefact
-from tests.support.paddle_serving import DEFAULTS, TEXTS, Service, encoded, ended, marks
+from tests.support.paddle_serving import CLASSES, DEFAULTS, TEXTS, Service, encoded, ended, marks
 
 pytestmark = marks
 
@@ -27,6 +27,17 @@ def test_http_gives_the_training_models_embeddings(service, images, expected):
     status, values, _ = service.ask(image=encoded(images)[3])
     np.testing.assert_allclose(values["image_embeds"], expected[0][3:4], rtol=0, atol=1e-5)
     assert "text_embeds" not in values
+
+
+def test_the_exported_classes(service, artefact, images, expected):
+    sent = [*encoded(images[:2]), "no picture"]
+    status, values, _ = service.ask(images=sent, classify="true")
+    assert status == 200 and values["classes"] == CLASSES
+    cosine = expected[0][:2] @ Artefact.open(artefact).classifier().embeds.T
+    logits = np.exp(cosine.astype(np.float64) / 0.07)
+    found = values["probabilities"]
+    np.testing.assert_allclose(found[:2], logits / logits.sum(axis=1, keepdims=True), atol=1e-4)
+    assert found[2] is None and values["image_errors"][2]
 
 
 def test_ops_in_processes(artefact, images, expected, tmp_path):
