@@ -164,6 +164,7 @@ def test_another_name_drops_the_other_components_keys(write):
             "recompute": False,
             "patch_dropout": 0.0,
             "fused_attention": True,
+            "lora": {"rank": None, "alpha": 16.0, "modules": ".", "dropout": 0.0},
             "drop": 0.4,
         },
     }
