@@ -5,11 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ernie_vil2 import runtime
 from ernie_vil2.config.load import Config
 from ernie_vil2.evaluation.outputs import Outputs
+
+if TYPE_CHECKING:  # which need the towers' packages
+    from ernie_vil2.evaluation.embeddings import Embeddings
+    from ernie_vil2.evaluation.evaluator import Evaluator
+
+
+def embed(model: Any, evaluator: Evaluator, config: Config) -> Embeddings | None:
+    """The set's embeddings: on a GPU as fast as in training; on a CPU there is nothing to gain."""
+    from ernie_vil2 import distributed
+    from ernie_vil2.models.precision import auto_cast, check_precision
+
+    amp = config.AMP if distributed.on_gpu() else {**config.AMP, "level": "O0"}
+    check_precision(amp)
+    with auto_cast(amp):
+        return evaluator.embed(model)
 
 
 def evaluate(
@@ -53,17 +68,12 @@ def evaluate(
     from ernie_vil2.evaluation.official_dump import official_table
     from ernie_vil2.evaluation.page import write_page
     from ernie_vil2.evaluation.report import format_table, write_json
-    from ernie_vil2.models.precision import auto_cast, check_precision
     from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     out = Path(out or Path(config.Global.output_dir) / "eval")
     preprocessing = choose_preprocessing(weights, config)
     evaluator = Evaluator(config, tokenizer, out / "bad_records.jsonl", skip_bad, preprocessing)
-    # on a GPU as fast as in training; on a CPU there is nothing to gain
-    amp = config.AMP if distributed.on_gpu() else {**config.AMP, "level": "O0"}
-    check_precision(amp)
-    with auto_cast(amp):
-        embeddings = evaluator.embed(model)
+    embeddings = embed(model, evaluator, config)
     if not distributed.is_main():
         return None
     assert embeddings is not None  # nothing stops it

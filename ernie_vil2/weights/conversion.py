@@ -24,6 +24,10 @@ _WRITTEN = {
     "config.yaml",
     "manifest.json",
     "model.safetensors",
+    "merge.html",
+    "merge.json",
+    "merge_line.png",
+    "merge_sets.png",
     "model_state.pdparams",
     "vocab.txt",
 }
