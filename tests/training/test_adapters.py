@@ -15,25 +15,15 @@ from ernie_vil2.errors import UserError
 from ernie_vil2.export.pipeline import export_model
 from ernie_vil2.files.durable import read_json
 from ernie_vil2.files.safetensors import read_safetensors
-from ernie_vil2.models.dual_encoder import build_model
 from ernie_vil2.models.lora import adapted, is_adapter
 from ernie_vil2.serving.predictor import Predictor
-from ernie_vil2.weights.ours import save_checkpoint
 from tests.support.halves import half_trainer
 from tests.support.shapes import write_run
-from tests.support.training_runs import assert_same, metrics, train, weights
+from tests.support.training_runs import assert_same, metrics, train, weights, write_base
 
 RANKS = ["Arch.Image.lora.rank=4", "Arch.Text.lora.rank=4", "Arch.Text.lora.dropout=0.1"]
 FILES = ("model.safetensors", "training.safetensors")
 RESNET = "Arch.Image={name: CLIP_rn50, img_size: 32, embed_dim: 64, out_dim: 16}"
-
-
-def write_base(config, folder, seed=3, *overrides):
-    """Whole weights that a run may begin from."""
-    paddle.seed(seed)
-    config = load_config(config, overrides)
-    save_checkpoint(build_model(config.Arch), folder, config.Tokenizer.vocab_file)
-    return folder
 
 
 @pytest.fixture(scope="module")
