@@ -111,6 +111,10 @@ def test_another_base_is_refused_and_a_moved_one_named(run, inputs, model, tmp_p
     other = write_base(config, tmp_path / "other", 4)
     with pytest.raises(UserError, match=r"is not what the adapters in .*its numbers are others"):
         ernie_vil2.load(copy, base=other)
+    # the same numbers in another file are the same base
+    paddle.save(ernie_vil2.load(base).state_dict(), str(tmp_path / "base.pdparams"))
+    found = ernie_vil2.load(copy, base=tmp_path / "base.pdparams")
+    assert apart(embed(found, inputs), embed(model, inputs)) == 0
     away = base.rename(tmp_path / "away")
     try:
         with pytest.raises(UserError, match=r"were made for .* does not exist.*Global.pretrained"):
