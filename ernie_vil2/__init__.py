@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 # Paddle takes seconds to import, so nothing of it is before it is needed.
-def load(weights, config=None, partial=False):
+def load(weights, config=None, partial=False, base=None):
     """A trained model in eval mode; see `ernie_vil2.weights.load.load`.
 
     Args:
@@ -16,13 +16,14 @@ def load(weights, config=None, partial=False):
             `.pdparams`.
         config: a YAML path or a mapping that holds `Arch`, which the official file needs.
         partial: load what fits.
+        base: of LoRA adapters, the weights below them where those have moved.
 
     Raises:
         ernie_vil2.errors.UserError: no such weights, or weights that do not fit.
     """
     from ernie_vil2.weights.load import load
 
-    return load(weights, config, partial)
+    return load(weights, config, partial, base)
 
 
 def save_paddlenlp(model, folder):

@@ -7,6 +7,8 @@ checkpoints/step_00001000/
                           training-00001-of-00004.safetensors ... instead, one a process
     config.yaml           resolved
     vocab.txt             a copy of the tokenizer's
+    base.json             in a run that trains adapters: the weights that stay, which are not in
+                          model.safetensors, and their SHA-256
     state.json            step, best metric, loss scaler ...; it carries its own checksum, because
                           an evaluation amends it
     manifest.json         size and SHA-256 of all files above but state.json
@@ -26,8 +28,8 @@ from pathlib import Path
 
 from ernie_vil2.files.durable import read_json, sealed, sha256
 
-MANIFEST, STATE = "manifest.json", "state.json"
-WEIGHTS = ("model.safetensors", "config.yaml", "vocab.txt")  # what a model is made from
+MANIFEST, STATE, BASE = "manifest.json", "state.json", "base.json"
+WEIGHTS = ("model.safetensors", "config.yaml", "vocab.txt", BASE)  # what a model is made from
 SHARD = re.compile(r"training-(\d{5})-of-(\d{5})\.safetensors$")
 _STEP = re.compile(r"step_(\d{8})(?:\.(\d+))?$")
 

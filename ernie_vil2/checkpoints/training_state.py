@@ -24,7 +24,7 @@ def collect(
     """The `weights` and `training` that `CheckpointWriter.save` takes; nothing is copied.
 
     Args:
-        objective: layers `model` and `loss`.
+        objective: layers `model` and `loss`; weights in the model's `base` are left out.
         average: the weights' averages by name, all of them, where EMA is on; these are the weights
             to use, and those as trained go with the training.
         full: name in the objective -> float32 values of its half-precision weights.
@@ -33,8 +33,12 @@ def collect(
     training = optimizer_tensors(optimizer, objective)
     if not main:
         return None, training
-    full = full or {}
-    weights = {n: full.get(f"model.{n}", t) for n, t in objective.model.state_dict().items()}
+    full, base = full or {}, _left_to_base(objective)
+    weights = {
+        name: full.get(f"model.{name}", tensor)
+        for name, tensor in objective.model.state_dict().items()
+        if f"model.{name}" not in base
+    }
     training.update({f"loss.{name}": t for name, t in objective.loss.state_dict().items()})
     if average is not None:
         training.update({f"model.{name}": tensor for name, tensor in weights.items()})
@@ -70,7 +74,8 @@ def restore(
     # without EMA the weights to use are those as trained
     source = {f"model.{name}": (weights, name) for name in weights}
     source.update({name: (training, name) for name in training if "|" not in name})
-    own = objective.state_dict()
+    base = _left_to_base(objective)
+    own = {name: t for name, t in objective.state_dict().items() if name not in base}
     different = sorted(set(own) ^ set(source)) or [
         name for name, (file, key) in source.items() if list(own[name].shape) != file.shape(key)
     ]
@@ -96,6 +101,12 @@ def restore(
     _set_optimizer_state(
         optimizer, scheduler, _optimizer_state(objective, (training, begun), names)
     )
+
+
+def _left_to_base(objective: paddle.nn.Layer) -> set[str]:
+    """Names of the weights below adapters, which stay and are in no checkpoint."""
+    base = getattr(objective.model, "base", None)
+    return {f"model.{name}" for name in base.names} if base else set()
 
 
 def optimizer_tensors(optimizer, objective: paddle.nn.Layer) -> dict[str, paddle.Tensor]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ernie_vil2.checkpoints import store
 from ernie_vil2.checkpoints.layout import (
+    BASE,
     MANIFEST,
     STATE,
     manifest,
@@ -54,6 +55,7 @@ class CheckpointWriter:
         token: equal on all ranks and another at each start of the run, so that files of a dead run
             are never taken for this one's.
         time_limit: seconds that rank 0 waits for the others' files.
+        base: for base.json; None: `weights` are whole.
     """
 
     def __init__(
@@ -68,10 +70,12 @@ class CheckpointWriter:
         sharded: bool = False,
         token: str | None = None,
         time_limit: float = 600.0,
+        base: Mapping | None = None,
     ):
         sharded = sharded and world_size > 1
         assert keep >= 1 and (token or not sharded)
         self.folder, self.config, self.vocab_file = folder, config, vocab_file
+        self.base = base
         self.keep, self.keep_every, self.time_limit = keep, keep_every, time_limit
         self.rank, self.world_size, self.sharded = rank, world_size, sharded
         self.token = token or f"{os.getpid()}-{time.time_ns()}"
@@ -211,7 +215,9 @@ class CheckpointWriter:
         files["model.safetensors"] = _write_tensors(draft / "model.safetensors", weights)
         self.config.dump(draft / "config.yaml")
         shutil.copyfile(self.vocab_file, draft / "vocab.txt")
-        for name in ("config.yaml", "vocab.txt"):
+        if self.base is not None:
+            (draft / BASE).write_text(sealed(self.base), encoding="utf-8")
+        for name in ("config.yaml", "vocab.txt", *([BASE] if self.base else [])):
             files[name] = _synced_entry(draft / name)
         _write_text(draft / STATE, state)
         if self.sharded:

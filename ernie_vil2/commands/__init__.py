@@ -25,6 +25,7 @@ COMMANDS = {
     "index": "index folders of pictures, to search them",
     "search": "find pictures in a collection, in words or by a picture",
     "embed": "embed a whole set of pictures or texts with an exported model",
+    "merge": "average the weights of two models or of many",
     "convert": "convert weights between the official code's, PaddleNLP's and our own format",
     "prepare-data": "write, measure and check data sets; make the demo set, or a vocabulary",
 }

@@ -36,6 +36,8 @@ def arguments() -> argparse.ArgumentParser:
         help="a folder; for official the .pdparams file, for chinese_clip, openai, open_clip a .pt",
     )
     add("--vocab", metavar="FILE", help="the vocabulary (by default the one beside the weights)")
+    add("--merge", action="store_true", help="add LoRA adapters to the weights below them")
+    add("--base", metavar="PATH", help="the weights below adapters (by default where they were)")
     add("--partial", action="store_true", help="convert although keys are missing or do not fit")
     add(
         "--force",
@@ -53,6 +55,17 @@ def main(argv: list | None = None) -> int:
             f"--from has {len(args.source)} values: expected a path, or a kind and a path"
         )
     kind = kinds[0] if kinds else None
-    convert(source, args.to, args.out, args.config, args.partial, args.force, kind, args.vocab)
+    convert(
+        source,
+        args.to,
+        args.out,
+        args.config,
+        args.partial,
+        args.force,
+        kind,
+        args.vocab,
+        args.merge,
+        args.base,
+    )
     print(f"wrote {args.out}")
     return 0

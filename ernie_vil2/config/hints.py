@@ -41,6 +41,8 @@ _SAMPLER = "a loader's settings stand under DataLoader.Train itself: " + _BATCH
 _EVAL_PIXELS = "how pictures are prepared for evaluation is named by Transform.eval"
 _CURVES = "programs that show curves are listed in Global.log_to"
 _FREEZE = "towers that do not learn are listed in Optimizer.freeze"
+_UNLOCKED = "the last layers that learn are counted in Optimizer.unlocked_layers"
+_LORA = "adapters are Arch.Image.lora and Arch.Text.lora, with rank, alpha, modules and dropout"
 
 HINTS = {
     **dict.fromkeys(("lr", "base_lr", "max_lr", "peak_lr", "learning_rate"), _RATE),
@@ -76,6 +78,9 @@ HINTS = {
     **dict.fromkeys(("sampler", "loader"), _SAMPLER),
     **dict.fromkeys(("interpolation", "resize_mode", "resample", "image_mean"), _EVAL_PIXELS),
     **dict.fromkeys(("lock_image", "lock_text", "freeze_vision"), _FREEZE),
+    **dict.fromkeys(("lock_image_unlocked_groups", "lock_text_unlocked_layers"), _UNLOCKED),
+    **dict.fromkeys(("lora", "lora_rank", "lora_r", "lora_alpha", "lora_dropout"), _LORA),
+    **dict.fromkeys(("target_modules", "lora_target_modules"), _LORA),
 }
 
 

@@ -221,14 +221,14 @@ def template(default: str) -> Leaf:
     return string(default, expected, lambda value: re.fullmatch(r"[^{}]*\{\}[^{}]*", value))
 
 
-def regex() -> Leaf:
+def regex(default: Any = REQUIRED) -> Leaf:
     def valid(value: str) -> bool:
         try:
             return value != "" and bool(re.compile(value))
         except re.error:
             return False
 
-    return string(expected="a regular expression that is not empty", valid=valid)
+    return string(default, "a regular expression that is not empty", valid)
 
 
 def listof(item: Kind, items: Items, default: Any = REQUIRED) -> ListOf:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ernie_vil2.config.arch import ARCH
 from ernie_vil2.config.kinds import (
     OPTIONAL,
     Either,
@@ -31,7 +32,6 @@ from ernie_vil2.limits import (
     PAIR_LOSSES,
     PAIR_NUMBERS,
     PAIR_VIEWS,
-    PIXELS,
     POSITIVE,
     PROBABILITY,
     SECONDS,
@@ -41,7 +41,6 @@ from ernie_vil2.limits import (
     SOME_SET,
     TRANSFORM_LISTS,
     TRANSFORM_NUMBERS,
-    WIDE,
     between,
 )
 from ernie_vil2.preprocessing import PREPROCESSINGS
@@ -54,8 +53,7 @@ from ernie_vil2.views import (
     VIEWS,
 )
 
-_SIZE = nullable(integer(POSITIVE, OPTIONAL, WIDE))  # absent or null: what the name stands for
-_LAYERS = nullable(integer(POSITIVE, OPTIONAL, 10_000))
+_UNLOCKED = nullable(integer(NOT_NEGATIVE, None, 10_000))  # layers of a tower
 _PATHS = Leaf(
     "a file, a pattern of files, or a list of them",
     (str, list),
@@ -88,45 +86,7 @@ SCHEMA = section(
         pretrained_partial=boolean(False),
         pretrained_other_vocab=boolean(False),
     ),
-    Arch=section(
-        embed_dim=nullable(integer(POSITIVE, None, WIDE)),
-        fused_bias=boolean(False),
-        Image=component(
-            name=string(),
-            pretrained=boolean(False),
-            img_size=nullable(integer(POSITIVE, 224, PIXELS)),
-            patch_size=nullable(integer(POSITIVE, OPTIONAL, PIXELS)),
-            embed_dim=_SIZE,
-            depth=_LAYERS,
-            num_heads=_LAYERS,
-            mlp_ratio=nullable(number(POSITIVE, OPTIONAL)),
-            qkv_bias=nullable(boolean(OPTIONAL)),
-            epsilon=nullable(number(POSITIVE, OPTIONAL)),
-            hidden_act=nullable(choice("quick_gelu", "gelu", default=OPTIONAL)),
-            out_dim=nullable(integer(POSITIVE, None, WIDE)),
-            activation=nullable(choice("tanh", default=None)),
-            recompute=boolean(False),
-            patch_dropout=number(BELOW_ONE, 0.0),
-            fused_attention=boolean(True),
-        ),
-        Text=component(
-            name=string(),
-            kind=nullable(choice("ernie", "bert", default=OPTIONAL)),
-            pretrained=boolean(False),
-            vocab_size=nullable(integer(POSITIVE, OPTIONAL, 10**8)),
-            hidden_size=_SIZE,
-            num_hidden_layers=_LAYERS,
-            num_attention_heads=_LAYERS,
-            intermediate_size=_SIZE,
-            max_position_embeddings=_SIZE,
-            hidden_dropout_prob=number(BELOW_ONE, 0.1),
-            attention_probs_dropout_prob=number(BELOW_ONE, 0.1),
-            hidden_act=nullable(choice("gelu", "relu", default=OPTIONAL)),
-            initializer_range=nullable(number(POSITIVE, OPTIONAL)),
-            epsilon=number(POSITIVE, 1e-5),
-            recompute=boolean(False),
-        ),
-    ),
+    Arch=ARCH,
     Tokenizer=section(
         vocab_file=string(),
         max_len=integer(between(3, 65536), 48),
@@ -206,6 +166,10 @@ SCHEMA = section(
         layer_decay=nullable(number(SHARE, None)),
         fused=boolean(True),
         freeze=listof(choice("image", "text"), SET, []),
+        unlocked_layers=section(
+            image=_UNLOCKED,
+            text=_UNLOCKED,
+        ),
         groups=listof(
             section(
                 match=regex(),

@@ -36,6 +36,7 @@ def check_together(tree: dict[str, Any], where: str) -> None:
         expected = f"at most Arch.Text.max_position_embeddings, {longest}"
         raise wrong(where, "Tokenizer.max_len", tree["Tokenizer"]["max_len"], expected)
 
+    _check_what_learns(tree, where)
     _check_stage_3(tree, where)
     if tree["Distributed"]["as_two"]:
         _check_as_two(tree, where)
@@ -47,6 +48,31 @@ def check_together(tree: dict[str, Any], where: str) -> None:
         expected = f"a recall that Metric.ks {ks} gives"
         expected += did_you_mean(best, ["mean_recall", *numbers])
         raise wrong(where, "Metric.best", best, expected)
+
+
+def _check_what_learns(tree: dict[str, Any], where: str) -> None:
+    """A tower is frozen, partly frozen or adapted; and adapters need weights that stay."""
+    optimizer = tree["Optimizer"]
+    for name in ("image", "text"):
+        section = f"Arch.{name.capitalize()}"
+        rank = tree["Arch"][name.capitalize()]["lora"]["rank"]
+        layers = optimizer["unlocked_layers"][name]
+        ways = [
+            f"Optimizer.freeze has {name}" if name in optimizer["freeze"] else "",
+            "" if layers is None else f"Optimizer.unlocked_layers.{name} is {layers}",
+            "" if rank is None else f"{section}.lora.rank is {rank}",
+        ]
+        ways = list(filter(None, ways))
+        if len(ways) > 1:
+            raise UserError(
+                f"{where}: {' and '.join(ways)}, which are ways to say what of a tower learns: "
+                "take one of them"
+            )
+        if rank is not None and tree["Global"]["pretrained"] is None:
+            raise UserError(
+                f"{where}: {section}.lora.rank is {rank}, but there are no weights to adapt: name "
+                "them in Global.pretrained"
+            )
 
 
 def _check_stage_3(tree: dict[str, Any], where: str) -> None:

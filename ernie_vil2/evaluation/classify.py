@@ -71,7 +71,7 @@ def classify(
     classes = _classes_of(evaluator.reader, named)
     known = None if classes is None else [each.key for each in classes]
     label_of = LabelOf(label, known, str(names) if names is not None else "the set")
-    embeddings = embed_set(evaluator, embedder, config, label=label_of, captions=False)
+    embeddings = embed_set(evaluator, embedder.model, config, label=label_of, captions=False)
     if not distributed.is_main():
         return None
     classes = classes or [Class(each, each) for each in sorted(set(map(str, embeddings.labels)))]

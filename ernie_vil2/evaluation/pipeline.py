@@ -67,7 +67,7 @@ def evaluate(
     directions = directions or ACROSS
     label_of = None if label is None else LabelOf(label)
     captions = label is None or set(directions) != {"image_to_image"}  # a set may have none
-    embeddings = embed_set(evaluator, embedder, config, label=label_of, captions=captions)
+    embeddings = embed_set(evaluator, embedder.model, config, label=label_of, captions=captions)
     if not distributed.is_main():
         return None
     outputs = outputs or Outputs()
@@ -107,12 +107,12 @@ def begin(
     return embedder, Evaluator(config, embedder.tokenizer, ledger, skip_bad, pictures)
 
 
-def embed_set(evaluator: Evaluator, embedder: Embedder, config: Config, **asked: Any) -> Embeddings:
+def embed_set(evaluator: Evaluator, model: Any, config: Config, **asked: Any) -> Embeddings:
     """The embeddings of the set, on every rank; `asked` goes to `Evaluator.embed`."""
     from ernie_vil2.models.precision import auto_cast
 
     with auto_cast(precision_of(config)):
-        embeddings = evaluator.embed(embedder.model, **asked)
+        embeddings = evaluator.embed(model, **asked)
     assert embeddings is not None  # nothing stops it
     return embeddings
 

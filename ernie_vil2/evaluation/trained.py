@@ -70,15 +70,19 @@ def load_embedder(weights: str | os.PathLike, config: Config) -> Embedder:
         tokenizer = Tokenizer(**config.Tokenizer)
     else:
         model, tokenizer = load_trained(weights, config)
-    name, mean, std = choose_preprocessing(weights, config)
     return Embedder(
         model,
         tokenizer,
-        eval_planes(config.Transform.size, name),
-        Normalise(mean, std),
+        *pictures_of(weights, config),
         PROMPTS,
         lambda: None if programs else weights_hash(model),
     )
+
+
+def pictures_of(weights: str | os.PathLike, config: Config) -> tuple[Callable, Normalise]:
+    """`transform` and `normalise` of an `Embedder`, as the weights were trained with them."""
+    name, mean, std = choose_preprocessing(weights, config)
+    return eval_planes(config.Transform.size, name), Normalise(mean, std)
 
 
 def load_trained(weights: str | os.PathLike, config: Config) -> tuple[DualEncoder, Tokenizer]:

@@ -93,10 +93,13 @@ def export_model(
 
     from ernie_vil2.evaluation.trained import load_trained
     from ernie_vil2.export.programs import export
+    from ernie_vil2.models.lora import merge_adapters
     from ernie_vil2.serving.predictor import Predictor
     from ernie_vil2.weights.preprocessing import choose_preprocessing
 
     model, tokenizer = load_trained(weights, config)
+    if merged := merge_adapters(model):
+        say(f"merged the adapters of {merged} layers into their weights")
     name, mean, std = choose_preprocessing(weights, config)
     with place.draft(target) as folder:
         artefact = export(

@@ -33,6 +33,10 @@ class DualEncoder(nn.Layer):
         init_logit_scale, max_logit_scale: of the factor on cosine similarities.
         learnable_logit_scale: False keeps it at its initial value.
 
+    Attributes:
+        base: of a model with adapters, the weights that they were made for and that stay, as
+            `weights.base.Base`; else None.
+
     Raises:
         UserError: the towers differ in width and there is no `embed_dim`.
     """
@@ -57,6 +61,7 @@ class DualEncoder(nn.Layer):
                 f"Loss.logit_scale.init is {init_logit_scale}: expected more than 0 and at most "
                 f"its max, {max_logit_scale}"
             )
+        self.base: Any = None
         self.embed_dim = embed_dim or image_tower.width
         self.image_tower = image_tower
         self.text_tower = text_tower

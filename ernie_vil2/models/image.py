@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import paddle
 from paddle import nn
 
@@ -9,6 +12,7 @@ from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.limits import BELOW_ONE
 from ernie_vil2.models.image_backbone import VisionTransformer, build_backbone, load_pretrained
 from ernie_vil2.models.image_resnet import RESNETS, build_resnet
+from ernie_vil2.models.lora import add_adapters
 from ernie_vil2.models.recompute import recompute_block
 
 _ACTIVATIONS = {"tanh": nn.Tanh}
@@ -31,6 +35,7 @@ class ImageTower(nn.Layer):
         recompute: run each block again in the backward pass instead of keeping its activations.
         patch_dropout: the share of each image's patches that training leaves out.
         fused_attention: use one kernel for attention, on GPUs that have it, in half precision.
+        lora: as `add_adapters` takes it.
 
     Raises:
         UserError: an unknown name, a size that the backbone does not take, weights out of reach.
@@ -54,6 +59,7 @@ class ImageTower(nn.Layer):
         recompute: bool = False,
         patch_dropout: float = 0.0,
         fused_attention: bool = True,
+        lora: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         sizes = {
@@ -104,6 +110,7 @@ class ImageTower(nn.Layer):
             self.head = nn.Sequential(*layers)
             self.width = out_dim
         self._layers_by_prefix, self.num_layers = _depths(self.backbone)
+        add_adapters(self, lora, "Arch.Image")
 
     def forward(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
         """float32 [B, 3, H, W], normalised pixels -> [B, width], not L2-normalised."""

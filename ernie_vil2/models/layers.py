@@ -23,6 +23,7 @@ from paddle.incubate.nn.functional import fused_linear
 from paddle.nn import functional as F
 
 _QUICK_GELU = 1.702  # QuickGELU is x * sigmoid(1.702 * x)
+BATCH_NORMS = (nn.BatchNorm, nn.layer.norm._BatchNormBase)
 _Gradients = tuple  # one of a forward's inputs each; None where it takes none
 
 

@@ -21,6 +21,7 @@ from paddlenlp.transformers.roberta.configuration import (
 
 from ernie_vil2.errors import UserError, did_you_mean
 from ernie_vil2.models import layers
+from ernie_vil2.models.lora import add_adapters
 from ernie_vil2.models.pretrained import fill_pretrained
 from ernie_vil2.models.recompute import recompute_block
 
@@ -52,6 +53,7 @@ class TextTower(nn.Layer):
         vocab_size ... initializer_range: override what the name stands for; None keeps it.
         epsilon: of every LayerNorm; 1e-5 is the official model's, PaddleNLP's ERNIE has 1e-12.
         recompute: run each block again in the backward pass instead of keeping its activations.
+        lora: as `add_adapters` takes it.
 
     Raises:
         UserError: an unknown name without sizes, sizes that do not fit, weights out of reach.
@@ -74,6 +76,7 @@ class TextTower(nn.Layer):
         initializer_range: float | None = None,
         epsilon: float = 1e-5,
         recompute: bool = False,
+        lora: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         given = {
@@ -107,6 +110,7 @@ class TextTower(nn.Layer):
         self.num_layers = config.num_hidden_layers
         if pretrained:
             self._load_pretrained(name)
+        add_adapters(self, lora, "Arch.Text")
 
     @property
     def transformer(self) -> nn.Layer:

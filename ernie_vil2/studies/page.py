@@ -77,13 +77,25 @@ def write_curves_page(path: Path, runs: Mapping[str, Curves], names: Sequence[st
     render(path, title="Runs", parts=[{"curves": _inline(lines)}], plan=None, settings={})
 
 
+def write_line_page(path: Path, line: Mapping[str, Any], figures: Sequence[Any]) -> None:
+    """A page of the weights between two models.
+
+    Args:
+        line: what `merging.Line.report` gives.
+        figures: to be shown above the numbers.
+    """
+    render(
+        path, "line.html.j2", title="Weights between two models", line=line, plots=_inline(figures)
+    )
+
+
 def _inline(figures: Sequence[Any]) -> list[Markup]:
     return [Markup(plots.svg(figure)) for figure in figures]  # Matplotlib escapes what it is given
 
 
-def render(path: Path, **values: Any) -> None:
-    """Write the page of the template."""
-    template = _environment().get_template("study.html.j2")
+def render(path: Path, name: str = "study.html.j2", **values: Any) -> None:
+    """Write the page of a template."""
+    template = _environment().get_template(name)
     html = template.render(style=style(_TEMPLATES / "study.css"), **values)
     durable.replace_text(path, html)
 

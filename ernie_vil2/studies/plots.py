@@ -70,6 +70,47 @@ def interval_plot(numbers: Mapping[str, Mapping[str, Any]], title: str) -> Any:
     return figure
 
 
+def alpha_plot(alphas: Sequence[float], sets: Mapping[str, Mapping[str, Sequence[float]]]) -> Any:
+    """Recalls along the weights between two models.
+
+    Args:
+        sets: name of a set -> "mean", drawn bold, and what else of it is drawn thin -> a share of
+            1 at each alpha.
+    """
+    figure, axes = _figure(6.4, 3.6)
+    for number, (name, lines) in enumerate(sets.items()):
+        for kind, values in lines.items():
+            bold = kind == "mean"
+            axes.plot(
+                alphas,
+                [100 * value for value in values],
+                marker="o" if bold else None,
+                markersize=3,
+                color=f"C{number % 10}",
+                linewidth=1.6 if bold else 0.6,
+                linestyle="-" if bold else "--",
+                label=name if bold else None,
+            )
+    axes.set_xlabel("alpha: 0 is the first model, 1 the second")
+    axes.set_ylabel("recall, %")
+    axes.grid(alpha=0.2)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def trade_plot(alphas: Sequence[float], sets: Mapping[str, Sequence[float]]) -> Any:
+    """The first set's recall against the second's, a dot for each alpha, as WiSE-FT draws it."""
+    figure, axes = _figure(4.6, 3.6)
+    (name, across), (other, up) = [(n, [100 * x for x in row]) for n, row in sets.items()][:2]
+    axes.plot(across, up, "o-", color="C0", markersize=3, linewidth=1)
+    for alpha, *place in zip(alphas, across, up):
+        axes.annotate(f"{alpha:g}", place, (4, 3), textcoords="offset points", fontsize=7)
+    axes.set_xlabel(f"{name}: mean recall, %")
+    axes.set_ylabel(f"{other}: mean recall, %")
+    axes.grid(alpha=0.2)
+    return figure
+
+
 def svg(figure: Any) -> str:
     """The element, to stand within a page."""
     text = io.StringIO()

@@ -19,10 +19,12 @@ from ernie_vil2.distributed import groups
 from ernie_vil2.errors import UserError
 from ernie_vil2.losses.multiview import MultiViewContrastive
 from ernie_vil2.models.dual_encoder import DualEncoder, build_model
+from ernie_vil2.models.layers import BATCH_NORMS
 from ernie_vil2.models.precision import check_precision, halve
 from ernie_vil2.tf32 import allow_tf32
 from ernie_vil2.training import optim
 from ernie_vil2.training.ema import EMA
+from ernie_vil2.training.freezing import freeze
 from ernie_vil2.training.objective import Objective
 from ernie_vil2.training.plan import Plan
 from ernie_vil2.weights.vocabulary import check_max_len, check_vocabulary
@@ -31,7 +33,7 @@ log = logging.getLogger("ernie_vil2")
 
 
 def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
-    """Towers and loss, and those towers that do not learn."""
+    """Towers and loss, and those of their layers that training leaves in eval mode."""
     model = build_model(config.Arch, config.Loss.logit_scale)
     check_vocabulary(model, tokenizer, trained=False)
     check_max_len(model, tokenizer)
@@ -42,11 +44,7 @@ def build_objective(config: Config, tokenizer) -> tuple[Objective, list]:
         config.Loss.chunk,
         config.Loss.ring,
     )
-    towers = {"image": model.image_tower, "text": model.text_tower}
-    frozen = [towers[name] for name in config.Optimizer.freeze]
-    for tower in frozen:
-        for parameter in tower.parameters():
-            parameter.stop_gradient = True
+    frozen = freeze(model, config)
     normalise = Normalise(config.Transform.mean, config.Transform.std)
     return Objective(model, loss, config.Views.image, config.Views.text, normalise), frozen
 
@@ -68,8 +66,7 @@ def batch_norms(objective: Objective) -> dict[str, nn.Layer]:
     return {
         name: layer
         for name, layer in objective.named_sublayers()
-        if isinstance(layer, (nn.BatchNorm, nn.layer.norm._BatchNormBase))
-        and any(id(p) in learning for p in layer.parameters())
+        if isinstance(layer, BATCH_NORMS) and any(id(p) in learning for p in layer.parameters())
     }
 
 
@@ -138,19 +135,20 @@ def build_ema(config: Config, owned: Mapping) -> EMA | None:
     return EMA(model, config.EMA.decay)
 
 
-def build_checkpoints(config: Config, vocab_file: str) -> CheckpointWriter:
-    """The writer of output_dir/checkpoints."""
+def build_checkpoints(config: Config, tokenizer, model: DualEncoder) -> CheckpointWriter:
+    """The writer of output_dir/checkpoints, which leave out what the model has from its base."""
     # equal on all ranks, other for each start
     token = distributed.all_gather_objects(secrets.token_hex(4))[0]
     writers = groups.sharding().ranks  # the first such group writes for the others
     return CheckpointWriter(
         Path(config.Global.output_dir) / "checkpoints",
         config,
-        vocab_file,
+        tokenizer.vocab_file,
         keep=config.Global.keep_checkpoints,
         keep_every=config.Global.keep_every,
         rank=distributed.rank(),
         world_size=len(writers),
         token=token,
         sharded=config.Distributed.sharding is not None and 0 in writers,
+        base=model.base.note() if model.base else None,
     )

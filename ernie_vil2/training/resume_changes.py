@@ -39,6 +39,7 @@ _FOLLOWS = {
     "Metric": "recalls are not to be compared with those before",
     "EMA": "averages begin anew, or end, here",
     "Optimizer.freeze": "moments of towers that learn only now begin at zero",
+    "Optimizer.unlocked_layers": "moments of layers that learn only now begin at zero",
     "Optimizer": "its state so far stays where the names agree",
     "LRScheduler": "the new schedule, as if it had been so from step 1",
 }

@@ -13,10 +13,13 @@ from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.errors import UserError
 from ernie_vil2.evaluation.evaluator import Evaluator
 from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.lora import adapted
 from ernie_vil2.preprocessing import preprocessing_of
 from ernie_vil2.training import earlier_run, resume_changes
-from ernie_vil2.weights.load import load_weights
+from ernie_vil2.weights.base import add_base, elsewhere, read_note
+from ernie_vil2.weights.load import fill, load_weights
 from ernie_vil2.weights.preprocessing import warn_of_another
+from ernie_vil2.weights.sources import read
 from ernie_vil2.weights.vocabulary import (
     check_pretrained_vocabulary,
     check_resumed_vocabulary,
@@ -44,6 +47,19 @@ def start_anew(
     if distributed.is_main() and (aside := earlier_run.put_aside(output)):
         kept = ", ".join(path.name for path in aside)
         log.warning("what an earlier run left is kept in %s: %s", output, kept)
+
+
+def load_base(checkpoint: Path, config: Config, model: DualEncoder) -> None:
+    """Load what lies below adapters, which a checkpoint leaves out; `restore` brings the rest."""
+    if not adapted(model):
+        return
+    if read_note(checkpoint) is None:
+        raise UserError(
+            f"{checkpoint} is of a run without adapters: to begin them on its weights name it in "
+            "Global.pretrained, without --resume"
+        )
+    other = elsewhere(checkpoint, config)
+    fill(model, checkpoint, add_base(model, checkpoint, read(checkpoint), other), partial=False)
 
 
 def find_checkpoint(checkpoints: Path, resume: str | None) -> Path | None:

@@ -41,7 +41,7 @@ class Step:
 
     Args:
         objective: towers and loss, with the weights to begin from; AMP O2 halves them here.
-        frozen: the towers of it that do not learn.
+        frozen: the layers of it that stay in eval mode.
         total_steps: of the learning rate's schedule.
 
     Attributes:
@@ -166,10 +166,10 @@ class Step:
     # -- the model ---------------------------------------------------------------------------------
 
     def train_mode(self) -> None:
-        """Set the objective to training, but for towers that do not learn."""
+        """Set the objective to training, but for what stays in eval mode."""
         self.objective.train()
-        for tower in self.frozen:
-            tower.eval()
+        for layer in self.frozen:
+            layer.eval()
 
     def suspects(self, batches: Sequence[list]) -> list[int]:
         """Numbers of the step's records, of all ranks, with an embedding that is not finite.

@@ -61,12 +61,14 @@ class Trainer:
         # and before half precision and averages are made of them.
         if checkpoint is None:
             start.start_anew(config, self.objective.model, self.tokenizer, self.evaluator)
+        else:
+            start.load_base(checkpoint, config, self.objective.model)
         build.check_batch_norm(self.objective, self.plan)
         self.stepper = Step(config, self.objective, frozen, self.total_steps)
         self.progress = Progress()
         self.faults = Faults(self.output / "faults.jsonl", config.Faults.spike, config.Faults.skips)
         self.bad_share = BadShare(config.Faults.bad_share, self.stream.records, self.ledger.path)
-        self.checkpoints = build.build_checkpoints(config, self.tokenizer.vocab_file)
+        self.checkpoints = build.build_checkpoints(config, self.tokenizer, self.objective.model)
         self.signals = StopSignals(on_stop)
         if checkpoint is not None:
             start.check_resume(checkpoint, config, self.tokenizer)

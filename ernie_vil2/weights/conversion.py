@@ -19,10 +19,15 @@ _FILES = {
 }
 # What a conversion before may have left; a folder of these alone may be written over.
 _WRITTEN = {
+    "base.json",
     "config.json",
     "config.yaml",
     "manifest.json",
     "model.safetensors",
+    "merge.html",
+    "merge.json",
+    "merge_line.png",
+    "merge_sets.png",
     "model_state.pdparams",
     "vocab.txt",
 }
@@ -37,6 +42,8 @@ def convert(
     force: bool = False,
     kind: str | None = None,
     vocab: str | None = None,
+    merge: bool = False,
+    base: str | None = None,
 ) -> None:
     """Read weights of any format and write them in another, with the vocabulary beside them.
 
@@ -50,6 +57,8 @@ def convert(
         force: write into a run folder, over the source, or among other files.
         kind: one of `CLIP`, whose weights `source` is; None is any other format.
         vocab: the vocabulary; None is the one beside the weights.
+        merge: add the adapters to the weights below them.
+        base: of adapters, where the weights below them lie; None is where they were.
 
     Raises:
         UserError: an unknown format, a place that is in use, weights that cannot be read or that
@@ -63,6 +72,7 @@ def convert(
     check_out(out, to, source, force)
     runtime.prepare()  # before Paddle
 
+    from ernie_vil2.weights.base import merge_or_refuse
     from ernie_vil2.weights.clip.load import load_clip
     from ernie_vil2.weights.clip.save import save_clip
     from ernie_vil2.weights.load import load
@@ -73,7 +83,8 @@ def convert(
     from ernie_vil2.weights.vocabulary import own_vocabulary
 
     if kind is None:
-        model, tokenizer = load(source, config, partial), own_tokenizer(source)
+        model, tokenizer = load(source, config, partial, base), own_tokenizer(source)
+        merge_or_refuse(model, source, to, merge)
         vocab_file = vocab or own_vocabulary(source).get("vocab_file")
         transform = own_preprocessing(source)
     else:

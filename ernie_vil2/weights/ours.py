@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.checkpoints.layout import MANIFEST, manifest, manifest_entry
+from ernie_vil2.checkpoints.layout import BASE, MANIFEST, manifest, manifest_entry
 from ernie_vil2.config.load import Config, check_arch
-from ernie_vil2.files.durable import replacing_folder
+from ernie_vil2.files.durable import replacing_folder, sealed
 from ernie_vil2.files.safetensors import write_safetensors
 from ernie_vil2.models.dual_encoder import DualEncoder
 
@@ -26,7 +26,8 @@ def save_checkpoint(
 ) -> None:
     """Write a folder that `load` reads: `model.safetensors` and `config.yaml` with its `Arch`.
 
-    A manifest of their checksums lies beside them, as in a run's checkpoint.
+    A manifest of their checksums lies beside them, as in a run's checkpoint. Of a model with
+    adapters what stays below them is left out, and base.json says what it is.
 
     Args:
         vocab_file: the tokenizer's, copied to vocab.txt.
@@ -39,7 +40,11 @@ def save_checkpoint(
         UserError: a folder that cannot be written.
     """
     with replacing_folder(Path(folder)) as draft:
-        write_safetensors(draft / OURS, model.state_dict())
+        state, base = model.state_dict(), model.base
+        if base:
+            state = {name: tensor for name, tensor in state.items() if name not in base.names}
+            (draft / BASE).write_text(sealed(base.note()), encoding="utf-8")
+        write_safetensors(draft / OURS, state)
         content: dict[str, Any] = {} if tokenizer is None else {"_BASE_": "base.yaml"}
         content["Arch"] = check_arch({"Arch": model.arch})
         if tokenizer is not None:

@@ -20,6 +20,8 @@ from tests.support.configs import BASE, error_of, kind_at
         ("DataLoader.Train.batch_size_per_card=8", "DataLoader.Train.batch_size"),
         ("DataLoader.Train.sampler.batch_size_per_card=8", "DataLoader.Train.batch_size"),
         ("batch_size_per_card=8", "DataLoader.Train.batch_size"),
+        ("Optimizer.lock_image_unlocked_groups=2", "Optimizer.unlocked_layers"),
+        ("Arch.lora_rank=8", "Arch.Image.lora"),
         ("Global.accum_freq=2", "DataLoader.Train.micro_batch_size"),
         ("gradient_accumulation_steps=2", "Distributed.gradient_merge"),
         ("Global.precision=bf16", "AMP.level"),

@@ -164,6 +164,7 @@ def test_another_name_drops_the_other_components_keys(write):
             "recompute": False,
             "patch_dropout": 0.0,
             "fused_attention": True,
+            "lora": {"rank": None, "alpha": 16.0, "modules": ".", "dropout": 0.0},
             "drop": 0.4,
         },
     }
@@ -183,11 +184,14 @@ def test_common_keys_survive_another_name(write):
         "_BASE_: parent.yaml\nArch: {Image: {name: ResNet50}, Text: {name: ernie-2.0-base-en}}"
     )
     arch = load_config(child).Arch
+    lora = load_config(BASE).Arch.Image.lora
     assert arch.Image == {
+        "lora": lora,
         **{"name": "ResNet50", "pretrained": True, "out_dim": 8, "activation": "tanh"},
         **{"recompute": True, "patch_dropout": 0.0, "fused_attention": True, "img_size": 32},
     }
     assert arch.Text == {
+        "lora": lora,
         **{"name": "ernie-2.0-base-en", "pretrained": True, "recompute": True},
         **{"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.0, "epsilon": 1e-5},
     }

@@ -33,6 +33,15 @@ from tests.support.configs import BASE, error_of
             ["Distributed.sharding=3", "AMP.level=O1", "Arch.Image.recompute=true"],
             ["to O2, or also Arch.Text.recompute to true"],
         ),
+        (["Arch.Text.lora.rank=4"], ["Arch.Text.lora.rank is 4", "Global.pretrained"]),
+        (
+            ["Arch.Image.lora.rank=4", "Global.pretrained=x", "Optimizer.freeze=[image]"],
+            ["Optimizer.freeze has image and Arch.Image.lora.rank is 4", "take one of them"],
+        ),
+        (
+            ["Optimizer.freeze=[text]", "Optimizer.unlocked_layers.text=0"],
+            ["Optimizer.freeze has text and Optimizer.unlocked_layers.text is 0"],
+        ),
         (["Distributed.as_two=true", "Loss.ring=true"], ["as_two is true and Loss.ring true"]),
         (
             ["Distributed.as_two=true", "Distributed.sharding=1"],

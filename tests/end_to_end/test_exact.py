@@ -11,11 +11,12 @@ import pytest
 from tests.support.exact_runs import HALF_RUNS, RUNS, argument, worst, write
 from tests.support.paths import SCRIPTS
 from tests.support.processes import launch
+from tests.support.training_runs import write_base
 
 SCRIPT = SCRIPTS / "exact_step.py"
 EXACT = 1e-5
 PROCESSES = {
-    1: ["plain", "dropout", "merged", "lamb", "half", "half_merged"],
+    1: ["plain", "dropout", "merged", "lamb", "lora", "half", "half_merged"],
     2: [*RUNS, *HALF_RUNS],
     4: ["plain", "chunked", "ring", "dropout", "sharded2", "sharded3", "all", "all_ring"],
 }
@@ -26,8 +27,9 @@ def found(tmp_path_factory):
     """(run, processes) -> what exact_step.py wrote."""
     folder = tmp_path_factory.mktemp("exact")
     config = write(folder)
+    base = write_base(config, folder / "base")
     for processes, names in PROCESSES.items():
-        runs = [argument(name) for name in names]
+        runs = [argument(name, base=base) for name in names]
         launch(processes, folder, SCRIPT, str(config), str(folder), *runs)
     return lambda name, processes: dict(np.load(folder / f"{name}-{processes}.npz"))
 

@@ -20,6 +20,7 @@ DRY = "Arch.Text.hidden_dropout_prob=0,Arch.Text.attention_probs_dropout_prob=0"
 MERGE = "Distributed.gradient_merge=2"
 RECOMPUTE = "Arch.Image.recompute=true,Arch.Text.recompute=true"
 HALF = "AMP.level=O2"
+LORA = "Arch.Image.lora.rank=4,Arch.Text.lora.rank=4"  # needs a base
 # name -> (the run on one process that it must equal, what is switched on)
 RUNS = {
     "plain": ("plain", [DRY]),
@@ -32,6 +33,8 @@ RUNS = {
     "lamb": ("lamb", [MICRO, "Optimizer.name=Lamb"]),
     "lamb_sharded": ("lamb", [MICRO, "Optimizer.name=Lamb", "Distributed.sharding=2"]),
     **{f"sharded{n}": ("dropout", [MICRO, f"Distributed.sharding={n}"]) for n in (1, 2, 3)},
+    "lora": ("lora", [MICRO, LORA]),
+    "lora_sharded": ("lora", [MICRO, LORA, "Distributed.sharding=3"]),
     "all": ("merged", [MICRO, MERGE, RECOMPUTE, CHUNK, "Distributed.sharding=3"]),
     "all_ring": (
         "merged",
@@ -63,9 +66,11 @@ def write(folder: Path, **sections) -> Path:
     )
 
 
-def argument(name: str, global_batch: int = 16, *more: str) -> str:
-    """A run as `exact_step.py` takes it, with `more` switched on."""
+def argument(name: str, global_batch: int = 16, *more: str, base: Path | None = None) -> str:
+    """A run as `exact_step.py` takes it, with `more` switched on; adapters begin on `base`."""
     common = [f"DataLoader.Train.global_batch_size={global_batch}", "Global.keep_checkpoints=1"]
+    if base and LORA in {**RUNS, **HALF_RUNS}[name][1]:
+        common.append(f"Global.pretrained={base}")
     _, switches = {**RUNS, **HALF_RUNS}[name]
     return f"{name}={','.join([*common, *switches, *more])}"
 

@@ -20,6 +20,19 @@ def train(config: Path, *overrides, resume=None, code=0) -> Path:
     return Path(load_config(config, overrides).Global.output_dir)
 
 
+def write_base(config: Path, folder: Path, seed: int = 3, *overrides) -> Path:
+    """Whole weights, with their vocabulary, that a run may begin from; returns `folder`."""
+    import paddle
+
+    from ernie_vil2.models.dual_encoder import build_model
+    from ernie_vil2.weights.ours import save_checkpoint
+
+    paddle.seed(seed)
+    config = load_config(config, overrides)
+    save_checkpoint(build_model(config.Arch), folder, config.Tokenizer.vocab_file)
+    return folder
+
+
 def metrics(out: Path, name: str = "train/loss") -> dict:
     """step -> value."""
     lines = map(json.loads, (out / "metrics.jsonl").read_text().splitlines())
