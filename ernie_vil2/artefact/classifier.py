@@ -41,7 +41,8 @@ class Classifier(NamedTuple):
             UserError: a damaged file, or one of another model.
         """
         try:
-            with np.load(path) as file:
+            # opened here: np.load leaves a damaged file open
+            with open(path, "rb") as opened, np.load(opened) as file:
                 found = cls(file["names"].tolist(), file["templates"].tolist(), file["embeds"])
         except Exception as error:  # a damaged zip archive fails in many ways
             raise UserError(f"{path} is damaged ({error}): export the model again") from None

@@ -45,7 +45,7 @@ def repository(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     (tmp_path / "vocab.txt").rename(tmp_path / "packages" / "vocab.txt")
     text = load_config(base).Arch.Text.to_dict()
-    for key in ("name", "pretrained", "epsilon", "recompute"):
+    for key in ("name", "pretrained", "epsilon", "recompute", "lora"):
         text.pop(key, None)
     text.update(sent_type_vocab_size=4, task_type_vocab_size=3)
     (tmp_path / "packages" / "ernie.json").write_text(json.dumps(text))
