@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +17,10 @@ from ernie_vil2.checkpoints import store
 from tests.support.paths import SCRIPTS
 from tests.support.processes import on_small_disk
 from tests.support.shapes import write_run
+
+# A launch's code where all ranks end with 1: theirs, or that of the launcher's own signal where one
+# of them has ended and another, on a machine at work, is still leaving.
+FAILED = (1, 256 - signal.SIGTERM)
 
 
 class Runs:

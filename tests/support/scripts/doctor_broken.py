@@ -175,4 +175,4 @@ def main(config: str, *runs: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(distributed.leave(main(*sys.argv[1:])))  # as tools/train.py
