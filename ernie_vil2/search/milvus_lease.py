@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ernie_vil2.errors import UserError
+from ernie_vil2.search.ended import ended
 
 BEAT, LEASE = 3.0, 12.0  # seconds
 _SETTLE = 0.5  # seconds in which two that begin at once see each other
@@ -107,12 +108,4 @@ class Lease:
 
 def _dead(holder: dict[str, Any]) -> bool:
     """Whether the holder was a process of this machine that has ended."""
-    if holder.get("host") != socket.gethostname():
-        return False
-    try:
-        os.kill(int(holder.get("process", 0)), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
+    return ended(holder.get("host"), int(holder.get("process", 0)))

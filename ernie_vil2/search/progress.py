@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ernie_vil2.search.collection import Collection
+from ernie_vil2.search.ended import ended
 from ernie_vil2.search.rebuild import draft_notes
 
 NOTE = "indexing"
@@ -41,19 +42,7 @@ def indexing(notes: Mapping[str, Any]) -> dict[str, int] | None:
         host, age = str(told["host"]), time.time() - float(told["time"])
     except (TypeError, KeyError, ValueError):
         return None
-    if total <= 0 or age > _SILENCE or (host == socket.gethostname() and not _lives(pid)):
+    if total <= 0 or pid <= 0 or age > _SILENCE or ended(host, pid):
         return None
     done = min(max(done, 0), total)
     return {"done": done, "total": total, "percent": 100 * done // total}
-
-
-def _lives(pid: int) -> bool:
-    if pid <= 0:  # these name groups of processes
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
