@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from ernie_vil2.data.formats.mapped import Build, MappedArrays, Write, write_arrays
 from ernie_vil2.errors import UserError
+from ernie_vil2.files.user_cache import user_cache
 
 log = logging.getLogger("ernie_vil2")
 _LOUD_BYTES = 1 << 30  # the index of a larger file takes so long that it is announced
@@ -51,19 +52,13 @@ def _places(paths: Sequence[str], kind: str) -> list[str]:
     folder = os.path.dirname(os.path.abspath(paths[0]))
     beside = index_name(kind, [os.path.relpath(path, folder) for path in paths], paths[0])
     private = index_name(kind, [os.path.realpath(path) for path in paths], paths[0])
-    return [os.path.join(folder, beside), os.path.join(cache_folder(), private)]
+    return [os.path.join(folder, beside), os.path.join(user_cache(), private)]
 
 
 def index_name(kind: str, parts: Sequence[str], first: str) -> str:
     """The name of the index file of what `parts` name, of which `first` is shown to people."""
     digest = hashlib.blake2b("\0".join([kind, *parts]).encode(errors="surrogateescape"))
     return f".{os.path.basename(first)[:100]}.{digest.hexdigest()[:16]}.index"
-
-
-def cache_folder() -> str:
-    """Where the user keeps what can be made again."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(home, "ernie_vil2")
 
 
 def mapped(

@@ -38,6 +38,7 @@ from ernie_vil2.data.formats.shard_scan import scan
 from ernie_vil2.data.keys import key
 from ernie_vil2.data.workers import WorkerPool
 from ernie_vil2.errors import UserError
+from ernie_vil2.files.user_cache import user_cache
 from ernie_vil2.runtime import usable_cores
 
 log = logging.getLogger("ernie_vil2")
@@ -97,7 +98,7 @@ def _places(names: Sequence[str]) -> list[str]:
         return os.path.join(real[folder], base)
 
     private = index.index_name(_KIND, list(map(absolute, names)), names[0])
-    places = [os.path.join(index.cache_folder(), private)]
+    places = [os.path.join(user_cache(), private)]
     if not any(map(is_url, names)):
         folder = os.path.dirname(os.path.abspath(names[0]))
         relative = [os.path.relpath(name, folder) for name in names]
