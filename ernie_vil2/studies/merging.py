@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,7 @@ class Merger:
         Returns:
             For `merge.json` and the page: weights, alpha, sets, columns and points.
         """
-        one, other = (read_model(path) for path in self.models)
-        check_alike(one, other)
+        one, other = self._alike()
         points: list[dict[str, Any]] = []
         for here in sorted(alphas) if self.sets else ():
             self._take(between(one.state, other.state, here))
@@ -130,9 +129,9 @@ class Merger:
 
     def uniform(self) -> dict[str, Any]:
         """Take the mean of all models."""
-        soup, first = Soup(), None
-        for path in self.models:
-            first = self._add(soup, path, first)
+        soup = Soup()
+        for model in self._alike():
+            soup.add(model.state)
         self._take(soup.mean())
         return self._soup("uniform", list(self.models))
 
@@ -141,15 +140,12 @@ class Merger:
 
         Wortsman et al. 2022, Recipe 1, which keeps an ingredient where the score stays or rises.
         """
-        judge, first = next(iter(self.sets.values())), None
+        judge = next(iter(self.sets.values()))
         scores: dict[str, float] = {}
-        for path in self.models:
-            found = read_model(path)
-            first = first or found
-            check_alike(first, found)
-            self._take(found.state)
-            scores[path] = judge.recalls(self.model)["mean recall"]
-            self.say(f"{path}: mean recall {percent(scores[path])} %")
+        for model in self._alike():
+            self._take(model.state)
+            scores[model.path] = judge.recalls(self.model)["mean recall"]
+            self.say(f"{model.path}: mean recall {percent(scores[model.path])} %")
         soup, best = Soup(), -1.0
         kept: list[str] = []
         for path in sorted(scores, key=lambda path: -scores[path]):
@@ -174,11 +170,14 @@ class Merger:
             _write_plots(folder, found)
             self.say(f"page: {folder / _FILES['page']}")
 
-    def _add(self, soup: Soup, path: str, first: Model | None) -> Model:
-        found = read_model(path)
-        check_alike(first or found, found)
-        soup.add(found.state)
-        return first or found
+    def _alike(self) -> Iterator[Model]:
+        """The models, one after another; a mean of each and the first can be taken."""
+        first = None
+        for path in self.models:
+            model = read_model(path)
+            first = first or model
+            check_alike(first, model)
+            yield model
 
     def _soup(self, kind: str, kept: list[str]) -> dict[str, Any]:
         recalls = {name: judge.recalls(self.model) for name, judge in self.sets.items()}

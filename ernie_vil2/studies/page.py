@@ -81,7 +81,7 @@ def write_line_page(path: Path, line: Mapping[str, Any], figures: Sequence[Any])
     """A page of the weights between two models.
 
     Args:
-        line: what `merging.Line.report` gives.
+        line: what `merging.Merger.line` gives.
         figures: to be shown above the numbers.
     """
     render(
