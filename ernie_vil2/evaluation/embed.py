@@ -162,13 +162,14 @@ def merge(parts: Sequence[Part], captions: bool = True, one_text: bool = False) 
             "needs some of both, classification images"
         )
     number_of = {image_id: number for number, image_id in enumerate(images)}
-    first: dict[str, _Place] = {}  # text -> the place that stands for all where it is
-    for key in sorted(texts):
-        first.setdefault(texts[key][1], key)
-    places = list(first.values()) if one_text else sorted(texts)
+    places, stands_for = sorted(texts), {key: key for key in texts}
+    if one_text:
+        first: dict[str, _Place] = {}  # text -> its first place
+        stands_for = {key: first.setdefault(texts[key][1], key) for key in places}
+        places = list(first.values())
     owned: dict[_Place, set[int]] = {key: set() for key in places}
     for key, image_id in (pair for part in parts for pair in part.pairs):
-        owned[first[texts[key][1]] if one_text else key].add(number_of[image_id])
+        owned[stands_for[key]].add(number_of[image_id])
     kept_images = [place for place, _, _ in images.values()]
     kept_texts = [texts[key][0] for key in places]
     image_embeds = np.concatenate([e for part in parts for e in part.images])[kept_images]

@@ -129,7 +129,6 @@ class Predictor:
         Raises:
             UserError: no classes, and none exported; a template without `{}`; as `encode_image`.
         """
-        embeds = None
         if classes is None:
             classifier = self.artefact.classifier()
             if classifier is None:
@@ -138,7 +137,7 @@ class Predictor:
                     "model with --classes"
                 )
             classes, embeds = classifier.names, classifier.embeds
-        if embeds is None:
+        else:
             prompts = self.artefact.prompts if templates is None else templates
             embeds = embed_classes(classes, prompts, self.encode_text)
         cosine = self.encode_image(images) @ embeds.T  # [N, D], [C, D] -> [N, C]
