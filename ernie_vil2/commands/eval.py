@@ -183,7 +183,7 @@ def _check_task(args: argparse.Namespace) -> None:
     classification = args.task == "classification"
     if classification and (args.read or args.official):
         raise cli.UserError("--task classification evaluates a model: name it with -w")
-    others = ("directions", "predictions", "features", "dump", "score")
+    others = ("directions", "predictions", "features", "dump", "score", "muge")
     for name in others if classification else ("images", "classes", "templates"):
         if getattr(args, name) is not None:
             task = "retrieval" if classification else "classification"

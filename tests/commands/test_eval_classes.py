@@ -171,6 +171,7 @@ def test_four_directions(evaluate, trained, tmp_path):
     [
         (["--templates", "TEMPLATES"], "--templates belongs to --task classification"),
         (["--task", "classification", "--score", "a"], "--score belongs to --task retrieval"),
+        (["--task", "classification", "--muge", "a"], "--muge belongs to --task retrieval"),
         (["--task", "classification", "--templates", "chinese_clp"], 'did you mean "chinese_clip"'),
         (["--task", "classification", "--templates", "LINES"], "expected {} once"),
         (["--task", "classification", "--images", "EMPTY"], "has no folders: expected one for"),
