@@ -1,7 +1,6 @@
 """The files of `embed` do not tell who wrote them, nor how often he was killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -9,12 +8,12 @@ import textwrap
 import numpy as np
 import pytest
 
-from ernie_vil2 import cli
-from ernie_vil2.serving import tower
 from tests.embedding.conftest import CUT
+from tests.support import killed_embed
 from tests.support.files import contents
+from tests.support.killed_embed import dies
 from tests.support.paths import ROOT
-from tools.embed import main
+from tests.support.processes import forking
 
 
 def test_any_number_of_processes_and_threads_writes_the_same(embed, as_data_set, tmp_path):
@@ -32,55 +31,19 @@ def test_any_number_of_processes_and_threads_writes_the_same(embed, as_data_set,
     ]
 
 
-def dies(number, command):
-    """Call `main(command)` in a child that is killed before one of the calls that write; gives how
-    many of these calls there were, or None where it was killed."""
-    kinds = [(os, name) for name in ("fsync", "mkdir", "rename", "replace", "rmdir", "unlink")]
-    kinds += [(np, "save"), (np.lib.format, "write_array_header_1_0"), (tower.Tower, "__call__")]
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        code, calls = 1, [0]
-        try:
-
-            def counted(real):
-                def call(*arguments, **named):
-                    calls[0] += 1
-                    if calls[0] == number:
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    return real(*arguments, **named)
-
-                return call
-
-            for owner, name in kinds:
-                setattr(owner, name, counted(getattr(owner, name)))
-            code = cli.run(main, command)
-            os.write(theirs, str(calls[0]).encode())
-        finally:
-            os._exit(code)
-    os.close(theirs)
-    _, status = os.waitpid(child, 0)
-    with open(ours) as pipe:
-        told = pipe.read()
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return None
-    assert os.WEXITSTATUS(status) == 0
-    return int(told)
-
-
 def test_killed_in_20_places(embed, tiny_artefact, as_data_set, tmp_path):
+    context = forking(killed_embed.__name__)
     whole = embed("whole", *as_data_set, *CUT, "--jsonl", "--processes", "0")
     command = [str(tiny_artefact), *as_data_set, *CUT, "--jsonl", "--processes", "0", "-o"]
-    total = dies(0, [*command, str(tmp_path / "counted")])
+    total = dies(context, 0, [*command, str(tmp_path / "counted")])
     assert total > 60 and contents(tmp_path / "counted", ".work") == whole
     left = set()
     for attempt, number in enumerate(np.linspace(1, total, 20).astype(int).tolist()):
         out = tmp_path / f"killed{number}"
-        assert dies(number, [*command, str(out)]) is None
+        assert dies(context, number, [*command, str(out)]) is None
         left.add(len(contents(out, ".work")))
         if attempt % 4 == 0:  # is killed once more as it goes on
-            dies(9, [*command, str(out)])
+            dies(context, 9, [*command, str(out)])
         assert embed(out.name, *as_data_set, *CUT, "--jsonl", "--processes", "0") == whole
         assert not list(out.glob(".work/*/*"))
     assert {0, len(whole)} < left  # before the first file of the output, and after its last
