@@ -36,7 +36,7 @@ python=$venv/bin/python
 step 2 "data" "$python" tools/prepare_data.py emoji --out data/emoji
 step 3 "training" "$python" tools/train.py -c configs/demo.yaml --resume auto ${device[@]+"${device[@]}"}
 step 4 "evaluation" "$python" tools/eval.py -c configs/demo.yaml -w output/demo/checkpoints/best \
-  ${device[@]+"${device[@]}"}
+  -o DataLoader.Eval.dataset.path=data/emoji/test.tsv ${device[@]+"${device[@]}"}
 
 index_pictures() {
   # what is there may be of an earlier training: the index then is one of another model

@@ -29,7 +29,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    emoji = commands.add_parser("emoji", help="the demo set: emoji drawn by three makers")
+    emoji = commands.add_parser("emoji", help="the demo set: emoji drawn by four makers")
     emoji.add_argument("--out", required=True, metavar="DIR", help="folder to write")
     emoji.add_argument(
         "--languages", nargs="+", default=["zh", "en"], metavar="LANG", help="of zh and en"

@@ -1,6 +1,7 @@
-"""The demo set: emoji as three makers draw them, with names and keywords in Chinese and English.
+"""The demo set: emoji as four makers draw them, with names and keywords in Chinese and English.
 
-Train on Google's and Twitter's drawings, test on Microsoft's. Everything comes from four npm
+Train on Google's and Twitter's drawings; Microsoft's choose checkpoints and settings; EmojiOne's of
+2017, of the emoji there were then, are the test and choose nothing. Everything comes from five npm
 packages, pinned by version and checked by digest.
 """
 
@@ -38,18 +39,28 @@ FLUENT = Package(
     "1.1.0",
     "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
 )
+EMOJIONE = Package(
+    "emojione",
+    "2.2.7",  # the last version with a free licence, and with drawings in the package
+    "sha512-Gbf8qysc34+TFUS5HPwOUY62v8gjLuPmfVTWUR/zirULSYUe/D3MrvYo0W5Y2gScF1YI7EBe5t81IbD8q144Ag==",
+)
 NAMES = Package(
     "emojibase-data",
     "17.0.0",
     "sha512-Yvgb5AWoHViHV/gq1qr5ZAarcBip+B27/ZLRsUJkbgAEaLlZ/fof9g882LTpmEpyhBNEC0m2SEmItljHsTygjA==",
 )
-FOLDERS = {GOOGLE: "img/google/64/", TWITTER: "img/twitter/64/", FLUENT: "assets/"}
-MAKERS = {GOOGLE: "google", TWITTER: "twitter", FLUENT: "fluent"}
-SPLITS = {"train": (GOOGLE, TWITTER), "test": (FLUENT,)}
+FOLDERS = {
+    GOOGLE: "img/google/64/",
+    TWITTER: "img/twitter/64/",
+    FLUENT: "assets/",
+    EMOJIONE: "assets/png/",
+}
+MAKERS = {GOOGLE: "google", TWITTER: "twitter", FLUENT: "fluent", EMOJIONE: "emojione"}
+SPLITS = {"train": (GOOGLE, TWITTER), "val": (FLUENT,), "test": (EMOJIONE,)}
 
 LANGUAGES = ("zh", "en")
 TAG_SEPARATOR = "|"
-TEST_SIZE = 72  # pixels; Fluent's are 256, its fellows 64
+FLUENT_SIZE = 72  # pixels; Fluent's are 256, its fellows 64
 # The package has no flags of Fluent's: in their place stand Google's, which are trained on.
 FLAGS_GROUP = 9
 # Tag sentences are made of these, so their words belong in the vocabulary.
@@ -59,7 +70,7 @@ MARKER = "prepared.json"
 
 
 class Emoji(NamedTuple):
-    """An emoji that all makers draw.
+    """An emoji that all makers draw, but for the test's, who may lack it.
 
     Attributes:
         key: its code points, as in "1f600".
@@ -79,7 +90,7 @@ def prepare(
     languages: Sequence[str] = LANGUAGES,
     limit: int | None = None,
 ) -> str:
-    """Write train.tsv, test.tsv, vocab.txt, ATTRIBUTION.md and the pictures into the folder `out`.
+    """Write train.tsv, val.tsv, test.tsv, vocab.txt, ATTRIBUTION.md and the pictures into `out`.
 
     Does nothing where `out` holds the same set.
 
@@ -100,8 +111,8 @@ def prepare(
         "packages": {p.name: p.version for p in (*FOLDERS, NAMES)},
         "languages": languages,
         "limit": limit,
-        "test_size": TEST_SIZE,
-        "format": 2,
+        "fluent_size": FLUENT_SIZE,
+        "format": 3,
     }
     if done := _finished(out, parameters):
         return done
@@ -114,7 +125,8 @@ def prepare(
         paths[NAMES], lambda name: name in {f"{language}/data.json" for language in LANGUAGES}
     )
     drawings = {package: _drawings(paths[package], package) for package in FOLDERS}
-    emoji = _common(names, drawings.values(), languages)[:limit]
+    needed = [drawings[m] for split in ("train", "val") for m in SPLITS[split]]
+    emoji = _common(names, needed, languages)[:limit]
 
     files, texts = {}, list(PROMPTS)
     for split, makers in SPLITS.items():
@@ -129,7 +141,8 @@ def prepare(
     rows = {split: files[f"{split}.tsv"].count(b"\n") for split in SPLITS}
     summary = (
         f"{len(emoji)} emoji: {rows['train']} training rows (Google's and Twitter's drawings), "
-        f"{rows['test']} test rows (Fluent's), {len(vocab)} tokens"
+        f"{rows['val']} validation rows (Fluent's), {rows['test']} test rows (EmojiOne's), "
+        f"{len(vocab)} tokens"
     )
     _write_all(out, files, {"parameters": parameters, "summary": summary})
     return _described(out, summary)
@@ -145,7 +158,8 @@ def _checked(languages: Sequence[str]) -> list[str]:
 
 
 def _described(out: Path, summary: str) -> str:
-    return f"{summary}; in {out}: train.tsv, test.tsv, vocab.txt, {FOLDER}, {TAGS}, ATTRIBUTION.md"
+    files = ", ".join([*(f"{split}.tsv" for split in SPLITS), "vocab.txt", FOLDER, TAGS])
+    return f"{summary}; in {out}: {files}, ATTRIBUTION.md"
 
 
 def _finished(out: Path, parameters: Mapping[str, Any]) -> str:
@@ -191,7 +205,7 @@ def _drawings(path: Path, package: Package) -> dict[str, bytes]:
 def _common(
     names: Mapping[str, bytes], drawings: Iterable[Mapping[str, bytes]], languages: Sequence[str]
 ) -> list[Emoji]:
-    """The emoji that every package has, in Unicode's order."""
+    """The emoji that have names and that all of `drawings` have, in Unicode's order."""
     drawings = list(drawings)
     tables = {
         language: {entry["hexcode"]: entry for entry in json.loads(names[f"{language}/data.json"])}
@@ -222,7 +236,9 @@ def _rows(
     """Rows of the official TSV, text, image id, base64, and the tags in a fourth column."""
     for key, _, texts in emoji:
         for package, images in drawings.items():
-            image = images[key]
+            image = images.get(key)
+            if image is None:
+                continue
             if package is FLUENT:
                 image = _smaller(image)
             encoded = base64.b64encode(image).decode()
@@ -249,13 +265,13 @@ def _texts(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _smaller(encoded: bytes) -> bytes:
-    """A picture with alpha at TEST_SIZE, as PNG."""
+    """A picture with alpha at FLUENT_SIZE, as PNG."""
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     assert image is not None and image.shape[2:] == (4,), "the digest was right, so it decodes"
     # weighted by alpha, or the colour of invisible pixels would leak into the edges
     alpha = image[..., 3:].astype(np.float32)
     weighted = np.concatenate([image[..., :3] * alpha, alpha], axis=2)  # [H, W, 4]
-    small = cv2.resize(weighted, (TEST_SIZE, TEST_SIZE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(weighted, (FLUENT_SIZE, FLUENT_SIZE), interpolation=cv2.INTER_AREA)
     small[..., :3] /= np.maximum(small[..., 3:], 1e-6)
     return cv2.imencode(".png", np.rint(small).clip(0, 255).astype(np.uint8))[1].tobytes()
 
@@ -271,9 +287,10 @@ def _attribution(paths: Mapping[Package, Path]) -> str:
         TWITTER: ("Twemoji drawings by Twitter and contributors, unchanged", r"Twemoji|Twitter im"),
         FLUENT: (
             f"Fluent Emoji drawings by Microsoft, as they are in {FOLDER}, and scaled down to "
-            f"{TEST_SIZE} px and stored as PNG in test.tsv",
+            f"{FLUENT_SIZE} px and stored as PNG in val.tsv",
             r"from Microsoft|is \[MIT\]",
         ),
+        EMOJIONE: ("EmojiOne drawings, unchanged", None),
         NAMES: ("names and keywords in Chinese and English, unchanged", None),
     }
     parts = ["# Where the emoji set comes from, and its licences\n"]
@@ -283,16 +300,17 @@ def _attribution(paths: Mapping[Package, Path]) -> str:
         texts = {name: data.decode("utf-8") for name, data in about_it.items()}
         manifest = json.loads(texts["package.json"])
         readme = texts["README.md"].splitlines() if pattern else []
+        terms = manifest.get("license") or manifest["licenses"]["type"]
         quotes = [line for line in readme if pattern and re.search(pattern, line)]
         parts.append(f"## {package.name} {package.version}: {what}\n")
         parts.append(
-            f"- author: {manifest['author']}\n- licence of the package: {manifest['license']}\n"
+            f"- author: {manifest['author']}\n- licence of the package: {terms}\n"
             f"- repository: {manifest['repository']['url']}\n- digest: {package.integrity}\n"
         )
         if quotes:
             parts.append(
                 "Its README says:\n\n" + "\n>\n".join(f"> {line}" for line in quotes) + "\n"
             )
-        if "LICENSE" in texts:
-            parts.append("Its LICENSE:\n\n```\n" + texts["LICENSE"].strip() + "\n```\n")
+        for name in sorted(name for name in texts if name.startswith("LICENSE")):
+            parts.append(f"Its {name}:\n\n```\n{texts[name].strip()}\n```\n")
     return "\n".join(parts)

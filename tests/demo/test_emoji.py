@@ -19,13 +19,14 @@ from tools.prepare_data import main
 
 CACHE = ROOT / "data" / ".cache"
 PACKAGES = (*emoji.FOLDERS, emoji.NAMES)
-# 158 MB to download, once
+# 253 MB to download, once
 needs_packages = (
     (lambda test: test)
     if all((CACHE / package.filename).is_file() for package in PACKAGES)
     else pytest.mark.slow
 )
 LIMIT = 20
+SINCE_2017 = {"1fae0", "1f970", "1f929"}  # among these emoji: drawn by all but EmojiOne's makers
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +43,50 @@ def decode(record) -> np.ndarray:
 @needs_packages
 def test_emoji_rows(emoji_set):
     train = list(build_reader("tsv", path=str(emoji_set / "train.tsv")))
-    test = list(build_reader("tsv", path=str(emoji_set / "test.tsv")))
-    assert len(train) == LIMIT * 2 * 2 and len(test) == LIMIT * 2
+    val, test = (
+        list(build_reader("tsv", path=str(emoji_set / f"{split}.tsv"))) for split in ("val", "test")
+    )
+    assert len(train) == LIMIT * 2 * 2 and len(val) == LIMIT * 2
     assert [r.id for r in train[:4]] == ["google/1f600"] * 2 + ["twitter/1f600"] * 2
-    assert [r.captions for r in test[:2]] == [("嘿嘿",), ("grinning face",)]
-    assert "笑脸" in test[0].tags and "smile" in test[1].tags
-    makers = Counter(r.id.split("/")[0] for r in train + test)
-    assert makers == {"google": LIMIT * 2, "twitter": LIMIT * 2, "fluent": LIMIT * 2}
-    # the same names in both splits, in the same order
-    assert [r.captions for r in test] == [r.captions for r in train if "google" in r.id]
-    for record in train:
+    for rows in (val, test):
+        assert [r.captions for r in rows[:2]] == [("嘿嘿",), ("grinning face",)]
+        assert "笑脸" in rows[0].tags and "smile" in rows[1].tags
+    makers = Counter(r.id.split("/")[0] for r in [*train, *val, *test])
+    of_three = LIMIT * 2
+    assert makers == {
+        "google": of_three,
+        "twitter": of_three,
+        "fluent": of_three,
+        "emojione": of_three - 2 * len(SINCE_2017),
+    }
+    # the same names in all splits, in the same order
+    assert [r.captions for r in val] == [r.captions for r in train if "google" in r.id]
+    then = [r for r in val if r.id.partition("/")[2] not in SINCE_2017]
+    assert [r.captions for r in test] == [r.captions for r in then]
+    for record in [*train, *test]:
         assert record.tags and decode(record).shape[:2] == (64, 64)
-    for record in test:
+    for record in val:
         picture = decode(record)
         assert picture.shape == (72, 72, 4) and picture.dtype == np.uint8
         alpha = picture[..., 3]
         assert alpha[0, 0] == 0 and alpha[36, 36] == 255
     # a grinning face is yellow (BGR), whoever draws it, and its edge is not darkened by the outside
-    for record in (train[0], train[2], test[0]):
+    for record in (train[0], train[2], val[0], test[0]):
         blue, green, red = decode(record)[20:44, 20:44, :3].mean(axis=(0, 1))
         assert red > green > blue and red > 180 and blue < 140
-    edge = decode(test[0])
+    edge = decode(val[0])
     edge = edge[(edge[..., 3] > 20) & (edge[..., 3] < 200)]
     assert edge[:, 2].mean() > 180
 
 
 @needs_packages
-def test_the_test_drawings_are_there_as_files(emoji_set):
+def test_the_drawings_of_validation_are_there_as_files(emoji_set):
     lines = (emoji_set / "pictures.jsonl").read_text(encoding="utf-8").splitlines()
     tags = {line["id"]: line["tags"] for line in map(json.loads, lines)}
     files = {p.relative_to(emoji_set / "pictures").as_posix() for p in emoji_set.rglob("*.webp")}
     assert set(tags) == files and len(lines) == LIMIT and "smileys/grinning face.webp" in files
     assert {"笑脸", "smile"} <= set(tags["smileys/grinning face.webp"])
-    for record in build_reader("tsv", path=str(emoji_set / "test.tsv")):
+    for record in build_reader("tsv", path=str(emoji_set / "val.tsv")):
         if record.captions[0] in {path[8:-5] for path in files}:  # the English names
             file = emoji_set / "pictures" / f"smileys/{record.captions[0]}.webp"
             picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -118,6 +130,7 @@ def test_emoji_attribution(emoji_set):
         assert f"{package.name} {package.version}" in text
     for said in ("Noto Emoji", "Apache License 2.0", "Twemoji", "Creative Commons Attribution 4.0"):
         assert said in text
+    assert "Creative Commons Attribution 4.0 International" in text.split("## emojione")[1]
     assert "Microsoft" in text and "Miles Johnson" in text and text.count("Permission is") == 3
 
 

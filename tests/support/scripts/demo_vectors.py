@@ -1,6 +1,6 @@
 """Make tests/search/demo.npz: what the demo's model says of its pictures and of words.
 
-    python -m tests.support.scripts.demo_vectors EXPORTED data/emoji/test.tsv
+    python -m tests.support.scripts.demo_vectors EXPORTED data/emoji/val.tsv
 
 EXPORTED: the demo's model (tools/quickstart.sh), which finds a drawing that it never saw from its
 name among the first 10 of 1,599 in 18 % of cases. Half of the drawings, the names of 400 of them,
