@@ -6,6 +6,7 @@
     equal: [steps, time]               # as many steps as config says; as long as the first takes
     figures:                           # of report.json, what the page shows
       text to image R@10: text_to_image/R@10
+    test: {DataLoader.Eval.dataset.path: data/emoji/test.tsv}  # set for the last evaluation alone
     variants:                          # what each changes; the first is what others are held to
       one pair: {Views.image: [image1], Views.text: [text1]}
       all six: {}
@@ -75,6 +76,7 @@ class Plan:
     variants: tuple[Variant, ...]
     before: tuple[str, ...]
     set: Mapping[str, Any]
+    test: Mapping[str, Any]
 
 
 def read_plan(path: str | os.PathLike) -> Plan:
@@ -109,6 +111,7 @@ def read_plan(path: str | os.PathLike) -> Plan:
         ),
         before=tuple(check("before", "a list of commands", _are_commands, [])),
         set=check("set", "keys of the configuration and values", _is_mapping, {}),
+        test=check("test", "keys of the configuration and values", _is_mapping, {}),
     )
     _check_order(plan)
     return plan

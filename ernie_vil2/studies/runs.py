@@ -77,7 +77,8 @@ class Run:
         Raises:
             UserError: naming the variant.
         """
-        settings = filled(self.settings, str(self.plan.output_dir), self.seed, str)
+        settings = {**self.settings, **self.plan.test}
+        settings = filled(settings, str(self.plan.output_dir), self.seed, str)
         try:
             load_config(self.plan.config, _written(settings))
         except UserError as error:
@@ -95,16 +96,17 @@ class Run:
             return None
         except ValueError as error:
             raise UserError(f"{self.folder / _DONE}: {error}: remove {self.folder}") from error
-        if result["overrides"] != self._settled():
+        if result["overrides"] != self.settled():
             raise UserError(
                 f"{self.folder} holds a run with other settings: remove it to run it anew, or give "
                 "the study another output_dir"
             )
         return result
 
-    def _settled(self) -> list[str]:
-        """The overrides with names in place of checkpoints, which may not be there yet."""
-        return [*_written(self.settings), f"steps={self.steps}", *self.variant.before]
+    def settled(self) -> list[str]:
+        """All that the study sets; names stand for checkpoints, which may not be there yet."""
+        tested = [f"test {word}" for word in _written(self.plan.test)]
+        return [*_written(self.settings), *tested, f"steps={self.steps}", *self.variant.before]
 
     def train_and_evaluate(self, threads: int, ranks: int) -> dict[str, Any]:
         """Do what is not done of it.
@@ -114,7 +116,7 @@ class Run:
 
         Returns:
             "overrides", "seconds" (of the steps, without evaluations), "steps", "report" (what
-            `eval` said of the last checkpoint; no set has chosen it).
+            `eval` said of the last checkpoint on the plan's test set; no set has chosen it).
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "study.log"
@@ -123,12 +125,13 @@ class Run:
         options = ["-c", self.plan.config, "-o", *self.overrides]
         call(["train", "--resume", "auto", *options], log, threads, ranks)
         checkpoint = last_checkpoint(self.folder)
-        call(["eval", "-w", str(checkpoint), *options], log, threads, ranks)
+        tested = [*options, *_written(self.fill(self.plan.test))]
+        call(["eval", "-w", str(checkpoint), *tested], log, threads, ranks)
         curves = read_curves(self.folder)
         steps = max(curves.rows)
         report = json.loads((self.folder / "eval" / "report.json").read_text(encoding="utf-8"))
         result = {
-            "overrides": self._settled(),
+            "overrides": self.settled(),
             "steps": steps,
             "seconds": curves.seconds[steps],
             "report": report,
@@ -186,8 +189,7 @@ def run_all(
         say(f"{run}: mean recall {recall:.1f} % after {result['seconds']:.0f} s of steps")
         return result
 
-    # a variant at a time: another may start from its checkpoints
-    for group in _by_variant(runs, results):
+    for group in stages(runs, results):
         with ThreadPoolExecutor(processes) as pool:
             try:
                 for place, result in zip(group, pool.map(do, [runs[place] for place in group])):
@@ -198,13 +200,19 @@ def run_all(
     return [result for result in results if result is not None]
 
 
-def _by_variant(runs: Sequence[Run], results: Sequence[Any]) -> list[list[int]]:
-    """Places of the runs that are not done, of one variant in one list, in order."""
-    groups: dict[str, list[int]] = {}
-    for place, run in enumerate(runs):
-        if results[place] is None:
-            groups.setdefault(run.variant.name, []).append(place)
-    return list(groups.values())
+def stages(runs: Sequence[Run], results: Sequence[Any]) -> list[list[int]]:
+    """Places of the runs that are not done, in order; those of one list can run at a time.
+
+    A variant that starts from another's checkpoints begins a list.
+    """
+    stages: list[list[int]] = [[]]
+    for place, (run, result) in enumerate(zip(runs, results)):
+        first = place == 0 or runs[place - 1].variant is not run.variant
+        if first and run.variant.needs:
+            stages.append([])
+        if result is None:
+            stages[-1].append(place)
+    return stages
 
 
 def call(words: Sequence[str], log: Path, threads: int | None = None, ranks: int = 1) -> None:

@@ -8,8 +8,9 @@ import pytest
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.errors import UserError
+from ernie_vil2.files import durable
 from ernie_vil2.studies.plan import read_plan
-from ernie_vil2.studies.runs import Run, words_of
+from ernie_vil2.studies.runs import Run, stages, words_of
 from tests.support.paths import ROOT
 
 GOOD = {
@@ -102,3 +103,30 @@ def test_placeholders(tmp_path):
     words = words_of(plan.variants[1].before[0], plan, 2, lambda name: f"a {name}")
     assert words == ["export", "-w", "a one", "--save-dir", f"{study}/2"]
     assert one.folder == Path(study) / "steps" / "one" / "seed-2"
+
+
+def test_runs_wait_for_none_but_what_they_need(tmp_path):
+    variants = {"one": {}, "two": {}, "on": {"Global.pretrained": "{run one}"}, "last": {}}
+    plan = read_plan(written(tmp_path, variants=variants))
+    runs = [Run(plan, variant, seed) for variant in plan.variants for seed in plan.seeds]
+    assert stages(runs, [None] * 8) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    done = [True, False, False, False, True, False, False, True]
+    assert stages(runs, [{} if one else None for one in done]) == [[1, 2, 3], [5, 6]]
+
+
+def test_a_run_judged_by_another_set_is_another(tmp_path):
+    test = {"DataLoader.Eval.dataset.path": "{study}/test.tsv"}
+    one, other = (
+        Run(plan, plan.variants[0], 1)
+        for plan in (
+            read_plan(written(tmp_path, output_dir=str(tmp_path))),
+            read_plan(written(tmp_path, output_dir=str(tmp_path), test=test)),
+        )
+    )
+    assert one.overrides == other.overrides  # it does not choose checkpoints
+    one.folder.mkdir(parents=True)
+    done = {"overrides": one.settled(), "steps": 3}
+    durable.replace_text(one.folder / "run.json", durable.sealed(done))
+    assert one.result()["steps"] == 3
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        other.result()

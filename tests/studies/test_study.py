@@ -22,6 +22,7 @@ def study(tmp_path, **changes):
         "config": str(write_run(run)),
         "output_dir": str(tmp_path / "a study"),
         "seeds": [3],
+        "test": {"DataLoader.Eval.dataset.path": str(tmp_path / "two.tsv")},
         "equal": ["steps", "time"],
         "figures": {"R@1": "text_to_image/R@1", "MRR": "text_to_image/mrr"},
         "variants": {
@@ -33,6 +34,8 @@ def study(tmp_path, **changes):
         },
     }
     plan["variants"]["one pair"]["Loss.pairs"] = [{"views": ["image1", "text1"]}]
+    rows = (run / "test.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "two.tsv").write_text("".join(rows[:2]))
     path.write_text(yaml.safe_dump({**plan, **changes}, sort_keys=False))
     return path
 
@@ -68,6 +71,7 @@ def test_a_killed_study_goes_on(tmp_path):
             run = out / budget / name.replace(" ", "-") / "seed-3"
             assert max(metrics(run)) == row["steps"]
             report = json.loads((run / "eval" / "report.json").read_text())["text_to_image"]
+            assert report["queries"] == 2  # of the set that is set for it
             assert row["figures"]["R@1"]["values"]["3"] == report["R@1"]
             assert row["figures"]["R@1"]["queries"] == report["interval"]["R@1"]
             assert name in page
