@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ernie_vil2 import cli
+from ernie_vil2.errors import UserError
 from ernie_vil2.studies.plan import read_plan
 
 
@@ -15,6 +16,16 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("study", metavar="FILE", help="YAML; ernie_vil2/studies/plan.py says what it holds")
+    add(
+        "-p",
+        "--parameters",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="instead of values that FILE gives its parameters, e.g. -p data=photos",
+    )
+    add("--output-dir", metavar="DIR", help="instead of that of FILE")
     add("--processes", type=cli.positive, default=1, metavar="N", help="runs at a time (1)")
     add("--ranks", type=cli.positive, default=1, metavar="N", help="processes, GPUs, of a run (1)")
     return parser
@@ -22,7 +33,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(argv: list | None = None) -> int:
     args = arguments().parse_args(argv)
-    plan = read_plan(args.study)
+    plan = read_plan(args.study, dict(map(_parameter, args.parameters)), args.output_dir)
 
     from ernie_vil2.studies.study import PAGE, SUMMARY, run_study
 
@@ -33,6 +44,13 @@ def main(argv: list | None = None) -> int:
             print(line)
     print(f"\n{plan.output_dir / PAGE}, {plan.output_dir / SUMMARY}")
     return 0
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise UserError(f'-p {text}: expected NAME=VALUE, e.g. "data=photos"')
+    return name, value
 
 
 def _table(numbers: dict, figures: list[str]) -> list[str]:

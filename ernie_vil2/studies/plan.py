@@ -14,7 +14,9 @@
 Commands of `ernie-vil2` that make what runs need stand under `before`: the study's own run once,
 before everything; a variant's, `{before: [...], set: {...}}`, before each of its runs. In commands
 and values `{study}` is the output folder, `{seed}` the seed and `{run NAME}` the last checkpoint of
-the variant NAME with the same seed, which must stand further up.
+the variant NAME with the same seed, which must stand further up. Names of the study's own, such as
+that of a folder of data, stand under `parameters` with their values, which the command line can
+change: `parameters: {data: photos}` gives `{data}`.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ FIGURES = {
     "mean recall": "mean_recall",
 }
 _RUN = re.compile(r"\{run ([^{}]+)\}")
+_NAME = re.compile(r"[a-z_]+")
+_TAKEN = ("study", "seed", "run")
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,22 @@ class Plan:
     before: tuple[str, ...]
     set: Mapping[str, Any]
     test: Mapping[str, Any]
+    parameters: Mapping[str, str]
 
 
-def read_plan(path: str | os.PathLike) -> Plan:
+def read_plan(
+    path: str | os.PathLike,
+    parameters: Mapping[str, str] | None = None,
+    output_dir: str | os.PathLike | None = None,
+) -> Plan:
     """The study that a YAML file declares.
 
+    Args:
+        parameters: instead of the values that the file gives them.
+        output_dir: instead of the file's.
+
     Raises:
-        UserError: it cannot be read, or is no study.
+        UserError: it cannot be read, is no study, or has no such parameter.
     """
     name = os.fspath(path)
     try:
@@ -101,7 +114,7 @@ def read_plan(path: str | os.PathLike) -> Plan:
     plan = Plan(
         path=name,
         config=check("config", "the path of a configuration", _is_text),
-        output_dir=Path(check("output_dir", "a folder", _is_text)),
+        output_dir=Path(output_dir or check("output_dir", "a folder", _is_text)),
         seeds=tuple(check("seeds", "a list of different whole numbers", _are_seeds)),
         equal=tuple(check("equal", "steps, time or both, in a list", _are_budgets, ["steps"])),
         figures=check("figures", "names and keys of report.json", _are_texts, FIGURES),
@@ -112,7 +125,17 @@ def read_plan(path: str | os.PathLike) -> Plan:
         before=tuple(check("before", "a list of commands", _are_commands, [])),
         set=check("set", "keys of the configuration and values", _is_mapping, {}),
         test=check("test", "keys of the configuration and values", _is_mapping, {}),
+        parameters={
+            **check("parameters", "names in small letters and their texts", _are_parameters, {}),
+            **(parameters or {}),
+        },
     )
+    for parameter in parameters or {}:
+        if parameter not in values.get("parameters", {}):
+            raise UserError(
+                f"{name} has no parameter {parameter}"
+                f"{did_you_mean(parameter, values.get('parameters', {}))}"
+            )
     _check_order(plan)
     return plan
 
@@ -163,20 +186,21 @@ def _check_order(plan: Plan) -> None:
         seen[variant.name] = variant.folder
 
 
-def filled(value: Any, study: str, seed: int, checkpoint: Callable[[str], str]) -> Any:
+def filled(value: Any, names: Mapping[str, str], checkpoint: Callable[[str], str]) -> Any:
     """A command or a value with its placeholders filled.
 
     Args:
-        study: the output folder.
+        names: what stands for "study", "seed" and the plan's parameters.
         checkpoint: gives a variant's, by its name.
     """
     if isinstance(value, str):
-        text = value.replace("{study}", study).replace("{seed}", str(seed))
-        return _RUN.sub(lambda found: checkpoint(found[1]), text)
+        for name, text in names.items():
+            value = value.replace(f"{{{name}}}", text)
+        return _RUN.sub(lambda found: checkpoint(found[1]), value)
     if isinstance(value, Mapping):
-        return {key: filled(item, study, seed, checkpoint) for key, item in value.items()}
+        return {key: filled(item, names, checkpoint) for key, item in value.items()}
     if isinstance(value, list):
-        return [filled(item, study, seed, checkpoint) for item in value]
+        return [filled(item, names, checkpoint) for item in value]
     return value
 
 
@@ -190,6 +214,12 @@ def _is_mapping(value: Any) -> bool:
 
 def _are_texts(value: Any) -> bool:
     return _is_mapping(value) and bool(value) and all(map(_is_text, value.values()))
+
+
+def _are_parameters(value: Any) -> bool:
+    if not _is_mapping(value) or not all(map(_is_text, value.values())):
+        return False
+    return all(_NAME.fullmatch(name) and name not in _TAKEN for name in value)
 
 
 def _are_seeds(value: Any) -> bool:

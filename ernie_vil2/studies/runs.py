@@ -65,7 +65,7 @@ class Run:
 
     def fill(self, value: Any) -> Any:
         """A value with this run's placeholders filled."""
-        return filled(value, str(self.plan.output_dir), self.seed, self._checkpoint)
+        return filled(value, _names(self.plan, self.seed), self._checkpoint)
 
     def _checkpoint(self, name: str) -> str:
         (other,) = (variant for variant in self.plan.variants if variant.name == name)
@@ -78,7 +78,7 @@ class Run:
             UserError: naming the variant.
         """
         settings = {**self.settings, **self.plan.test}
-        settings = filled(settings, str(self.plan.output_dir), self.seed, str)
+        settings = filled(settings, _names(self.plan, self.seed), str)
         try:
             load_config(self.plan.config, _written(settings))
         except UserError as error:
@@ -106,7 +106,9 @@ class Run:
     def settled(self) -> list[str]:
         """All that the study sets; names stand for checkpoints, which may not be there yet."""
         tested = [f"test {word}" for word in _written(self.plan.test)]
-        return [*_written(self.settings), *tested, f"steps={self.steps}", *self.variant.before]
+        given = [f"{{{name}}}={value}" for name, value in self.plan.parameters.items()]
+        steps = f"steps={self.steps}"
+        return [*_written(self.settings), *tested, *given, steps, *self.variant.before]
 
     def train_and_evaluate(self, threads: int, ranks: int) -> dict[str, Any]:
         """Do what is not done of it.
@@ -147,8 +149,12 @@ def _written(settings: Mapping[str, Any]) -> list[str]:
 
 def words_of(command: str, plan: Plan, seed: int, checkpoint: Callable[[str], str]) -> list[str]:
     """The words of a command, its placeholders filled."""
-    study = shlex.quote(str(plan.output_dir))
-    return shlex.split(filled(command, study, seed, lambda name: shlex.quote(checkpoint(name))))
+    names = {name: shlex.quote(text) for name, text in _names(plan, seed).items()}
+    return shlex.split(filled(command, names, lambda name: shlex.quote(checkpoint(name))))
+
+
+def _names(plan: Plan, seed: int) -> dict[str, str]:
+    return {"study": str(plan.output_dir), "seed": str(seed), **plan.parameters}
 
 
 def last_checkpoint(run: Path) -> Path:

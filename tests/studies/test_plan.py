@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ernie_vil2 import cli
+from ernie_vil2.commands.study import main
 from ernie_vil2.config.load import load_config
 from ernie_vil2.data.formats.build import build_reader
 from ernie_vil2.errors import UserError
@@ -35,7 +37,7 @@ def test_studies_of_the_project_have_configurations(path, monkeypatch):
     for variant in plan.variants:
         Run(plan, variant, plan.seeds[0]).check()
     configs = [
-        load_config(plan.config, [f"{k}={json.dumps(x)}" for k, x in {**plan.set, **v.set}.items()])
+        load_config(plan.config, Run(plan, v, plan.seeds[0]).overrides)
         for v in plan.variants
         if not v.needs
     ]
@@ -71,6 +73,8 @@ def test_defaults(tmp_path):
         ({"variants": {"a": {"before": "export"}}}, "variant a: before is 'export': expected a"),
         ({"variants": {"a b": {}, "a-b": {}}}, "variants a b and a-b would share the folder a-b"),
         ({"variants": {"a": {"Global.pretrained": "{run b}"}, "b": {}}}, "stands above it"),
+        ({"parameters": {"seed": "1"}}, "parameters is {'seed': '1'}: expected names in small"),
+        ({"parameters": {"data": 1}}, "parameters is {'data': 1}: expected names in small"),
         ({"config": None}, "config is None: expected the path of a configuration"),
     ],
 )
@@ -130,3 +134,34 @@ def test_a_run_judged_by_another_set_is_another(tmp_path):
     assert one.result()["steps"] == 3
     with pytest.raises(UserError, match="holds a run with other settings"):
         other.result()
+
+
+def test_the_command_line_changes_parameters(tmp_path):
+    variants = {"one": {"DataLoader.Train.dataset.path": "{data}/train.tsv"}, "two": {}}
+    command = "prepare-data vocab --input {data}/*.tsv --out {study}/vocab.txt"
+    path = written(
+        tmp_path,
+        variants=variants,
+        before=[command],
+        parameters={"data": "my photos"},
+        output_dir=str(tmp_path / "its own"),
+    )
+    plan = read_plan(path)
+    other = read_plan(path, {"data": "other's"}, tmp_path / "another")
+    assert Run(plan, plan.variants[0], 1).overrides[0].endswith('="my photos/train.tsv"')
+    assert Run(other, plan.variants[0], 1).overrides[0].endswith('="other\'s/train.tsv"')
+    out = f"{tmp_path / 'another'}/vocab.txt"
+    assert words_of(command, other, 1, str)[2:] == ["--input", "other's/*.tsv", "--out", out]
+    # the same folder with other data is another study
+    again = read_plan(path, {"data": "other's"})
+    assert Run(plan, plan.variants[1], 1).settled() != Run(again, plan.variants[1], 1).settled()
+    with pytest.raises(UserError, match='no parameter dat; did you mean "data"'):
+        read_plan(path, {"dat": "x"})
+
+
+@pytest.mark.parametrize("text", ["data", "=photos", "data="])
+def test_a_parameter_without_a_value_is_one_line(tmp_path, text, capsys):
+    assert cli.run(main, [str(written(tmp_path)), "-p", text]) == 2
+    assert capsys.readouterr().err == (
+        f'error: -p {text}: expected NAME=VALUE, e.g. "data=photos"\n'
+    )
