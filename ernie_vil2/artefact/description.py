@@ -113,7 +113,7 @@ def check_values(artefact: Any, path: Path) -> None:
     named = artefact.preprocessing
     expected = f"one of {', '.join(PREPROCESSINGS)}"
     expect(type(named) is str and named in PREPROCESSINGS, "preprocessing", named, expected)
-    for name in ("preprocess", "lowercase"):
+    for name in ("preprocess", "lowercase", "straight_quotes"):
         value = getattr(artefact, name)
         expect(type(value) is bool, name, value, "true or false")
     check_prompts(artefact.prompts, str(path))

@@ -47,6 +47,7 @@ class Artefact:
         tensorrt: "max_batch" and "max_len" of the shapes that TensorRT may be given; empty where
             none were collected.
         preprocessing: what a picture goes through before the program, a key of `PREPROCESSINGS`.
+        straight_quotes: whether “ and ” of texts are read as ".
         files: name -> SHA-256 of each file of the folder, empty while the exporter is still at
             work.
     """
@@ -70,6 +71,7 @@ class Artefact:
     golden_made: dict[str, str] = field(default_factory=dict)
     tensorrt: dict[str, int] = field(default_factory=dict)
     preprocessing: str = DEFAULT
+    straight_quotes: bool = False
     _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @classmethod
@@ -107,6 +109,7 @@ class Artefact:
                 content.get("golden", {}),  # not in all that have format 2
                 content.get("tensorrt", {}),
                 image.get("preprocessing", DEFAULT),  # likewise
+                text.get("straight_quotes", False),  # likewise
             )
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} lacks or misstates {error}: export the model again") from None
@@ -136,6 +139,7 @@ class Artefact:
                 "max_len": self.max_len,
                 "max_positions": self.max_positions,
                 "lowercase": self.lowercase,
+                "straight_quotes": self.straight_quotes,
             },
             "prompts": self.prompts,
             "precisions": self.precisions,
@@ -213,7 +217,9 @@ class Artefact:
         Raises:
             UserError: ids beyond the table's rows.
         """
-        tokenizer = Tokenizer(self.folder / VOCABULARY, self.max_len, self.lowercase)
+        tokenizer = Tokenizer(
+            self.folder / VOCABULARY, self.max_len, self.lowercase, self.straight_quotes
+        )
         if tokenizer.vocab_size > self.vocab_size:
             raise UserError(
                 f"{self.folder / VOCABULARY} has ids up to {tokenizer.vocab_size - 1}, the text "

@@ -91,6 +91,7 @@ SCHEMA = section(
         vocab_file=string(),
         max_len=integer(between(3, 65536), 48),
         lowercase=boolean(True),
+        straight_quotes=boolean(False),
     ),
     Views=section(
         image=listof(choice(*IMAGE_VIEWS), SOME_SET, list(DEFAULT_IMAGE_VIEWS)),

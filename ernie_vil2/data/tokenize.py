@@ -36,6 +36,8 @@ class Tokenizer:
             vocabulary is then downloaded.
         max_len: most tokens of a text, [CLS] and [SEP] among them.
         lowercase: lower-case and strip accents, as every released ERNIE wants it.
+        straight_quotes: read “ and ” as ", as Chinese-CLIP's training and evaluation do; its
+            vocabulary lacks them.
 
     Attributes:
         vocab: token -> id; of a token given twice the last, as the released vocabularies need it.
@@ -48,12 +50,17 @@ class Tokenizer:
     """
 
     def __init__(
-        self, vocab_file: str | os.PathLike[str], max_len: int = 48, lowercase: bool = True
+        self,
+        vocab_file: str | os.PathLike[str],
+        max_len: int = 48,
+        lowercase: bool = True,
+        straight_quotes: bool = False,
     ):
         if max_len < 3:
             raise UserError(f"max_len {max_len}: expected at least 3: [CLS], one token, [SEP]")
         self.max_len = max_len
         self.lowercase = lowercase
+        self.straight_quotes = straight_quotes
         self.vocab_file = _find_vocab(os.fspath(vocab_file))
         self.vocab = _read_vocab(self.vocab_file)
         self.vocab_size = max(self.vocab.values()) + 1
@@ -89,6 +96,8 @@ class Tokenizer:
         return " ".join(words).replace(" ##", "")
 
     def _encode(self, text: str, limit: int | None = None) -> list[int]:
+        if self.straight_quotes:
+            text = text.translate(_STRAIGHT)
         ids: list[int] = []
         for chunk in _chunks(text):
             ids += self._chunk_ids(chunk)
@@ -174,6 +183,7 @@ def _split(char: str) -> str:
     return f" {char} " if ascii_sign or unicodedata.category(char)[0] == "P" else char
 
 
+_STRAIGHT = str.maketrans("“”", '""')
 _CLEAN = _CharTable(_clean)
 _SPLIT = _CharTable(_split)
 _STRIP_ACCENTS = _CharTable(lambda char: "" if unicodedata.category(char) == "Mn" else char)

@@ -52,6 +52,7 @@ class Embedder(NamedTuple):
             "vocabulary": sha256(Path(self.tokenizer.vocab_file)),
             "max_len": self.tokenizer.max_len,
             "lowercase": self.tokenizer.lowercase,
+            "straight_quotes": self.tokenizer.straight_quotes,
         }
 
 

@@ -101,6 +101,7 @@ def export(
         preprocess=preprocess,
         preprocessing=preprocessing,
         lowercase=tokenizer.lowercase,
+        straight_quotes=tokenizer.straight_quotes,
         prompts=list(prompts),
         precisions={"fp32": {}},
         weights={"source": source, "sha256": weights_hash(model)},

@@ -36,7 +36,8 @@ def own_tokenizer(weights: str | os.PathLike) -> dict[str, Any] | None:
     Raises:
         UserError: a configuration that cannot be read, or with a value that cannot be.
     """
-    return _beside(weights, "Tokenizer", ("vocab_file", "max_len", "lowercase")) or None
+    keys = ("vocab_file", "max_len", "lowercase", "straight_quotes")
+    return _beside(weights, "Tokenizer", keys) or None
 
 
 def _beside(weights: str | os.PathLike, name: str, keys: tuple[str, ...]) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def test_descriptions_that_are_none(folder, content, message):
         ("text.max_len", 2, "says max_len 2: expected a whole number, 3 to"),
         ("text.vocab_size", None, "says vocab_size None"),
         ("text.lowercase", 1, "says lowercase 1: expected true or false"),
+        ("text.straight_quotes", "“", "says straight_quotes '“': expected true or false"),
         ("prompts", [], "has no prompt template"),
         ("prompts", "{}", "has no prompt template"),
         ("prompts", ["a photo"], "prompt template 'a photo' in"),

@@ -162,6 +162,14 @@ def test_ids_by_hand(vocab):
     ]
 
 
+def test_curly_quotes_are_read_as_straight_ones_where_that_is_asked(tmp_path):
+    path = tmp_path / "vocab.txt"
+    path.write_text('[PAD]\n[CLS]\n[SEP]\n[UNK]\n"\nred\n', encoding="utf-8")
+    straight, as_it_stands = Tokenizer(path, 8, straight_quotes=True), Tokenizer(path, 8)
+    assert straight(["“red” ‘", '"red" ‘']).tolist() == [[1, 4, 5, 4, 3, 2, 0, 0]] * 2
+    assert as_it_stands(["“red”"]).tolist() == [[1, 3, 5, 3, 2, 0, 0, 0]]
+
+
 def test_padding(vocab):
     tokenizer = Tokenizer(vocab, max_len=6)
     assert tokenizer(["red sky", "a"], pad_to="longest").tolist() == [[1, 5, 8, 2], [1, 4, 2, 0]]

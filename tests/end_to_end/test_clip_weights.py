@@ -8,6 +8,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2 import cli
+from ernie_vil2.artefact.folder import Artefact
 from ernie_vil2.commands import convert as convert_command
 from ernie_vil2.data.tokenize import Tokenizer
 from ernie_vil2.data.transforms import eval_transform
@@ -84,6 +85,7 @@ def test_evaluation_and_export(converted, tmp_path):
     assert report["text_to_image"]["queries"] == 16
     exported = tmp_path / "exported"
     assert cli.run(export_tool.main, [*argv, "--save-dir", str(exported), *options]) == 0
+    assert Artefact.open(exported).tokenizer().straight_quotes
     check_program(exported, ours, 32)
 
 

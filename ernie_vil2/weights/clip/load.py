@@ -93,7 +93,12 @@ def load_clip(
     if not source.is_chinese:
         return Converted(model, transform, {}, None)
     max_len = min(CONTEXT_LENGTH, model.text_tower.max_len)
-    tokenizer = {"vocab_file": VOCABULARY, "max_len": max_len, "lowercase": True}
+    tokenizer = {
+        "vocab_file": VOCABULARY,
+        "max_len": max_len,
+        "lowercase": True,
+        "straight_quotes": True,  # what its programs do before they tokenize
+    }
     beside = Path(path) / "vocab.txt"
     return Converted(model, transform, tokenizer, str(beside) if beside.is_file() else None)
 

@@ -81,6 +81,7 @@ def test_the_configuration_travels(tmp_path, text_config):
     config = load_config(out / "config.yaml")
     assert config.Arch.to_dict() == ernie_vil2.load(out).arch
     assert config.Tokenizer.max_len == 20  # 52, where the text tower has as many
+    assert config.Tokenizer.straight_quotes
     assert config.Tokenizer.vocab_file == str(out / "vocab.txt")
     assert (config.Transform.eval, config.Transform.size) == ("chinese_clip", 32)
     assert config.Transform.mean[0] == 0.48145466
@@ -89,7 +90,7 @@ def test_the_configuration_travels(tmp_path, text_config):
     assert copy.Tokenizer.vocab_file == str(tmp_path / "copy" / "vocab.txt")
     for section in ("Arch", "Transform"):
         assert copy[section] == config[section]
-    assert copy.Tokenizer.max_len == 20
+    assert copy.Tokenizer.max_len == 20 and copy.Tokenizer.straight_quotes
     convert(*argv, tmp_path / "without")  # no vocabulary: the one that PaddleNLP has
     convert("--from", tmp_path / "without", *argv[3:], tmp_path / "again")
     for name in ("without", "again"):
