@@ -12,6 +12,7 @@ from ernie_vil2 import cli, runtime
 from ernie_vil2.artefact.description import DESCRIPTION
 from ernie_vil2.config.load import load_config
 from ernie_vil2.evaluation.classify import classify
+from ernie_vil2.evaluation.elevater import Submission
 from ernie_vil2.evaluation.outputs import Outputs
 from ernie_vil2.evaluation.pipeline import Load, evaluate
 from ernie_vil2.evaluation.report import DIRECTIONS
@@ -94,6 +95,12 @@ def _add_classification(add: Callable) -> None:
         "chinese_clip_imagenet, chinese_clip ... (the model's own)",
     )
     add(
+        "--elevater",
+        metavar="FILE",
+        help="with --images: write what the ELEVATER challenge takes, in the order of its "
+        "index.json where the set has one; FILE's name is the data set's, as in cifar-100.json",
+    )
+    add(
         "--label",
         metavar="KEY",
         help="what says an image's class: a field of the set's rows, caption, tags (the last), "
@@ -129,7 +136,12 @@ def main(argv: list | None = None) -> int:
     shared: dict = {"skip_bad": args.skip_bad, "load": _load(weights)}
     if args.task == "classification":
         names = None if args.images else args.classes  # else they are an option of the set
-        of_classes = {"names": names, "templates": args.templates, "label": args.label or "class"}
+        of_classes = {
+            "names": names,
+            "templates": args.templates,
+            "label": args.label or "class",
+            "elevater": _submission(args),
+        }
         classify(weights, config, out, **of_classes, **shared)
     else:
         of_pairs = {"examples": args.examples, "outputs": outputs, "label": args.label}
@@ -162,6 +174,19 @@ def _dataset(args: argparse.Namespace) -> list[str]:
     return [f"DataLoader.Eval.dataset={json.dumps(dataset, ensure_ascii=False)}"]
 
 
+def _submission(args: argparse.Namespace) -> Submission | None:
+    if args.elevater is None:
+        return None
+    if args.images is None:
+        raise cli.UserError("--elevater belongs to --images DIR, a set of the challenge")
+    if _is_exported(args.weights):
+        raise cli.UserError(
+            f"{args.weights} is an exported model, whose parameters --elevater cannot count: name "
+            "the checkpoint with -w"
+        )
+    return Submission(Path(args.elevater), Path(args.images))
+
+
 def _check_source(args: argparse.Namespace) -> None:
     """Refuse options that name no model, or more than one thing to evaluate."""
     if args.read and (args.official or args.weights):
@@ -184,7 +209,7 @@ def _check_task(args: argparse.Namespace) -> None:
     if classification and (args.read or args.official):
         raise cli.UserError("--task classification evaluates a model: name it with -w")
     others = ("directions", "predictions", "features", "dump", "score", "muge")
-    for name in others if classification else ("images", "classes", "templates"):
+    for name in others if classification else ("images", "classes", "templates", "elevater"):
         if getattr(args, name) is not None:
             task = "retrieval" if classification else "classification"
             raise cli.UserError(f"--{name} belongs to --task {task}")

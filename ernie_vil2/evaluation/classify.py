@@ -13,6 +13,7 @@ from ernie_vil2.artefact.description import read_prompts
 from ernie_vil2.config.load import Config
 from ernie_vil2.data.class_names import Class, NameList, name_classes, read_names
 from ernie_vil2.errors import UserError
+from ernie_vil2.evaluation.elevater import Submission
 from ernie_vil2.evaluation.labelled import LabelOf
 from ernie_vil2.evaluation.pipeline import (
     Load,
@@ -35,6 +36,7 @@ def classify(
     names: str | os.PathLike | None = None,
     templates: str | Path | None = None,
     label: str = "class",
+    elevater: Submission | None = None,
     skip_bad: bool = False,
     load: Load | None = None,
     say: Callable[[str], object] = print,
@@ -49,6 +51,7 @@ def classify(
             it has.
         templates: a list of the package, or a file, one a line; None: the model's own.
         label: the key of `LabelOf`, which says an image's class.
+        elevater: the challenge's file, to be written beside the report.
 
     Returns:
         The report of `evaluate_classification`, with `names` and `templates`; None on all ranks but
@@ -101,6 +104,15 @@ def classify(
     write_classification_page(out / "page.html", title, report)
     say(format_classification(report))
     say_files(out, evaluator, embeddings, say)
+    if elevater is not None:
+        elevater.write(
+            embedder.model,
+            str(weights),
+            embeddings.image_embeds,
+            class_embeds,
+            len(evaluator.reader),
+            say,
+        )
     return report
 
 

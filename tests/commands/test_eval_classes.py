@@ -1,5 +1,6 @@
 """The evaluation command: classes, their layouts, an exported model, and four directions."""
 
+import json
 import re
 from pathlib import Path
 
@@ -89,6 +90,63 @@ def test_a_set_of_elevater(evaluate, elevater, tmp_path, reference):
     assert turned["per_class"] != report["per_class"]
 
 
+def test_what_the_challenge_takes(evaluate, elevater, trained, tmp_path, reference):
+    path = tmp_path / "out" / "shapes.json"
+    task = ["--task", "classification", *elevater, "--elevater", str(path)]
+    code, _, printed, errors = evaluate(*task)
+    assert code == 0, errors
+    assert f"{path}, 21 pictures in the order of the folders" in printed
+    found = json.loads(path.read_text())
+    model, _ = load_trained(trained[1], load_config(trained[0]))
+    sizes = {name: value.size for name, value in model.named_parameters()}
+    visual = sum(size for name, size in sizes.items() if "image" in name)
+    predictions = np.array(found.pop("predictions"))
+    assert found == {  # the keys of the example in Chinese-CLIP's README
+        "model_name": str(trained[1]),
+        "dataset_name": "shapes",
+        "num_trainable_params": 0,
+        "num_params": sum(sizes.values()),
+        "num_visual_params": visual,
+        "num_backbone_params": sum(sizes.values()),
+        "n_shot": 0,
+        "rnd_seeds": [123],
+    }
+    e = np.exp(100 * reference[2])
+    expected = e / e.sum(axis=1, keepdims=True)
+    assert predictions.shape == (1, 21, 8)
+    np.testing.assert_allclose(predictions[0], expected, atol=1e-4)
+
+    order = np.random.default_rng(1).permutation(21)[:20].tolist()
+    (tmp_path / "set" / "index.json").write_text(json.dumps(order))
+    code, _, printed, _ = evaluate(*task)
+    assert code == 0 and "20 pictures in the order of " in printed
+    again = json.loads(path.read_text())["predictions"]
+    assert np.array_equal(again, predictions[:, order])
+
+
+@pytest.mark.parametrize(
+    "index, said",
+    [
+        ([0, 21], "index.json names picture 21: the set has 0 to 20"),
+        ({"0": 1}, "index.json is no list of whole numbers"),
+        ([True], "index.json is no list of whole numbers"),
+    ],
+)
+def test_an_index_that_is_none_is_one_line(evaluate, elevater, tmp_path, index, said):
+    (tmp_path / "set" / "index.json").write_text(json.dumps(index))
+    task = ["--task", "classification", *elevater, "--elevater", str(tmp_path / "a.json")]
+    code, _, _, errors = evaluate(*task)
+    assert code == 2 and len(errors) == 1 and said in errors[0]
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_the_challenge_wants_every_picture(evaluate, elevater, tmp_path):
+    next((tmp_path / "set" / "test" / "0").iterdir()).write_bytes(b"no picture")
+    task = ["--task", "classification", *elevater, "--elevater", str(tmp_path / "a.json")]
+    code, _, _, errors = evaluate(*task, "--skip-bad")
+    assert code == 2 and "1 of the set's 21 pictures have no embedding" in errors[-1]
+
+
 def test_an_exported_model_is_evaluated_and_classifies(
     evaluate, elevater, trained, tmp_path, reference, pictures
 ):
@@ -170,6 +228,8 @@ def test_four_directions(evaluate, trained, tmp_path):
     "options, error",
     [
         (["--templates", "TEMPLATES"], "--templates belongs to --task classification"),
+        (["--elevater", "a.json"], "--elevater belongs to --task classification"),
+        (["--task", "classification", "--elevater", "a"], "--elevater belongs to --images DIR"),
         (["--task", "classification", "--score", "a"], "--score belongs to --task retrieval"),
         (["--task", "classification", "--muge", "a"], "--muge belongs to --task retrieval"),
         (["--task", "classification", "--templates", "chinese_clp"], 'did you mean "chinese_clip"'),
