@@ -179,11 +179,6 @@ def _submission(args: argparse.Namespace) -> Submission | None:
         return None
     if args.images is None:
         raise cli.UserError("--elevater belongs to --images DIR, a set of the challenge")
-    if _is_exported(args.weights):
-        raise cli.UserError(
-            f"{args.weights} is an exported model, whose parameters --elevater cannot count: name "
-            "the checkpoint with -w"
-        )
     return Submission(Path(args.elevater), Path(args.images))
 
 

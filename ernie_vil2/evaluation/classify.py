@@ -64,6 +64,8 @@ def classify(
     prompts = None if templates is None else read_prompts(templates)
     named = None if names is None else read_names(names)
     embedder, evaluator = begin(weights, config, out, skip_bad, load)
+    if elevater is not None:
+        elevater.check(embedder.model, len(evaluator.reader))
 
     from ernie_vil2 import distributed
     from ernie_vil2.evaluation.accuracy import evaluate_classification

@@ -35,6 +35,19 @@ class Submission:
     path: Path
     root: Path
 
+    def check(self, model: object, images: int) -> None:
+        """Before anything is embedded: whether `write` can do it for a set of so many images.
+
+        Raises:
+            UserError: an index that is none; a model without parameters, such as an exported one.
+        """
+        if not hasattr(model, "named_parameters"):
+            raise UserError(
+                "--elevater counts parameters, which an exported model does not tell: name the "
+                "checkpoint with -w"
+            )
+        self._order(images)
+
     def write(
         self,
         model: DualEncoder,
@@ -54,7 +67,7 @@ class Submission:
             images: of the set.
 
         Raises:
-            UserError: pictures are missing; an index that is none.
+            UserError: pictures are missing.
         """
         if len(image_embeds) != images:
             raise UserError(

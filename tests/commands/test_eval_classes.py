@@ -157,6 +157,9 @@ def test_an_exported_model_is_evaluated_and_classifies(
     assert code == 0, errors
     check(report, reference)
     assert report["templates_from"] == "the model's own"
+    submission = ["--task", "classification", *elevater[:2], "--elevater", str(tmp_path / "a.json")]
+    code, _, _, errors = evaluate("-w", str(folder), *submission)
+    assert code == 2 and "which an exported model does not tell" in errors[-1]
 
     predictor = Predictor(folder)
     found = predictor.classify([picture for number, picture in pictures if number != 3], top=8)
