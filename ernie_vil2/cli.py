@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -89,6 +90,13 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 positive = whole(1, 999_999_999)  # of records, of steps
 port = whole(1, 65_535)  # of TCP
+
+
+def share(text: str) -> float:
+    """The `type` of an argument that is a number from 0 to 1."""
+    if not re.fullmatch(r"0|1|[01]?\.\d{1,9}", text) or float(text) > 1:
+        raise argparse.ArgumentTypeError(f"{shortened(text)} is no number from 0 to 1")
+    return float(text)
 
 
 def shortened(text: str) -> str:

@@ -26,7 +26,7 @@ def arguments() -> argparse.ArgumentParser:
         "name; of two the first is alpha 0, as the model before fine-tuning",
     )
     add("--out", required=True, metavar="DIR", help="folder to write, a checkpoint of ours")
-    add("--alpha", type=_share, metavar="A", help=f"share of the second model ({_ALPHA})")
+    add("--alpha", type=cli.share, metavar="A", help=f"share of the second model ({_ALPHA})")
     add(
         "--soup",
         choices=("uniform", "greedy"),
@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
     add(
         "--alphas",
         nargs="+",
-        type=_share,
+        type=cli.share,
         metavar="A",
         help="where on the line to evaluate (0 0.1 ... 1)",
     )
@@ -52,16 +52,6 @@ def arguments() -> argparse.ArgumentParser:
     cli.add_override(parser)
     add("--force", action="store_true", help="write into a run folder, or among other files")
     return parser
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{cli.shortened(text)} is no number from 0 to 1")
-    return value
 
 
 def main(argv: list | None = None) -> int:

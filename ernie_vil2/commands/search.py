@@ -44,7 +44,7 @@ def arguments() -> argparse.ArgumentParser:
     add("-k", type=cli.whole(1, 100_000), default=20, help="at most so many hits (%(default)s)")
     add(
         "--min",
-        type=_share,
+        type=cli.share,
         metavar="R",
         help="hide hits of a relevance below R: the share of random queries, 0 to 1, whose best "
         "hit stands out less",
@@ -76,12 +76,6 @@ def _add_forms(group: argparse._ArgumentGroup) -> None:
     form.add_argument(
         "-0", "--null", action="store_true", help="paths alone, NUL after each, for xargs -0"
     )
-
-
-def _share(text: str) -> float:
-    if not re.fullmatch(r"0|1|[01]?\.\d{1,9}", text) or float(text) > 1:
-        raise argparse.ArgumentTypeError(f"{cli.shortened(text)} is no number from 0 to 1")
-    return float(text)
 
 
 def main(argv: list[str] | None = None) -> int:
