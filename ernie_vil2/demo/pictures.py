@@ -1,4 +1,4 @@
-"""The demo's test drawings as files with names and tags, for tools/index.py to find."""
+"""The demo's validation drawings as files with names and tags, for tools/index.py to find."""
 
 from __future__ import annotations
 
