@@ -75,6 +75,7 @@ def test_a_killed_study_goes_on(tmp_path):
             assert row["figures"]["R@1"]["values"]["3"] == report["R@1"]
             assert row["figures"]["R@1"]["queries"] == report["interval"]["R@1"]
             assert name in page
+    assert "It was judged with DataLoader.Eval.dataset.path = " in page
     steps, of_time = summary["steps"], summary["time"]
     # the slower variant has fewer steps in the time of the first
     assert of_time["one pair"]["steps"] == steps["one pair"]["steps"]
