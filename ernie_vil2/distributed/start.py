@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -127,16 +128,18 @@ def leave(code: int) -> int:
     still have. Launches that were all but done were twice seen to die of SIGABRT (exit code -6).
 
     Processes that end with another code than 0 do so together: as soon as one has, the launcher
-    sends the others SIGTERM, and the launch would have that for its code.
+    sends the others SIGTERM, and the launch would have that for its code. So those that are about
+    to end do not heed it, and none ends before all have come to that.
     """
     if not _started or ranks.world_size() == 1:
         return code
     if code == 0:
         _leave_in_turn()
     else:
-        together = threading.Thread(target=_wait_for_others, daemon=True)
-        together.start()
-        together.join(_TOGETHER_WITHIN)
+        if _meet("ernie_vil2/failed"):
+            with contextlib.suppress(ValueError):  # not in a program's first thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _meet("ernie_vil2/leaving")
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -153,8 +156,16 @@ def _leave_in_turn() -> None:
         store.set(f"{key}/{ranks.rank()}", "gone")
 
 
-def _wait_for_others() -> None:
-    store, key = core.create_or_get_global_tcp_store(), "ernie_vil2/failed"
+def _meet(key: str) -> bool:
+    """Wait for all processes to come here; False where some have not in time."""
+    waiting = threading.Thread(target=_wait_for_others, args=(key,), daemon=True)
+    waiting.start()
+    waiting.join(_TOGETHER_WITHIN)
+    return not waiting.is_alive()
+
+
+def _wait_for_others(key: str) -> None:
+    store = core.create_or_get_global_tcp_store()
     with contextlib.suppress(RuntimeError):  # the store has left with the main process
         store.add(key, 1)
         while store.add(key, 0) < ranks.world_size():

@@ -21,9 +21,10 @@ def test_a_process_that_has_done_its_work_does_not_die_of_its_clean_up(tmp_path,
     assert "done by 0" in printed and "done by 1" in printed
 
 
-def test_processes_that_fail_do_so_together(tmp_path):
+@pytest.mark.parametrize("late", ["0", "2"])
+def test_processes_that_fail_do_so_together(tmp_path, late):
     """Else the launcher ends those that come later, and its exit code is that of a signal."""
-    printed = launch(2, tmp_path, SCRIPTS / "leave.py", "1", "1", code=1)
+    printed = launch(2, tmp_path, SCRIPTS / "leave.py", "1", "1", late, code=1)
     assert "done by 0" in printed and "done by 1" in printed
 
 
