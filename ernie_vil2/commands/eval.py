@@ -177,8 +177,6 @@ def _dataset(args: argparse.Namespace) -> list[str]:
 def _submission(args: argparse.Namespace) -> Submission | None:
     if args.elevater is None:
         return None
-    if args.images is None:
-        raise cli.UserError("--elevater belongs to --images DIR, a set of the challenge")
     return Submission(Path(args.elevater), Path(args.images))
 
 
@@ -208,5 +206,7 @@ def _check_task(args: argparse.Namespace) -> None:
         if getattr(args, name) is not None:
             task = "retrieval" if classification else "classification"
             raise cli.UserError(f"--{name} belongs to --task {task}")
+    if args.elevater is not None and args.images is None:
+        raise cli.UserError("--elevater belongs to --images DIR, a set of the challenge")
     if (args.read or args.official) and (args.directions or args.label):
         raise cli.UserError("--directions and --label need -w and a set: leave them out")

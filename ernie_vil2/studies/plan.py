@@ -111,6 +111,12 @@ def read_plan(
         if key not in known:
             raise UserError(f"{name} has no place for {key}{did_you_mean(str(key), known)}")
     check = _Checked(name, values)
+    declared = check("parameters", "names in small letters and their texts", _are_parameters, {})
+    given = parameters or {}
+    for parameter in given:
+        if parameter not in declared:
+            hint = did_you_mean(parameter, declared)
+            raise UserError(f"{name} has no parameter {parameter}{hint}")
     plan = Plan(
         path=name,
         config=check("config", "the path of a configuration", _is_text),
@@ -125,17 +131,8 @@ def read_plan(
         before=tuple(check("before", "a list of commands", _are_commands, [])),
         set=check("set", "keys of the configuration and values", _is_mapping, {}),
         test=check("test", "keys of the configuration and values", _is_mapping, {}),
-        parameters={
-            **check("parameters", "names in small letters and their texts", _are_parameters, {}),
-            **(parameters or {}),
-        },
+        parameters={**declared, **given},
     )
-    for parameter in parameters or {}:
-        if parameter not in values.get("parameters", {}):
-            raise UserError(
-                f"{name} has no parameter {parameter}"
-                f"{did_you_mean(parameter, values.get('parameters', {}))}"
-            )
     _check_order(plan)
     return plan
 

@@ -211,14 +211,14 @@ def stages(runs: Sequence[Run], results: Sequence[Any]) -> list[list[int]]:
 
     A variant that starts from another's checkpoints begins a list.
     """
-    stages: list[list[int]] = [[]]
+    lists: list[list[int]] = [[]]
     for place, (run, result) in enumerate(zip(runs, results)):
         first = place == 0 or runs[place - 1].variant is not run.variant
         if first and run.variant.needs:
-            stages.append([])
+            lists.append([])
         if result is None:
-            stages[-1].append(place)
-    return stages
+            lists[-1].append(place)
+    return lists
 
 
 def call(words: Sequence[str], log: Path, threads: int | None = None, ranks: int = 1) -> None:
